@@ -1,0 +1,401 @@
+"""Checkpoint files to networks: read safely, canonicalise, derive every size from shapes, load strictly.
+
+A network is built on the meta device and takes over the checked tensors at the end, so a file that is
+refused leaves nothing behind.
+"""
+
+import json
+import math
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .config import (
+    RELEASED_AUTOENCODER,
+    RELEASED_DENOISER,
+    RELEASED_NOISE_PREDICTOR,
+    SCALE,
+    AutoencoderConfig,
+    UNetConfig,
+)
+from .models import Autoencoder, Denoiser, NoisePredictor, UNet
+from .models.layers import Operations
+
+Source = str | PathLike[str] | Mapping[str, Any]
+Network = TypeVar("Network", Autoencoder, Denoiser, NoisePredictor)
+
+RELEASED_FAMILY = "released"
+"""Family of checkpoints without a header whose sizes are the published ones."""
+
+_WRAPPERS = ("state_dict", "params_ema", "params")
+_PREFIXES = ("module.", "_orig_mod.")
+_STRUCTURAL = ("relative_position_index", "attn_mask")
+_HEADER_SIZES = ("trained_resolution", "window_size", "head_width")
+_PARTS = {"autoencoder": "an autoencoder", "denoiser": "a denoiser", "noise_predictor": "a noise predictor"}
+
+
+class UnsupportedCheckpointError(ValueError):
+    """A checkpoint that can't be used: says which, what it looks like, and what was expected."""
+
+
+@dataclass
+class _Checkpoint:
+    """A canonical state dict with what its file says about it."""
+
+    name: str
+    tensors: dict[str, Tensor]
+    structural: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    header: dict[str, str] = field(default_factory=dict[str, str])
+
+    def shape(self, key: str) -> torch.Size:
+        if key not in self.tensors:
+            raise self.error(f"the key {key} is missing")
+        return self.tensors[key].shape
+
+    def count(self, pattern: str) -> int:
+        """How many different values the number in `pattern`, a regular expression with one group, takes."""
+        return len({m[1] for key in self.tensors if (m := re.match(pattern, key))})
+
+    def error(self, problem: str) -> UnsupportedCheckpointError:
+        return UnsupportedCheckpointError(f"{self.name}: {problem}.")
+
+
+def load_autoencoder(
+    src: Source, *, operations: Operations = nn, dtype: torch.dtype = torch.float32
+) -> Autoencoder:
+    """Load a VQ-f4 autoencoder of any size.
+
+    Args:
+        src: path of a .safetensors or .pth file, or a state dict.
+        operations: namespace of layer classes, see `lpnsr_impl.models.layers`.
+        dtype: dtype of the weights. The codebook stays fp32.
+
+    Returns:
+        The network in eval mode on the CPU, its parameters frozen.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnsupportedCheckpointError: the file is damaged, unsafe, or not an autoencoder of this kind.
+    """
+    checkpoint = _read(src)
+    _expect_part(checkpoint, "autoencoder")
+    config = _autoencoder_config(checkpoint)
+    return _build(checkpoint, lambda: Autoencoder(config, operations), config == RELEASED_AUTOENCODER, dtype)
+
+
+def load_denoiser(src: Source, *, operations: Operations = nn, dtype: torch.dtype = torch.float32) -> Denoiser:
+    """Load a denoiser of any size. Arguments, result and errors as for `load_autoencoder`."""
+    checkpoint = _read(src)
+    _expect_part(checkpoint, "denoiser")
+    config = _unet_config(checkpoint)
+    return _build(checkpoint, lambda: Denoiser(config, operations), config == RELEASED_DENOISER, dtype)
+
+
+def load_noise_predictor(
+    src: Source, *, operations: Operations = nn, dtype: torch.dtype = torch.float32
+) -> NoisePredictor:
+    """Load a noise predictor of any size. Arguments, result and errors as for `load_autoencoder`."""
+    checkpoint = _read(src)
+    _expect_part(checkpoint, "noise_predictor")
+    config = _unet_config(checkpoint)
+    return _build(checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR, dtype)
+
+
+def check_family(autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor | None) -> str:
+    """Check that networks belong together, since each family has a latent space of its own.
+
+    Returns:
+        The family's name, or "unnamed" if no file tells.
+
+    Raises:
+        ValueError: the networks name different families, or their latents have different channels.
+    """
+    networks: list[UNet | Autoencoder] = [autoencoder, denoiser]
+    channels = {"autoencoder": autoencoder.config.embed_channels, "denoiser": denoiser.config.out_channels}
+    if noise_predictor is not None:
+        networks.append(noise_predictor)
+        channels["noise predictor"] = noise_predictor.config.out_channels // 2
+    families = {network.family for network in networks if network.family}
+    if len(families) > 1:
+        named = ", ".join(f"{type(n).__name__} is of {n.family or 'an unnamed family'!r}" for n in networks)
+        raise ValueError(f"These networks are of different families: {named}. Choose files of one family.")
+    if len(set(channels.values())) > 1:
+        raise ValueError(f"These networks have latents of different channels: {channels}. Choose files of one family.")
+    return families.pop() if families else "unnamed"
+
+
+# Reading
+
+
+def _read(src: Source) -> _Checkpoint:
+    if isinstance(src, Mapping):
+        return _canonical("the state dict", src, {})
+    path = Path(fspath(src))
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist. Check the path, or download the file first.")
+    if not path.is_file():
+        raise UnsupportedCheckpointError(f"{path} is a folder, expected a .safetensors or .pth file.")
+    _refuse_text_and_empty(path)
+    if path.suffix == ".safetensors":
+        tensors, header = _read_safetensors(path)
+    else:
+        tensors, header = _read_pickle(path), {}
+    return _canonical(path.name, tensors, header)
+
+
+def _refuse_text_and_empty(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start:
+        raise UnsupportedCheckpointError(f"{path.name} is empty. The download failed; get the file again.")
+    if start.startswith((b"<!", b"<html", b"<?xml", b"version https://git-lfs")):
+        raise UnsupportedCheckpointError(
+            f"{path.name} is a text page ({start[:24].decode(errors='replace')!r}...), not weights. "
+            "The download fetched a page instead of the file; get the file again."
+        )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as e:
+        raise UnsupportedCheckpointError(
+            f"{path.name} is no readable safetensors file ({e}). It is damaged or cut short; get the file again."
+        ) from e
+
+
+def _read_pickle(path: Path) -> Mapping[str, Any]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise UnsupportedCheckpointError(
+            f"{path.name} is no plain file of tensors: loading it would run code, or it is damaged. "
+            f"Refused; get the file from its authors, as .safetensors where they offer it. ({_first_line(e)})"
+        ) from e
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as e:
+        raise UnsupportedCheckpointError(
+            f"{path.name} is no readable PyTorch file ({_first_line(e)}). It is damaged or cut short; "
+            "get the file again."
+        ) from e
+    if not isinstance(loaded, Mapping):
+        raise UnsupportedCheckpointError(f"{path.name} holds a {type(loaded).__name__}, expected a state dict.")
+    return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> _Checkpoint:
+    """Strip wrappers and prefixes, set structural buffers apart, and refuse what no network can hold."""
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+            break
+    checkpoint = _Checkpoint(name, {}, header=header)
+    for key, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise checkpoint.error(f"{key} is a {type(value).__name__}, expected a state dict of tensors")
+        key = _strip_prefixes(str(key))
+        if key.startswith("loss."):
+            continue
+        if key.rsplit(".", 1)[-1] in _STRUCTURAL:
+            checkpoint.structural[key] = value
+        else:
+            checkpoint.tensors[key] = value
+    if not checkpoint.tensors:
+        raise checkpoint.error("there are no weights in it")
+    return checkpoint
+
+
+def _strip_prefixes(key: str) -> str:
+    while key.startswith(_PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
+
+
+# Recognising
+
+
+def _expect_part(checkpoint: _Checkpoint, expected: str) -> None:
+    found = _describe(checkpoint)
+    if found != _PARTS[expected]:
+        raise checkpoint.error(
+            f"it looks like {found}, expected {_PARTS[expected]} of the LPNSR family. Its first key is "
+            f"{next(iter(checkpoint.tensors))}"
+        )
+
+
+def _describe(checkpoint: _Checkpoint) -> str:
+    """What the checkpoint looks like, as "a denoiser" or "an upscale model (ESRGAN)"."""
+    keys = checkpoint.tensors.keys()
+    if "lpnsr.part" in checkpoint.header:
+        part = checkpoint.header["lpnsr.part"]
+        return _PARTS.get(part, f"an LPNSR file of the unknown part {part!r}")
+    if any(key.startswith(("model.diffusion_model.", "cond_stage_model.", "conditioner.")) for key in keys):
+        return "a Stable Diffusion checkpoint"
+    if any(".lora_" in key or key.startswith("lora_") for key in keys):
+        return "a LoRA"
+    if any(key.startswith("encoder.conv_in.") for key in keys) and "quantize.embedding.weight" in keys:
+        return _PARTS["autoencoder"]
+    if any(key.startswith("encoder.conv_in.") for key in keys):
+        return "an autoencoder without a codebook (quantize.embedding.weight), e.g. a Stable Diffusion VAE"
+    if "input_blocks.0.0.weight" in keys and "input_blocks.1.1.patch_embed.proj.weight" in keys:
+        inputs, outputs = checkpoint.shape("input_blocks.0.0.weight")[1], checkpoint.shape("out.2.weight")[0]
+        if outputs % 2 == 0 and inputs == outputs + 3:
+            return _PARTS["noise_predictor"]
+        if inputs == outputs + 3:
+            return _PARTS["denoiser"]
+        return f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise predictor"
+    return _describe_foreign(checkpoint.tensors)
+
+
+def _describe_foreign(tensors: dict[str, Tensor]) -> str:
+    from spandrel import MAIN_REGISTRY, canonicalize_state_dict  # only needed to explain a wrong file
+
+    state_dict = canonicalize_state_dict(tensors)
+    for support in MAIN_REGISTRY.architectures("detection"):
+        if support.architecture.detect(state_dict):
+            name = support.architecture.name
+            return f"an upscale model ({name}), which belongs into models/upscale_models and the Load Upscale Model node"
+    return "something unknown"
+
+
+# Deriving sizes
+
+
+def _autoencoder_config(checkpoint: _Checkpoint) -> AutoencoderConfig:
+    num_levels = checkpoint.count(r"encoder\.down\.(\d+)\.")
+    config = AutoencoderConfig(
+        level_channels=tuple(
+            checkpoint.shape(f"encoder.down.{level}.block.0.conv1.weight")[0] for level in range(num_levels)
+        ),
+        num_res_blocks=checkpoint.count(r"encoder\.down\.0\.block\.(\d+)\."),
+        image_channels=checkpoint.shape("encoder.conv_in.weight")[1],
+        latent_channels=checkpoint.shape("encoder.conv_out.weight")[0],
+        embed_channels=checkpoint.shape("quantize.embedding.weight")[1],
+        num_codes=checkpoint.shape("quantize.embedding.weight")[0],
+    )
+    if 2 ** (num_levels - 1) != SCALE:
+        raise checkpoint.error(f"it has {num_levels} levels and compresses x{2 ** (num_levels - 1)}, expected x{SCALE}")
+    return config
+
+
+def _unet_config(checkpoint: _Checkpoint) -> UNetConfig:
+    res_blocks, level_channels = _down_path(checkpoint)
+    stage = "input_blocks.1.1"
+    table = f"{stage}.blocks.0.attn.relative_position_bias_table"
+    swin_width = checkpoint.shape(f"{stage}.patch_embed.proj.weight")[0]
+    config = UNetConfig(
+        in_channels=checkpoint.shape("input_blocks.0.0.weight")[1],
+        out_channels=checkpoint.shape("out.2.weight")[0],
+        model_channels=checkpoint.shape("input_blocks.0.0.weight")[0],
+        level_channels=level_channels,
+        num_res_blocks=res_blocks,
+        swin_width=swin_width,
+        swin_depth=checkpoint.count(re.escape(stage) + r"\.blocks\.(\d+)\."),
+        mlp_width=checkpoint.shape(f"{stage}.blocks.0.mlp.fc1.weight")[0],
+        head_width=swin_width // checkpoint.shape(table)[1],
+        window_size=_window(checkpoint.shape(table)),
+    )
+    config = replace(config, trained_resolution=_trained_resolution(checkpoint, config))
+    return replace(config, **_header_sizes(checkpoint))
+
+
+def _down_path(checkpoint: _Checkpoint) -> tuple[int, tuple[int, ...]]:
+    """Residual blocks a level, and each level's channels, from the order of the input blocks."""
+    levels: list[list[int]] = [[]]
+    for i in range(1, checkpoint.count(r"input_blocks\.(\d+)\.")):
+        if f"input_blocks.{i}.0.op.weight" in checkpoint.tensors:
+            levels.append([])
+        else:
+            levels[-1].append(checkpoint.shape(f"input_blocks.{i}.0.out_layers.3.weight")[0])
+    if not all(levels) or len({len(level) for level in levels}) != 1:
+        raise checkpoint.error(f"its levels have {[len(level) for level in levels]} residual blocks, expected equal numbers")
+    return len(levels[0]), tuple(level[0] for level in levels)
+
+
+def _window(table: torch.Size) -> int:
+    """Side w of the window whose bias table has (2w-1)^2 rows."""
+    return (math.isqrt(table[0]) + 1) // 2
+
+
+def _trained_resolution(checkpoint: _Checkpoint, config: UNetConfig) -> int:
+    """What smaller windows further down, or a stored shift mask, tell; else the released 64."""
+    index = 1
+    for level in range(len(config.level_channels)):
+        prefix = f"input_blocks.{index}.1.blocks."
+        window = _window(checkpoint.shape(f"{prefix}0.attn.relative_position_bias_table"))
+        if window < config.window_size:
+            return window << level
+        mask = checkpoint.structural.get(f"{prefix}1.attn_mask")
+        if mask is not None:
+            return math.isqrt(mask.shape[0]) * window << level
+        index += config.num_res_blocks + 1
+    return config.trained_resolution
+
+
+def _header_sizes(checkpoint: _Checkpoint) -> dict[str, int]:
+    """The sizes in the header's `lpnsr.config`, which no tensor shape tells."""
+    text = checkpoint.header.get("lpnsr.config", "{}")
+    try:
+        sizes = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise checkpoint.error(f"lpnsr.config in its header is no JSON ({e}): {text[:80]!r}") from e
+    if not isinstance(sizes, dict):
+        raise checkpoint.error(f"lpnsr.config in its header is {text[:80]!r}, expected a JSON object")
+    for name, value in sizes.items():
+        if name not in _HEADER_SIZES or type(value) is not int or value < 1:
+            raise checkpoint.error(
+                f"lpnsr.config in its header has {name} = {value!r}, expected positive integers for {_HEADER_SIZES}"
+            )
+    return sizes
+
+
+# Loading
+
+
+def _build(
+    checkpoint: _Checkpoint, make: Callable[[], Network], has_released_sizes: bool, dtype: torch.dtype
+) -> Network:
+    try:
+        with torch.device("meta"):
+            network = make()
+    except (ValueError, ZeroDivisionError) as e:
+        raise checkpoint.error(f"its sizes make no network of this family ({e})") from e
+    _check_tensors(checkpoint, network)
+    tensors = {
+        key: tensor.to(torch.float32 if key == "quantize.embedding.weight" else dtype)
+        for key, tensor in checkpoint.tensors.items()
+    }
+    network.load_state_dict(tensors, strict=True, assign=True)
+    network.family = checkpoint.header.get("lpnsr.family") or (RELEASED_FAMILY if has_released_sizes else None)
+    return network.requires_grad_(False).eval()
+
+
+def _check_tensors(checkpoint: _Checkpoint, network: nn.Module) -> None:
+    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    missing = sorted(expected.keys() - checkpoint.tensors.keys())
+    unexpected = sorted(checkpoint.tensors.keys() - expected.keys())
+    if missing or unexpected:
+        raise checkpoint.error(
+            f"it is no complete {type(network).__name__}: {_some(missing)} missing, {_some(unexpected)} unexpected"
+        )
+    for key, tensor in checkpoint.tensors.items():
+        if tensor.shape != expected[key]:
+            raise checkpoint.error(f"{key} has shape {tuple(tensor.shape)}, expected {tuple(expected[key])}")
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise checkpoint.error(f"{key} has values that are no finite numbers; the file is damaged, get it again")
+
+
+def _some(keys: list[str]) -> str:
+    return f"{len(keys)} keys ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else "none"

@@ -1,0 +1,64 @@
+"""Sizes of the networks and the published presets (SwinIR/ResShift/LPNSR releases, paper Section 4.1).
+
+Every field of a network's config that a tensor shape tells is derived from the checkpoint
+(`lpnsr_impl.checkpoints`); the defaults below are the released, full-size family.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SCALE = 4
+"""Super-resolution factor, and the autoencoder's compression: a latent has the LR image's height and width."""
+
+PredictorMode = Literal["sample", "mean"]
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """VQ-f4 autoencoder. `level_channels` runs from the image's resolution down to the latent's."""
+
+    level_channels: tuple[int, ...] = (128, 256, 512)
+    num_res_blocks: int = 2
+    image_channels: int = 3
+    latent_channels: int = 3
+    embed_channels: int = 3
+    num_codes: int = 8192
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """ResShift's Swin-U-Net, as denoiser (the defaults) and as noise predictor (9 channels in, 6 out)."""
+
+    in_channels: int = 6
+    out_channels: int = 3
+    model_channels: int = 160
+    level_channels: tuple[int, ...] = (160, 320, 320, 640)
+    num_res_blocks: int = 2
+    swin_width: int = 192
+    swin_depth: int = 2
+    mlp_width: int = 768
+    head_width: int = 32
+    window_size: int = 8
+    trained_resolution: int = 64
+
+    def resolution_at(self, level: int) -> int:
+        """Height and width, in latent pixels, that `level` saw during training."""
+        return self.trained_resolution >> level
+
+    def window_at(self, level: int) -> int:
+        """Side of the attention windows at `level`, never larger than the trained resolution there."""
+        return min(self.window_size, self.resolution_at(level))
+
+    def shift_at(self, level: int) -> int:
+        """Shift of the odd Swin blocks at `level`: 0 where one window covered the trained resolution."""
+        return 0 if self.resolution_at(level) <= self.window_size else self.window_size // 2
+
+    @property
+    def size_multiple(self) -> int:
+        """Latent height and width must be multiples of this, so that windows fit at every level."""
+        return max(self.window_at(level) << level for level in range(len(self.level_channels)))
+
+
+RELEASED_AUTOENCODER = AutoencoderConfig()
+RELEASED_DENOISER = UNetConfig()
+RELEASED_NOISE_PREDICTOR = UNetConfig(in_channels=9, out_channels=6)

@@ -1,0 +1,255 @@
+"""VQ-f4 autoencoder (VQGAN's, as ResShift uses it). Module names are those of the released checkpoint."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import AutoencoderConfig
+from .layers import NORM_GROUPS, Operations, Upsample, group_norm
+
+_CODE_SEARCH_ROWS = 2048
+"""Positions compared with the codebook at once: 64 MB of distances for 8192 codes, whatever the image."""
+
+
+def _norm(channels: int, operations: Operations) -> nn.Module:
+    return operations.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """norm, swish, 3x3 convolution, twice, plus the input (through 1x1 where the channels change)."""
+
+    def __init__(self, in_channels: int, out_channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.norm1 = _norm(in_channels, operations)
+        self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = _norm(out_channels, operations)
+        self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.nin_shortcut = (
+            nn.Identity() if in_channels == out_channels else operations.Conv2d(in_channels, out_channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,in,h,w] -> [B,out,h,w]"""
+        h = self.conv1(F.silu(group_norm(self.norm1, x)))
+        h = self.conv2(F.silu(group_norm(self.norm2, h)))
+        return self.nin_shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """One head over all positions, residual."""
+
+    def __init__(self, channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.norm = _norm(channels, operations)
+        self.q = operations.Conv2d(channels, channels, 1)
+        self.k = operations.Conv2d(channels, channels, 1)
+        self.v = operations.Conv2d(channels, channels, 1)
+        self.proj_out = operations.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h,w]"""
+        h = group_norm(self.norm, x)
+        q, k, v = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in (self.q, self.k, self.v))
+        h = F.scaled_dot_product_attention(q, k, v)  # [B,1,h*w,C]
+        return x + self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+
+
+class Downsample(nn.Module):
+    """3x3 convolution of stride 2 on an input padded by one zero on the right and at the bottom."""
+
+    def __init__(self, channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h/2,w/2]"""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the latent's resolution."""
+
+    def __init__(self, channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.block_1 = ResBlock(channels, channels, operations)
+        self.attn_1 = Attention(channels, operations)
+        self.block_2 = ResBlock(channels, channels, operations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h,w]"""
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Level(nn.Module):
+    """Residual blocks of one resolution under the key `block`; the first changes the channels."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, operations: Operations) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            ResBlock(out_channels if i else in_channels, out_channels, operations) for i in range(num_blocks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,in,h,w] -> [B,out,h,w]"""
+        for block in self.block:
+            x = block(x)
+        return x
+
+
+class DownLevel(Level):
+    """A level of the encoder and, but for the last, the halving behind it."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, last: bool, operations: Operations) -> None:
+        super().__init__(in_channels, out_channels, num_blocks, operations)
+        self.downsample = nn.Identity() if last else Downsample(out_channels, operations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,in,h,w] -> [B,out,h/2,w/2], or [B,out,h,w] at the last level"""
+        return self.downsample(super().forward(x))
+
+
+class UpLevel(Level):
+    """A level of the decoder and, but for the last, the doubling behind it."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, last: bool, operations: Operations) -> None:
+        super().__init__(in_channels, out_channels, num_blocks, operations)
+        self.upsample = nn.Identity() if last else Upsample(out_channels, operations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,in,h,w] -> [B,out,2h,2w], or [B,out,h,w] at the last level"""
+        return self.upsample(super().forward(x))
+
+
+class Encoder(nn.Module):
+    """Image to features of the latent's resolution."""
+
+    def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
+        super().__init__()
+        levels = config.level_channels
+        inputs = (levels[0], *levels[:-1])
+        self.conv_in = operations.Conv2d(config.image_channels, levels[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            DownLevel(inputs[i], levels[i], config.num_res_blocks, i == len(levels) - 1, operations)
+            for i in range(len(levels))
+        )
+        self.mid = Middle(levels[-1], operations)
+        self.norm_out = _norm(levels[-1], operations)
+        self.conv_out = operations.Conv2d(levels[-1], config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,3,H,W] -> [B,latent_channels,H/4,W/4]"""
+        h = self.conv_in(x)
+        for level in self.down:
+            h = level(h)
+        return self.conv_out(F.silu(group_norm(self.norm_out, self.mid(h))))
+
+
+class Decoder(nn.Module):
+    """Quantised features to an image. `up` is indexed by level, 0 being the image's resolution."""
+
+    def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
+        super().__init__()
+        levels = config.level_channels
+        inputs = (*levels[1:], levels[-1])
+        self.conv_in = operations.Conv2d(config.latent_channels, levels[-1], 3, padding=1)
+        self.mid = Middle(levels[-1], operations)
+        self.up = nn.ModuleList(
+            UpLevel(inputs[i], levels[i], config.num_res_blocks + 1, i == 0, operations) for i in range(len(levels))
+        )
+        self.norm_out = _norm(levels[0], operations)
+        self.conv_out = operations.Conv2d(levels[0], config.image_channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[B,latent_channels,h,w] -> [B,3,4h,4w]"""
+        h = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            h = level(h)
+        return self.conv_out(F.silu(group_norm(self.norm_out, h)))
+
+
+class Quantizer(nn.Module):
+    """Replaces each latent vector by its nearest code (L2). The search runs in fp32."""
+
+    def __init__(self, num_codes: int, channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.embedding = operations.Embedding(num_codes, channels)
+
+    def codes(self, z: Tensor) -> Tensor:
+        """Index of the nearest code: [B,C,h,w] -> int64 [B,h,w]. Never holds all distances at once."""
+        codebook = self._codebook(z)
+        square = codebook.square().sum(dim=1)  # [K]
+        vectors = rearrange(z.float(), "b c h w -> (b h w) c")
+        nearest = [
+            torch.addmm(square, rows, codebook.T, alpha=-2).argmin(dim=1)  # |e|^2 - 2 z.e, least at the nearest
+            for rows in vectors.split(_CODE_SEARCH_ROWS)
+        ]
+        return torch.cat(nearest).view(z.shape[0], *z.shape[2:])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[B,C,h,w] -> float32 [B,C,h,w]"""
+        return rearrange(F.embedding(self.codes(z), self._codebook(z)), "b h w c -> b c h w")
+
+    def _codebook(self, z: Tensor) -> Tensor:
+        return self.embedding.weight.to(z.device, torch.float32)  # the host may have left it elsewhere
+
+
+class Autoencoder(nn.Module):
+    """Image in [-1,1] to a continuous latent of a quarter of its size, and back through the codebook.
+
+    Attributes:
+        config: sizes.
+        family: name of the model family the weights belong to, or None if unknown.
+        compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
+    """
+
+    def __init__(self, config: AutoencoderConfig, operations: Operations = nn) -> None:
+        super().__init__()
+        self.config = config
+        self.family: str | None = None
+        self.compute_dtype = torch.float32
+        self.encoder = Encoder(config, operations)
+        self.decoder = Decoder(config, operations)
+        self.quantize = Quantizer(config.num_codes, config.embed_channels, operations)
+        self.quant_conv = operations.Conv2d(config.latent_channels, config.embed_channels, 1)
+        self.post_quant_conv = operations.Conv2d(config.embed_channels, config.latent_channels, 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Encode, without quantisation.
+
+        Args:
+            x: [B,3,H,W] in [-1,1]; H and W multiples of 4.
+
+        Returns:
+            The continuous latent, float32 [B,C,H/4,W/4].
+
+        Raises:
+            ValueError: wrong number of channels, or a size that is no multiple of 4.
+        """
+        factor = 2 ** (len(self.config.level_channels) - 1)
+        if x.ndim != 4 or x.shape[1] != self.config.image_channels:
+            raise ValueError(f"encode got {tuple(x.shape)}, expected [B,{self.config.image_channels},H,W].")
+        if x.shape[2] == 0 or x.shape[3] == 0 or x.shape[2] % factor or x.shape[3] % factor:
+            raise ValueError(
+                f"encode got height {x.shape[2]} and width {x.shape[3]}, expected multiples of {factor}."
+            )
+        return self.quant_conv(self.encoder(x.to(self.compute_dtype))).float()
+
+    def decode(self, z: Tensor, quantize: bool = True) -> Tensor:
+        """Decode a latent.
+
+        Args:
+            z: [B,C,h,w].
+            quantize: replace each vector by its nearest code first, as the method does.
+
+        Returns:
+            Image, float32 [B,3,4h,4w], about [-1,1] and not clamped.
+
+        Raises:
+            ValueError: z has the wrong number of channels.
+        """
+        if z.ndim != 4 or z.shape[1] != self.config.embed_channels:
+            raise ValueError(f"decode got {tuple(z.shape)}, expected [B,{self.config.embed_channels},h,w].")
+        if quantize:
+            z = self.quantize(z)
+        return self.decoder(self.post_quant_conv(z.to(self.compute_dtype))).float()

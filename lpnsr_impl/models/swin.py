@@ -1,0 +1,153 @@
+"""Swin stage of ResShift's U-Net: window attention on convolutional feature maps."""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .layers import NORM_GROUPS, Operations, group_norm
+
+_MASKED = -100.0
+
+
+@lru_cache(maxsize=32)
+def relative_position_index(window: int, device: torch.device) -> Tensor:
+    """Row of the bias table for each pair of positions in a window: int64 [N*N], N = window^2."""
+    with torch.inference_mode(False):  # a cached inference tensor could not be used in training
+        y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+        y, x = y.flatten(), x.flatten()
+        dy = y[:, None] - y[None, :] + window - 1
+        dx = x[:, None] - x[None, :] + window - 1
+        return (dy * (2 * window - 1) + dx).flatten().to(device)
+
+
+@lru_cache(maxsize=32)
+def shift_mask(h: int, w: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Where attention is suppressed in the shifted windows of a feature map: bool [nW,1,N,N].
+
+    This is the released networks' mask, as the goldens pin it, and not Swin's: only in the bottom row of
+    windows, between the columns left and right of `window - shift`. Rows that the cyclic shift brings
+    together, and the rightmost windows, do see each other.
+    """
+    with torch.inference_mode(False):
+        right = (torch.arange(window) >= window - shift).repeat(window)  # [N], row-major positions
+        mask = torch.zeros(h // window, w // window, 1, window**2, window**2, dtype=torch.bool)
+        mask[-1] = right[:, None] != right[None, :]
+        return mask.flatten(0, 1).to(device)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside one window, with a learned bias per relative position."""
+
+    def __init__(self, width: int, num_heads: int, window: int, operations: Operations) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
+        self.qkv = operations.Linear(width, 3 * width)
+        self.proj = operations.Linear(width, width)
+
+    def position_bias(self, x: Tensor) -> Tensor:
+        """[1,heads,N,N] in the dtype and on the device of x: the host need not have moved the table."""
+        index = relative_position_index(self.window, x.device)
+        bias = self.relative_position_bias_table.to(x)[index]  # [N*N,heads]
+        return rearrange(bias, "(n m) heads -> 1 heads n m", n=self.window**2)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x: [B*nW,N,C]; mask: bool [nW,1,N,N], True where attention is suppressed, or None."""
+        q, k, v = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads)
+        bias = self.position_bias(x)
+        if mask is not None:
+            bias = bias + _MASKED * mask.to(x.dtype)  # [nW,heads,N,N]
+            bias = bias.repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(x.shape[0], -1, -1, -1))
+        return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
+
+
+class Mlp(nn.Module):
+    """Two pointwise convolutions with an exact GELU between them."""
+
+    def __init__(self, width: int, hidden: int, operations: Operations) -> None:
+        super().__init__()
+        self.fc1 = operations.Conv2d(width, hidden, 1)
+        self.fc2 = operations.Conv2d(hidden, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h,w]"""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwinBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); windows are shifted cyclically by `shift`."""
+
+    def __init__(
+        self, width: int, num_heads: int, mlp_width: int, window: int, shift: int, operations: Operations
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shift = shift
+        self.norm1 = operations.GroupNorm(NORM_GROUPS, width, eps=1e-5)
+        self.attn = WindowAttention(width, num_heads, window, operations)
+        self.norm2 = operations.GroupNorm(NORM_GROUPS, width, eps=1e-5)
+        self.mlp = Mlp(width, mlp_width, operations)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h,w]; h and w are multiples of the window."""
+        h, w = x.shape[2:]
+        mask = None
+        if self.shift:
+            x = torch.roll(x, (-self.shift, -self.shift), dims=(2, 3))
+            mask = shift_mask(h, w, self.window, self.shift, x.device)
+        sizes = {"nh": h // self.window, "nw": w // self.window, "a": self.window, "b": self.window}
+        x = rearrange(x, "n c (nh a) (nw b) -> (n nh nw) (a b) c", **sizes)
+        x = self.attn(x, mask)
+        x = rearrange(x, "(n nh nw) (a b) c -> n c (nh a) (nw b)", **sizes)
+        return torch.roll(x, (self.shift, self.shift), dims=(2, 3)) if self.shift else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h,w]"""
+        x = x + self.attention(group_norm(self.norm1, x))
+        return x + self.mlp(group_norm(self.norm2, x))
+
+
+class PointwiseProjection(nn.Module):
+    """A 1x1 convolution under the key `proj`, as Swin's patch (un)embedding has it."""
+
+    def __init__(self, in_channels: int, out_channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.proj = operations.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,in,h,w] -> [B,out,h,w]"""
+        return self.proj(x)
+
+
+class SwinStage(nn.Module):
+    """Project to the Swin width, run the blocks, project back. Replaces its input: there is no outer skip."""
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_width: int,
+        window: int,
+        shift: int,
+        operations: Operations,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PointwiseProjection(channels, width, operations)
+        self.blocks = nn.ModuleList(
+            SwinBlock(width, num_heads, mlp_width, window, shift if i % 2 else 0, operations) for i in range(depth)
+        )
+        self.patch_unembed = PointwiseProjection(width, channels, operations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,channels,h,w] -> [B,channels,h,w]"""
+        x = self.patch_embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.patch_unembed(x)

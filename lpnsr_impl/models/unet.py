@@ -1,0 +1,228 @@
+"""ResShift's Swin-U-Net, once, as denoiser f_theta and as noise predictor g_w (paper Section 3.3).
+
+Module names are those of the released checkpoints.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..config import UNetConfig
+from .layers import NORM_GROUPS, Operations, Upsample, group_norm, timestep_embedding
+from .swin import SwinStage
+
+LOGVAR_RANGE = (-30.0, 20.0)
+
+
+class ResBlock(nn.Module):
+    """Residual block whose second norm is scaled and shifted by the timestep embedding."""
+
+    def __init__(self, in_channels: int, out_channels: int, embed_width: int, operations: Operations) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(
+            operations.GroupNorm(NORM_GROUPS, in_channels, eps=1e-5),
+            nn.SiLU(),
+            operations.Conv2d(in_channels, out_channels, 3, padding=1),
+        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(embed_width, 2 * out_channels))
+        self.out_layers = nn.Sequential(
+            operations.GroupNorm(NORM_GROUPS, out_channels, eps=1e-5),
+            nn.SiLU(),
+            nn.Identity(),  # the released networks' dropout, of rate 0; keeps the convolution's index
+            operations.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+        self.skip_connection = (
+            nn.Identity() if in_channels == out_channels else operations.Conv2d(in_channels, out_channels, 1)
+        )
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x: [B,in,h,w], emb: [B,embed_width] -> [B,out,h,w]"""
+        h = self.in_layers[1:](group_norm(self.in_layers[0], x))
+        scale, shift = self.emb_layers(emb)[:, :, None, None].chunk(2, dim=1)  # [B,out,1,1] each
+        h = group_norm(self.out_layers[0], h) * (1 + scale) + shift
+        return self.skip_connection(x) + self.out_layers[1:](h)
+
+
+class Downsample(nn.Module):
+    """3x3 convolution of stride 2."""
+
+    def __init__(self, channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h/2,w/2]"""
+        return self.op(x)
+
+
+class Block(nn.Sequential):
+    """A sequence in which residual blocks also get the timestep embedding."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+class UNet(nn.Module):
+    """The network without a meaning for its channels; `Denoiser` and `NoisePredictor` give it one.
+
+    Args:
+        config: sizes.
+        operations: namespace of layer classes.
+
+    Attributes:
+        config: as given.
+        family: name of the model family the weights belong to, or None if unknown.
+        compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
+    """
+
+    def __init__(self, config: UNetConfig, operations: Operations = nn) -> None:
+        super().__init__()
+        self.config = config
+        self.family: str | None = None
+        self.compute_dtype = torch.float32
+        self._operations = operations
+
+        width = config.model_channels
+        self._embed_width = 4 * width
+        self.time_embed = nn.Sequential(
+            operations.Linear(width, self._embed_width),
+            nn.SiLU(),
+            operations.Linear(self._embed_width, self._embed_width),
+        )
+        skips = [width]
+        self.input_blocks = nn.ModuleList([Block(operations.Conv2d(config.in_channels, width, 3, padding=1))])
+        self.input_blocks.extend(self._down_path(skips))
+        deepest = len(config.level_channels) - 1
+        bottom = config.level_channels[-1]
+        self.middle_block = Block(self._res(bottom, bottom), self._swin(deepest), self._res(bottom, bottom))
+        self.output_blocks = nn.ModuleList(self._up_path(skips))
+        self.out = nn.Sequential(
+            operations.GroupNorm(NORM_GROUPS, config.level_channels[0], eps=1e-5),
+            nn.SiLU(),
+            operations.Conv2d(config.level_channels[0], config.out_channels, 3, padding=1),
+        )
+
+    def _down_path(self, skips: list[int]) -> Iterator[Block]:
+        """Blocks from the image's resolution down; appends each block's output channels to `skips`."""
+        channels = skips[-1]
+        for level, level_channels in enumerate(self.config.level_channels):
+            for i in range(self.config.num_res_blocks):
+                res = self._res(channels, level_channels)
+                yield Block(res, self._swin(level)) if i == 0 else Block(res)
+                channels = level_channels
+                skips.append(channels)
+            if level < len(self.config.level_channels) - 1:
+                yield Block(Downsample(channels, self._operations))
+                skips.append(channels)
+
+    def _up_path(self, skips: list[int]) -> Iterator[Block]:
+        """Blocks from the bottom up; each takes the last entry off `skips`."""
+        channels = self.config.level_channels[-1]
+        for level in reversed(range(len(self.config.level_channels))):
+            for i in range(self.config.num_res_blocks + 1):
+                layers: list[nn.Module] = [self._res(channels + skips.pop(), self.config.level_channels[level])]
+                channels = self.config.level_channels[level]
+                if i == 0:
+                    layers.append(self._swin(level))
+                if level > 0 and i == self.config.num_res_blocks:
+                    layers.append(Upsample(channels, self._operations))
+                yield Block(*layers)
+
+    def _res(self, in_channels: int, out_channels: int) -> ResBlock:
+        return ResBlock(in_channels, out_channels, self._embed_width, self._operations)
+
+    def _swin(self, level: int) -> SwinStage:
+        config = self.config
+        return SwinStage(
+            config.level_channels[level],
+            config.swin_width,
+            config.swin_depth,
+            config.swin_width // config.head_width,
+            config.mlp_width,
+            config.window_at(level),
+            config.shift_at(level),
+            self._operations,
+        )
+
+    def run(self, x: Tensor, t_index: int | Tensor) -> Tensor:
+        """Apply the network.
+
+        Args:
+            x: [B,in_channels,h,w]; h and w multiples of `config.size_multiple`.
+            t_index: the paper's t - 1, one for all or [B].
+
+        Returns:
+            float32 [B,out_channels,h,w].
+
+        Raises:
+            ValueError: x has the wrong number of channels or a size that the windows do not divide.
+        """
+        self._check_input(x)
+        t_index = torch.as_tensor(t_index, device=x.device).expand(x.shape[0])
+        emb = self.time_embed(timestep_embedding(t_index, self.config.model_channels).to(self.compute_dtype))
+        h = x.to(self.compute_dtype)
+        skips: list[Tensor] = []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            skips.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        return self.out[1:](group_norm(self.out[0], h)).float()
+
+    def _check_input(self, x: Tensor) -> None:
+        multiple = self.config.size_multiple
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"{type(self).__name__} got {tuple(x.shape)} in all, expected [B,{self.config.in_channels},h,w]."
+            )
+        if x.shape[2] == 0 or x.shape[3] == 0 or x.shape[2] % multiple or x.shape[3] % multiple:
+            raise ValueError(
+                f"{type(self).__name__} got height {x.shape[2]} and width {x.shape[3]}, "
+                f"expected multiples of {multiple}. Pad the latent and the LR image first."
+            )
+
+
+class Denoiser(UNet):
+    """f_theta of Eq. 5: predicts the clean latent from the scaled state and the LR image."""
+
+    def forward(self, x_scaled: Tensor, t_index: int | Tensor, lr: Tensor) -> Tensor:
+        """Predict x0.
+
+        Args:
+            x_scaled: x_t / sqrt(eta_t kappa^2 + 1), [B,C,h,w].
+            t_index: the paper's t - 1, one for all or [B].
+            lr: [B,3,h,w] in [-1,1].
+
+        Returns:
+            x0_pred, float32 [B,C,h,w].
+
+        Raises:
+            ValueError: wrong number of channels, or sizes that the windows do not divide.
+        """
+        return self.run(torch.cat([x_scaled, lr], dim=1), t_index)
+
+
+class NoisePredictor(UNet):
+    """g_w of Eq. 11: predicts the noise of the step t -> t-1 as a Gaussian's mean and log-variance."""
+
+    def forward(self, x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Predict the noise.
+
+        Args:
+            x_t: state, not scaled, [B,C,h,w].
+            x0_pred: the denoiser's clean prediction at t, [B,C,h,w].
+            lr: [B,3,h,w] in [-1,1].
+            t_index: the paper's t - 1, one for all or [B].
+
+        Returns:
+            mean and log-variance (clamped to [-30, 20]), float32 [B,C,h,w] each.
+
+        Raises:
+            ValueError: wrong number of channels, or sizes that the windows do not divide.
+        """
+        mean, logvar = self.run(torch.cat([x_t, x0_pred, lr], dim=1), t_index).chunk(2, dim=1)
+        return mean, logvar.clamp(*LOGVAR_RANGE)

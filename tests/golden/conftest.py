@@ -1,0 +1,49 @@
+"""Full-size networks with formula-made weights, each built once a session."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
+from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
+
+from .fill import fill
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def keys() -> dict[str, dict[str, list[int]]]:
+    """Key names and shapes of the three released files."""
+    return json.loads((HERE / "checkpoint_keys.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def goldens() -> dict[str, Tensor]:
+    """Outputs of an independent implementation."""
+    return load_file(HERE / "goldens.safetensors")
+
+
+@pytest.fixture(scope="session")
+def autoencoder(keys: dict) -> Autoencoder:
+    return load_autoencoder(fill(keys["autoencoder_vq_f4"]))
+
+
+@pytest.fixture(scope="session")
+def denoiser(keys: dict) -> Denoiser:
+    return load_denoiser(fill(keys["resshift_denoiser"]))
+
+
+@pytest.fixture(scope="session")
+def noise_predictor(keys: dict) -> NoisePredictor:
+    return load_noise_predictor(fill(keys["noise_predictor"]))
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
