@@ -68,18 +68,15 @@ class _Checkpoint:
         return UnsupportedCheckpointError(f"{self.name}: {problem}.")
 
 
-def load_autoencoder(
-    src: Source, *, operations: Operations = nn, dtype: torch.dtype = torch.float32
-) -> Autoencoder:
+def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder:
     """Load a VQ-f4 autoencoder of any size.
 
     Args:
         src: path of a .safetensors or .pth file, or a state dict.
         operations: namespace of layer classes, see `lpnsr_impl.models.layers`.
-        dtype: dtype of the weights. The codebook stays fp32.
 
     Returns:
-        The network in eval mode on the CPU, its parameters frozen.
+        The network in fp32 and eval mode on the CPU, its parameters frozen.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -88,25 +85,23 @@ def load_autoencoder(
     checkpoint = _read(src)
     _expect_part(checkpoint, "autoencoder")
     config = _autoencoder_config(checkpoint)
-    return _build(checkpoint, lambda: Autoencoder(config, operations), config == RELEASED_AUTOENCODER, dtype)
+    return _build(checkpoint, lambda: Autoencoder(config, operations), config == RELEASED_AUTOENCODER)
 
 
-def load_denoiser(src: Source, *, operations: Operations = nn, dtype: torch.dtype = torch.float32) -> Denoiser:
+def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
     """Load a denoiser of any size. Arguments, result and errors as for `load_autoencoder`."""
     checkpoint = _read(src)
     _expect_part(checkpoint, "denoiser")
     config = _unet_config(checkpoint)
-    return _build(checkpoint, lambda: Denoiser(config, operations), config == RELEASED_DENOISER, dtype)
+    return _build(checkpoint, lambda: Denoiser(config, operations), config == RELEASED_DENOISER)
 
 
-def load_noise_predictor(
-    src: Source, *, operations: Operations = nn, dtype: torch.dtype = torch.float32
-) -> NoisePredictor:
+def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePredictor:
     """Load a noise predictor of any size. Arguments, result and errors as for `load_autoencoder`."""
     checkpoint = _read(src)
     _expect_part(checkpoint, "noise_predictor")
     config = _unet_config(checkpoint)
-    return _build(checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR, dtype)
+    return _build(checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR)
 
 
 def check_family(autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor | None) -> str:
@@ -364,19 +359,14 @@ def _header_sizes(checkpoint: _Checkpoint) -> dict[str, int]:
 # Loading
 
 
-def _build(
-    checkpoint: _Checkpoint, make: Callable[[], Network], has_released_sizes: bool, dtype: torch.dtype
-) -> Network:
+def _build(checkpoint: _Checkpoint, make: Callable[[], Network], has_released_sizes: bool) -> Network:
     try:
         with torch.device("meta"):
             network = make()
     except (ValueError, ZeroDivisionError) as e:
         raise checkpoint.error(f"its sizes make no network of this family ({e})") from e
     _check_tensors(checkpoint, network)
-    tensors = {
-        key: tensor.to(torch.float32 if key == "quantize.embedding.weight" else dtype)
-        for key, tensor in checkpoint.tensors.items()
-    }
+    tensors = {key: tensor.float() for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     network.family = checkpoint.header.get("lpnsr.family") or (RELEASED_FAMILY if has_released_sizes else None)
     return network.requires_grad_(False).eval()

@@ -50,7 +50,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
         h = group_norm(self.norm, x)
-        q, k, v = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in (self.q, self.k, self.v))
+        # Contiguous, or the attention kernel falls back to one that holds the whole [h*w,h*w] matrix.
+        q, k, v = (
+            rearrange(project(h), "b c h w -> b 1 (h w) c").contiguous() for project in (self.q, self.k, self.v)
+        )
         h = F.scaled_dot_product_attention(q, k, v)  # [B,1,h*w,C]
         return x + self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 

@@ -22,6 +22,18 @@ def group_norm(norm: nn.Module, x: Tensor) -> Tensor:
     return norm(x.float()).to(x.dtype)
 
 
+def set_precision(network: nn.Module, weight_dtype: torch.dtype, compute_dtype: torch.dtype) -> None:
+    """Cast the weights of a network of this package, and choose the dtype of its activations.
+
+    The codebook stays fp32: a code is found by comparing distances, which half precision would blur.
+    Weights of another dtype than the activations need `operations` that cast them.
+    """
+    for name, parameter in network.named_parameters():
+        if name != "quantize.embedding.weight":
+            parameter.data = parameter.data.to(weight_dtype)
+    network.compute_dtype = compute_dtype
+
+
 def timestep_embedding(t_index: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
     """Sinusoidal embedding, cosines first: frequencies max_period^(-i/half), i = 0...half-1.
 

@@ -1,0 +1,19 @@
+"""ComfyUI custom nodes for LPNSR, x4 super-resolution in 1 to 4 residual-shifting diffusion steps."""
+
+import logging
+from typing import Any
+
+WEB_DIRECTORY = "./js"
+
+
+async def comfy_entrypoint() -> Any:
+    """Called by ComfyUI. The nodes are imported here, so that the package imports without ComfyUI too."""
+    try:
+        from .nodes import LPNSRExtension
+    except Exception:
+        logging.exception("LPNSR could not be loaded")  # the host would log no traceback
+        raise
+    return LPNSRExtension()
+
+
+__all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -1,0 +1,35 @@
+"""ComfyUI nodes: schemas and short executes. Their work is in `stages`, ComfyUI itself behind `host`."""
+
+from comfy_api.latest import ComfyExtension, io
+from typing_extensions import override
+
+from . import host
+from .decode import LPNSRDecode
+from .encode import ResShiftEncode
+from .load_models import LoadLPNSRModels
+from .pre_upsample import LPNSRPreUpsample
+from .sample import LPNSRSample
+from .upscale import LPNSRUpscale
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadLPNSRModels,
+    LPNSRPreUpsample,
+    ResShiftEncode,
+    LPNSRSample,
+    LPNSRDecode,
+    LPNSRUpscale,
+]
+
+
+class LPNSRExtension(ComfyExtension):
+    """The pack, as ComfyUI sees it."""
+
+    def __init__(self) -> None:
+        host.register_model_folder()
+
+    @override
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+__all__ = ["LPNSRExtension"]

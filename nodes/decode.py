@@ -1,0 +1,44 @@
+"""LPNSRDecode: the clean latent as an image."""
+
+from typing import Any
+
+from comfy_api.latest import io
+from typing_extensions import override
+
+from . import host, stages, widgets
+from .models import LPNSRModels, LPNSRModelsType
+
+
+class LPNSRDecode(io.ComfyNode):
+    """Quantise, decode and correct colours."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LPNSRDecode",
+            display_name="LPNSR Decode",
+            category="LPNSR",
+            description="Decodes the latent into an image of exactly four times the LR image's height and width.",
+            inputs=[
+                LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
+                io.Latent.Input("samples", tooltip="From LPNSR Sample."),
+                widgets.color_fix(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "image", display_name="image", tooltip="The super-resolved image, RGBA if the LR image had alpha."
+                )
+            ],
+        )
+
+    @classmethod
+    @override
+    def validate_inputs(cls, color_fix: str | None) -> bool | str:
+        return widgets.check_choice("color_fix", color_fix)
+
+    @classmethod
+    @override
+    def execute(cls, models: LPNSRModels, samples: dict[str, Any], color_fix: str) -> io.NodeOutput:
+        progress = host.Progress(len(samples["samples"]))
+        return io.NodeOutput(stages.decode(models, samples, color_fix, progress).to_image())

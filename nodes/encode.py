@@ -1,0 +1,44 @@
+"""ResShiftEncode: the start of the diffusion as a latent."""
+
+from torch import Tensor
+from comfy_api.latest import io
+from typing_extensions import override
+
+from . import host, stages
+from .images import BICUBIC_RANGE, read_image
+from .models import LPNSRModels, LPNSRModelsType
+
+
+class ResShiftEncode(io.ComfyNode):
+    """y0 = encode(y0-hat), together with the LR image that conditions every step."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ResShiftEncode",
+            display_name="ResShift Encode",
+            category="LPNSR",
+            description="Encodes the pre-upsampled image into a latent that also carries the LR image.",
+            inputs=[
+                LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
+                io.Image.Input("image", tooltip="The pre-upsampled image, from LPNSR Pre-Upsample."),
+                io.Image.Input(
+                    "lr_image", tooltip="The low-resolution image itself, a quarter as high and wide as image."
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    "latent",
+                    display_name="latent",
+                    tooltip="As high and wide as the LR image, which it carries. For LPNSR Sample.",
+                )
+            ],
+        )
+
+    @classmethod
+    @override
+    def execute(cls, models: LPNSRModels, image: Tensor, lr_image: Tensor) -> io.NodeOutput:
+        start = read_image(image, "image", BICUBIC_RANGE)
+        lr = read_image(lr_image, "lr_image")
+        return io.NodeOutput(stages.encode(models, start, lr, host.Progress(len(image))))

@@ -1,0 +1,59 @@
+"""ComfyUI's IMAGE to pictures of this pack and back. No ComfyUI import."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+UNIT_RANGE = (0.0, 1.0)
+BICUBIC_RANGE = (-0.5, 1.5)
+"""How far bicubic x4 of a [0,1] picture can overshoot; PreSet-A's start keeps its overshoot, as published."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """rgb: float32 [B,3,H,W] in [0,1]; alpha: [B,1,H,W] in [0,1], or None."""
+
+    rgb: Tensor
+    alpha: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """B, H, W"""
+        return self.rgb.shape[0], self.rgb.shape[2], self.rgb.shape[3]
+
+    def to_image(self) -> Tensor:
+        """IMAGE [B,H,W,3], or [B,H,W,4] with alpha."""
+        channels = self.rgb if self.alpha is None else torch.cat([self.rgb, self.alpha], dim=1)
+        return channels.movedim(1, -1).contiguous()
+
+
+def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT_RANGE) -> Picture:
+    """Check an IMAGE and take it apart.
+
+    Args:
+        image: [B,H,W,C] of any float dtype; C is 1 (grey), 3 (RGB) or 4 (RGBA).
+        name: the input's name, for errors.
+        value_range: RGB is clamped to it, alpha always to [0,1].
+
+    Raises:
+        ValueError: another shape, no pixels, or NaN or Inf in it.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"{name} has shape {tuple(image.shape)}, expected an IMAGE [batch, height, width, channels] of "
+            "1 (grey), 3 (RGB) or 4 (RGBA) channels."
+        )
+    if image.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(image.shape)} and no pixels, expected 1x1 or more.")
+    x = image.float().movedim(-1, 1)
+    finite = x.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        bad = int((~finite).nonzero()[0, 0])
+        raise ValueError(
+            f"{name} has NaN or infinite values (first in image {bad} of {len(finite)}). "
+            "Look at the node before it; e.g. a VAE in fp16 gives such pictures."
+        )
+    rgb = x[:, :1].expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+    alpha = x[:, 3:].clamp(0, 1) if x.shape[1] == 4 else None
+    return Picture(rgb.clamp(*value_range), alpha)

@@ -1,0 +1,116 @@
+"""LoadLPNSRModels: files to networks in ComfyUI's care."""
+
+from collections.abc import Callable
+from typing import Any
+
+from comfy_api.latest import io
+from typing_extensions import override
+
+from ..lpnsr_impl import (
+    UnsupportedCheckpointError,
+    check_family,
+    load_autoencoder,
+    load_denoiser,
+    load_noise_predictor,
+)
+from . import host
+from .models import LPNSRModels, LPNSRModelsType
+
+NO_PREDICTOR = "none"
+
+
+class LoadLPNSRModels(io.ComfyNode):
+    """Loads the three networks of one family."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        files = host.model_files()
+        return io.Schema(
+            node_id="LoadLPNSRModels",
+            display_name="Load LPNSR Models",
+            category="LPNSR",
+            description="Loads autoencoder, denoiser and noise predictor of one family from models/lpnsr. "
+            "The lpnsr_lite files come with the pack.",
+            inputs=[
+                io.Combo.Input(
+                    "autoencoder",
+                    options=files,
+                    default="lpnsr_lite_autoencoder.safetensors",
+                    tooltip="VQ-f4 autoencoder between images and latents. Released: autoencoder_vq_f4.pth",
+                ),
+                io.Combo.Input(
+                    "denoiser",
+                    options=files,
+                    default="lpnsr_lite_denoiser.safetensors",
+                    tooltip="ResShift's denoiser, 4 steps. Released: resshift_realsrx4_s4_v3.pth",
+                ),
+                io.Combo.Input(
+                    "noise_predictor",
+                    options=[*files, NO_PREDICTOR],
+                    default="lpnsr_lite_noise_predictor.safetensors",
+                    tooltip="LPNSR's noise predictor; 'none' for plain ResShift. Released: noise_predictor.pth",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(host.PRECISIONS),
+                    default="auto",
+                    tooltip="Precision of weights and activations. 'auto' is what ComfyUI chooses for your device; "
+                    "fp32 is exact, bf16 and fp16 need half the memory.",
+                ),
+            ],
+            outputs=[
+                LPNSRModelsType.Output(
+                    "models", display_name="models", tooltip="For all LPNSR nodes. Nothing is on the GPU yet."
+                )
+            ],
+        )
+
+    @classmethod
+    @override
+    def validate_inputs(
+        cls, autoencoder: str | None, denoiser: str | None, noise_predictor: str | None, precision: str | None
+    ) -> bool | str:
+        # ComfyUI does not check the combos of such nodes itself; linked inputs are None here.
+        files = host.model_files()
+        for widget, name in (("autoencoder", autoencoder), ("denoiser", denoiser), ("noise_predictor", noise_predictor)):
+            if name is None or name in files or (widget == "noise_predictor" and name == NO_PREDICTOR):
+                continue
+            return (
+                f"{widget}: there is no file {name!r} in {' or '.join(host.model_folders())}. Put it into the first of "
+                f"these folders and press R, or choose one of: {', '.join(files)}"
+            )
+        if precision is not None and precision not in host.PRECISIONS:
+            return f"precision: {precision!r} is unknown, choose one of: {', '.join(host.PRECISIONS)}"
+        return True
+
+    @classmethod
+    @override
+    def fingerprint_inputs(cls, **inputs: str | None) -> list[Any]:
+        names = (inputs.get(widget) for widget in ("autoencoder", "denoiser", "noise_predictor"))
+        return [host.file_fingerprint(name) for name in names if name]
+
+    @classmethod
+    @override
+    def execute(cls, autoencoder: str, denoiser: str, noise_predictor: str, precision: str) -> io.NodeOutput:
+        a = _load("autoencoder", load_autoencoder, autoencoder)
+        d = _load("denoiser", load_denoiser, denoiser)
+        p = None
+        if noise_predictor != NO_PREDICTOR:
+            p = _load("noise_predictor", load_noise_predictor, noise_predictor)
+        family = check_family(a, d, p)
+        return io.NodeOutput(
+            LPNSRModels(
+                host.manage(a, precision),
+                host.manage(d, precision),
+                None if p is None else host.manage(p, precision),
+                family,
+            )
+        )
+
+
+def _load(widget: str, load: Callable[..., host.N], name: str) -> host.N:
+    try:
+        return load(host.model_path(name), operations=host.OPERATIONS)
+    except UnsupportedCheckpointError as e:
+        raise UnsupportedCheckpointError(f"{widget}: {e} Choose another file in Load LPNSR Models.") from e

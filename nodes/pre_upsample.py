@@ -1,0 +1,46 @@
+"""LPNSRPreUpsample: a better starting point for the diffusion."""
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+from typing_extensions import override
+
+from . import stages
+from .images import read_image
+
+
+class LPNSRPreUpsample(io.ComfyNode):
+    """y0-hat of the paper, Section 3.1: bicubic (PreSet-A) or an SR network (PreSet-B)."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LPNSRPreUpsample",
+            display_name="LPNSR Pre-Upsample",
+            category="LPNSR",
+            description="Upsamples the LR image exactly x4 as the start of the diffusion: with an upscale model "
+            "(PreSet-B), or bicubic without one (PreSet-A).",
+            inputs=[
+                io.Image.Input("image", tooltip="The low-resolution image, of any size. Grey and RGBA work too."),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="Any model of Load Upscale Model. One of another scale than 4 is resampled to x4. "
+                    "Leave it open for bicubic.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "upscaled_image",
+                    display_name="image",
+                    tooltip="Exactly four times as high and wide. For ResShift Encode.",
+                )
+            ],
+        )
+
+    @classmethod
+    @override
+    def execute(cls, image: Tensor, upscale_model: Any | None = None) -> io.NodeOutput:
+        return io.NodeOutput(stages.pre_upsample(read_image(image, "image"), upscale_model).to_image())

@@ -1,0 +1,75 @@
+"""LPNSRSample: Algorithm 2."""
+
+from typing import Any
+
+from comfy_api.latest import io
+from typing_extensions import override
+
+from ..lpnsr_impl.config import PredictorMode
+from . import host, stages, widgets
+from .models import LPNSRModels, LPNSRModelsType
+
+
+class LPNSRSample(io.ComfyNode):
+    """The 1 to 4 step chain, with the noise predictor switched per step."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        switch = "Predict the noise of the step from t = {0} to {1} (on: LPNSR) or draw it at random (off: ResShift). "
+        return io.Schema(
+            node_id="LPNSRSample",
+            display_name="LPNSR Sample",
+            category="LPNSR",
+            description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 of the paper).",
+            inputs=[
+                LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
+                io.Latent.Input("samples", tooltip="From ResShift Encode."),
+                widgets.seed(),
+                widgets.steps(),
+                widgets.kappa(),
+                *(
+                    io.Boolean.Input(
+                        f"predictor_t{t}",
+                        default=True,
+                        tooltip=switch.format(t, t - 1) + f"Has no effect with fewer than {t} steps.",
+                    )
+                    for t in (4, 3, 2)
+                ),
+                widgets.predictor_mode(),
+            ],
+            outputs=[
+                io.Latent.Output("latent", display_name="latent", tooltip="The clean latent. For LPNSR Decode.")
+            ],
+        )
+
+    @classmethod
+    @override
+    def validate_inputs(cls, predictor_mode: str | None) -> bool | str:
+        return widgets.check_choice("predictor_mode", predictor_mode)
+
+    @classmethod
+    @override
+    def execute(
+        cls,
+        models: LPNSRModels,
+        samples: dict[str, Any],
+        seed: int,
+        steps: int,
+        kappa: float,
+        predictor_t4: bool,
+        predictor_t3: bool,
+        predictor_t2: bool,
+        predictor_mode: PredictorMode,
+    ) -> io.NodeOutput:
+        result = stages.sample(
+            models,
+            samples,
+            seed=seed,
+            steps=steps,
+            kappa=kappa,
+            predictor_on={4: predictor_t4, 3: predictor_t3, 2: predictor_t2},
+            predictor_mode=predictor_mode,
+            progress=host.Progress(len(samples["samples"]) * steps),
+        )
+        return io.NodeOutput(result)

@@ -1,0 +1,145 @@
+"""The four stages of an upscale, picture by picture. Each node runs one of them; LPNSR Upscale runs all."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..lpnsr_impl import Schedule, adain_color_fix, wavelet_color_fix
+from ..lpnsr_impl.config import SCALE, PredictorMode
+from ..lpnsr_impl.images import bicubic_upsample, reflect_pad, resize, to_01, to_pm1
+from ..lpnsr_impl.pipeline import sample_any_size, seeded_noise
+from ..lpnsr_impl.sampler import predictor_steps
+from . import host
+from .images import Picture
+from .memory import autoencoder_activations, unet_activations
+from .models import Condition, LPNSRModels, pack_latent, unpack_latent
+
+COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
+
+_SMALLEST_MODEL_INPUT = 64
+"""Upscale models see pictures mirrored to at least this height and width: windows and paddings need room."""
+
+
+def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
+    """y0-hat: the LR picture exactly x4, by an SR network (PreSet-B) or bicubic (PreSet-A). Alpha is bicubic."""
+    alpha = None if lr.alpha is None else bicubic_upsample(lr.alpha).clamp(0, 1)
+    if upscale_model is None:
+        return Picture(bicubic_upsample(lr.rgb), alpha)
+
+    channels = upscale_model.input_channels
+    if channels not in (1, 3) or upscale_model.output_channels != channels:
+        raise ValueError(
+            f"The upscale model reads {channels} and writes {upscale_model.output_channels} channels, "
+            "expected 3 and 3 (RGB), or 1 and 1 (grey). Choose another one in Load Upscale Model."
+        )
+    b, h, w = lr.size
+    x = reflect_pad(lr.rgb, max(h, _SMALLEST_MODEL_INPUT), max(w, _SMALLEST_MODEL_INPUT))
+    if channels == 1:
+        x = x.reshape(3 * b, 1, *x.shape[2:])  # each of R, G and B as a grey picture
+    y = host.run_upscale_model(upscale_model, x.movedim(1, -1)).movedim(-1, 1)
+    y = y[:, :channels].reshape(b, 3, *y.shape[2:])
+    scale = upscale_model.scale
+    y = resize(y[:, :, : scale * h, : scale * w], SCALE * h, SCALE * w)
+    return Picture(y.clamp(0, 1).to(lr.rgb.device), alpha)
+
+
+def encode(models: LPNSRModels, start: Picture, lr: Picture, progress: host.Progress) -> dict[str, Any]:
+    """LATENT of the pre-upsampled pictures, with the LR pictures as condition. One progress step a picture.
+
+    Raises:
+        ValueError: `start` is not exactly four times as high and wide as `lr`, or of another batch size.
+    """
+    b, h, w = lr.size
+    if start.size != (b, SCALE * h, SCALE * w):
+        raise ValueError(
+            f"The pre-upsampled image is {_size(start)}, expected {b} of {SCALE * w}x{SCALE * h}: exactly {SCALE} "
+            f"times the LR image, which is {_size(lr)}. Make it with LPNSR Pre-Upsample from the same LR image."
+        )
+    managed = models.autoencoder
+    host.load(managed, activations=autoencoder_activations(managed, SCALE * h, SCALE * w))
+    latents: list[Tensor] = []
+    for x in start.rgb.split(1):
+        latents.append(managed.network.encode(to_pm1(x).to(managed.device)).to(host.result_device()))
+        progress.step()
+    alpha = start.alpha
+    if alpha is None and lr.alpha is not None:
+        alpha = bicubic_upsample(lr.alpha).clamp(0, 1)
+    return pack_latent(torch.cat(latents), Condition(to_pm1(lr.rgb), alpha, models.family))
+
+
+def sample(
+    models: LPNSRModels,
+    latent: dict[str, Any],
+    *,
+    seed: int,
+    steps: int,
+    kappa: float,
+    predictor_on: Mapping[int, bool],
+    predictor_mode: PredictorMode,
+    progress: host.Progress,
+) -> dict[str, Any]:
+    """LATENT of the super-resolved pictures. `steps` progress steps a picture.
+
+    Every picture of a batch starts from the same seed, so that it comes out as it would alone.
+
+    Raises:
+        ValueError: the latent does not fit, or a predictor is needed that is not loaded.
+    """
+    y0, condition = unpack_latent(latent, models)
+    predictor_at = predictor_steps(steps, predictor_on)
+    if predictor_at and models.noise_predictor is None:
+        raise ValueError(
+            f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, but Load LPNSR Models has "
+            "noise_predictor 'none'. Choose one there, or switch the predictor off."
+        )
+    denoiser = models.denoiser
+    predictor = models.noise_predictor if predictor_at else None
+    in_use = [denoiser] if predictor is None else [denoiser, predictor]
+    host.load(*in_use, activations=unet_activations(denoiser, *y0.shape[2:]))
+
+    schedule = Schedule(kappa=kappa)
+    results: list[Tensor] = []
+    for y0_i, lr_i in zip(y0.split(1), condition.lr.split(1), strict=True):
+        x0 = sample_any_size(
+            denoiser.network,
+            None if predictor is None else predictor.network,
+            schedule,
+            y0_i.to(denoiser.device),
+            lr_i.to(denoiser.device),
+            steps=steps,
+            predictor_on=predictor_on,
+            predictor_mode=predictor_mode,
+            noise=seeded_noise(seed, schedule.num_timesteps),
+            callback=lambda t, x_t, x0_pred: progress.step(),
+        )
+        results.append(x0.to(host.result_device()))
+    return pack_latent(torch.cat(results), condition)
+
+
+def decode(models: LPNSRModels, latent: dict[str, Any], color_fix: str, progress: host.Progress) -> Picture:
+    """Pictures exactly x4 their LR image, with its alpha. One progress step a picture.
+
+    Raises:
+        ValueError: the latent does not fit the models.
+    """
+    samples, condition = unpack_latent(latent, models)
+    b, _, h, w = samples.shape
+    managed = models.autoencoder
+    host.load(managed, activations=autoencoder_activations(managed, SCALE * h, SCALE * w))
+    fix = COLOR_FIXES[color_fix]
+    rgb = torch.empty(b, 3, SCALE * h, SCALE * w, device=host.result_device())
+    for i in range(b):
+        sr = to_01(managed.network.decode(samples[i : i + 1].to(managed.device)))
+        if fix:
+            sr = fix(sr, to_01(bicubic_upsample(condition.lr[i : i + 1].to(sr))))
+        rgb[i] = sr[0]
+        progress.step()
+    return replace(Picture(rgb), alpha=condition.alpha)
+
+
+def _size(picture: Picture) -> str:
+    b, h, w = picture.size
+    return f"{b} of {w}x{h}"

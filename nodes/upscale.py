@@ -1,0 +1,91 @@
+"""LPNSRUpscale: everything in one box."""
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+from typing_extensions import override
+
+from ..lpnsr_impl.config import PredictorMode
+from ..lpnsr_impl.sampler import ALL_ON
+from . import host, stages, widgets
+from .images import read_image
+from .models import LPNSRModels, LPNSRModelsType
+
+
+class LPNSRUpscale(io.ComfyNode):
+    """Pre-Upsample, Encode, Sample and Decode with the switches that make the paper's presets."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LPNSRUpscale",
+            display_name="LPNSR Upscale",
+            category="LPNSR",
+            description="Upscales an image x4 in one node. PreSet-A: no upscale_model; PreSet-B: with one; "
+            "plain ResShift: use_predictor off.",
+            inputs=[
+                LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
+                io.Image.Input("image", tooltip="The low-resolution image, of any size. Grey and RGBA work too."),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="Any model of Load Upscale Model as the start (PreSet-B). Leave it open for bicubic "
+                    "(PreSet-A).",
+                ),
+                widgets.seed(),
+                widgets.steps(),
+                widgets.kappa(),
+                io.Boolean.Input(
+                    "use_predictor",
+                    default=True,
+                    tooltip="Predict the noise of the steps in between (LPNSR), or draw it at random (ResShift).",
+                ),
+                widgets.predictor_mode(),
+                widgets.color_fix(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "upscaled_image",
+                    display_name="image",
+                    tooltip="Exactly four times as high and wide, RGBA if the image had alpha.",
+                )
+            ],
+        )
+
+    @classmethod
+    @override
+    def validate_inputs(cls, predictor_mode: str | None, color_fix: str | None) -> bool | str:
+        mode = widgets.check_choice("predictor_mode", predictor_mode)
+        return mode if mode is not True else widgets.check_choice("color_fix", color_fix)
+
+    @classmethod
+    @override
+    def execute(
+        cls,
+        models: LPNSRModels,
+        image: Tensor,
+        seed: int,
+        steps: int,
+        kappa: float,
+        use_predictor: bool,
+        predictor_mode: PredictorMode,
+        color_fix: str,
+        upscale_model: Any | None = None,
+    ) -> io.NodeOutput:
+        lr = read_image(image, "image")
+        start = stages.pre_upsample(lr, upscale_model)
+        progress = host.Progress(len(image) * (steps + 2))
+        latent = stages.encode(models, start, lr, progress)
+        latent = stages.sample(
+            models,
+            latent,
+            seed=seed,
+            steps=steps,
+            kappa=kappa,
+            predictor_on=ALL_ON if use_predictor else {},
+            predictor_mode=predictor_mode,
+            progress=progress,
+        )
+        return io.NodeOutput(stages.decode(models, latent, color_fix, progress).to_image())

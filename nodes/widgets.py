@@ -1,0 +1,73 @@
+"""Widgets that several nodes have, described once."""
+
+from typing import get_args
+
+from comfy_api.latest import io
+
+from ..lpnsr_impl.config import PredictorMode
+from .stages import COLOR_FIXES
+
+_CHOICES = {"predictor_mode": list(get_args(PredictorMode)), "color_fix": list(COLOR_FIXES)}
+
+
+def seed() -> io.Int.Input:
+    """Seed of all noise."""
+    return io.Int.Input(
+        "seed",
+        default=12345,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True,
+        tooltip="Seed of the noise. The same seed gives the same picture, in any place of a batch.",
+    )
+
+
+def steps() -> io.Int.Input:
+    """Step to start at."""
+    return io.Int.Input(
+        "steps",
+        default=4,
+        min=1,
+        max=4,
+        tooltip="Diffusion steps. 4 invents most detail; 1 and 2 stay closer to the start and want an upscale model.",
+    )
+
+
+def kappa() -> io.Float.Input:
+    """Noise scale."""
+    return io.Float.Input(
+        "kappa",
+        default=2.0,
+        min=0.0,
+        max=10.0,
+        step=0.05,
+        tooltip="Noise scale of the diffusion. The models were trained with 2.0; less gives calmer pictures.",
+    )
+
+
+def predictor_mode() -> io.Combo.Input:
+    """How the predicted noise is used."""
+    return io.Combo.Input(
+        "predictor_mode",
+        options=_CHOICES["predictor_mode"],
+        default="sample",
+        tooltip="'sample' draws from the predicted distribution, as published; 'mean' takes its mean.",
+    )
+
+
+def color_fix() -> io.Combo.Input:
+    """Colour correction after decoding."""
+    return io.Combo.Input(
+        "color_fix",
+        options=_CHOICES["color_fix"],
+        default="wavelet",
+        tooltip="Takes the colours from the LR image: 'wavelet' locally, as published, 'adain' by the mean and "
+        "contrast of each channel; 'none' leaves them as decoded.",
+    )
+
+
+def check_choice(widget: str, value: str | None) -> bool | str:
+    """For `validate_inputs`: True, or what is wrong with a combo's value. A linked input is None."""
+    if value is None or value in _CHOICES[widget]:
+        return True
+    return f"{widget}: {value!r} is unknown, choose one of: {', '.join(_CHOICES[widget])}"

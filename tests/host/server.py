@@ -1,0 +1,202 @@
+"""Start a real ComfyUI with this pack in it, and talk to it over HTTP."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from .install import comfyui_path
+
+PACK = Path(__file__).parents[2]
+START_SECONDS = 180
+
+
+class PromptError(RuntimeError):
+    """A prompt that the server refused, or that failed while it ran. `details` is the server's answer."""
+
+    def __init__(self, message: str, details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+@dataclass
+class Server:
+    """A running ComfyUI."""
+
+    url: str
+    base: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET a JSON answer."""
+        answer = requests.get(self.url + path, params=params, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def post(self, path: str, data: Any) -> requests.Response:
+        """POST JSON."""
+        return requests.post(self.url + path, json=data, timeout=60)
+
+    def upload(self, picture: Path) -> str:
+        """Put a picture into the input folder and return its name there."""
+        with picture.open("rb") as file:
+            answer = requests.post(
+                self.url + "/upload/image", files={"image": file}, data={"overwrite": "true"}, timeout=60
+            )
+        answer.raise_for_status()
+        return answer.json()["name"]
+
+    def queue(self, prompt: dict[str, Any], client_id: str | None = None) -> str:
+        """Queue an API-format prompt and return its id.
+
+        Raises:
+            PromptError: the server refuses it; the message holds every node's errors.
+        """
+        answer = self.post("/prompt", {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex})
+        body = answer.json()
+        if answer.status_code != 200:
+            errors = [error for node in body.get("node_errors", {}).values() for error in node["errors"]]
+            lines = [f"{error['message']}: {error['details']}" for error in errors] or [str(body)]
+            raise PromptError("\n".join(lines), body)
+        return body["prompt_id"]
+
+    def wait(
+        self, prompt_id: str, timeout: float = 600, poll: Callable[[], None] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Wait for a prompt and return the outputs of its nodes.
+
+        Raises:
+            PromptError: the prompt failed or was cancelled.
+            TimeoutError: it took too long.
+        """
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise PromptError(f"ComfyUI has ended:\n{self.tail()}", None)
+            entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+            if entry:
+                return self._outputs(entry)
+            if poll:
+                poll()
+            time.sleep(0.1)
+        raise TimeoutError(f"The prompt {prompt_id} took more than {timeout} s.\n{self.tail()}")
+
+    @staticmethod
+    def _outputs(entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        for kind, message in entry["status"]["messages"]:
+            if kind == "execution_error":
+                raise PromptError(f"{message['node_type']}: {message['exception_message']}", message)
+            if kind == "execution_interrupted":
+                raise PromptError("interrupted", message)
+        return entry["outputs"]
+
+    def run(self, prompt: dict[str, Any], timeout: float = 600) -> dict[str, dict[str, Any]]:
+        """Queue and wait."""
+        return self.wait(self.queue(prompt), timeout)
+
+    def images(self, outputs: dict[str, dict[str, Any]]) -> list[bytes]:
+        """The files of all images among a prompt's outputs."""
+        found = [image for output in outputs.values() for image in output.get("images", [])]
+        return [requests.get(self.url + "/view", params=image, timeout=60).content for image in found]
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of the server's log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_port() -> int:
+    """A TCP port on the loopback interface that nothing listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def prepare_base(base: Path) -> None:
+    """Folders of a ComfyUI, with this pack as its one custom node."""
+    for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    link = base / "custom_nodes" / "LPNSR"
+    if not link.exists():
+        link.symlink_to(PACK, target_is_directory=True)
+
+
+@contextlib.contextmanager
+def running(
+    base: Path,
+    *,
+    port: int | None = None,
+    model_folders: dict[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
+    device: tuple[str, ...] = ("--cpu",),
+) -> Iterator[Server]:
+    """A ComfyUI server below `base`, stopped at the end.
+
+    Args:
+        base: folder for its input, output, models and user files.
+        port: TCP port, a free one by default.
+        model_folders: {model type: folder}, given to the server as extra_model_paths.yaml.
+        arguments: more command line arguments.
+        device: arguments that choose the device.
+    """
+    prepare_base(base)
+    port = port or free_port()
+    extra_paths = base / "extra_model_paths.yaml"
+    extra_paths.write_text(yaml.safe_dump({"tests": model_folders} if model_folders else {}))
+    log = base / "comfyui.log"
+    command = [sys.executable, "main.py", *device, "--port", str(port), "--base-directory", str(base)]
+    command += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"]
+    command += ["--extra-model-paths-config", str(extra_paths)]
+    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", "LPNSR", *arguments]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=comfyui_path(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+    server = Server(f"http://127.0.0.1:{port}", base, process, log)
+    try:
+        _wait_until_up(server)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait_until_up(server: Server) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if server.process.poll() is not None:
+            raise RuntimeError(f"ComfyUI did not start:\n{server.tail()}")
+        with contextlib.suppress(requests.ConnectionError):
+            server.get("/system_stats")
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"ComfyUI did not answer within {START_SECONDS} s:\n{server.tail()}")
+
+
+def load_api_workflow(name: str) -> dict[str, Any]:
+    """A shipped workflow in API format, e.g. "LPNSR quick start"."""
+    return json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text())
+
+
+def node_of_type(prompt: dict[str, Any], class_type: str) -> dict[str, Any]:
+    """The one node of a class in an API-format prompt."""
+    (node,) = (node for node in prompt.values() if node["class_type"] == class_type)
+    return node
