@@ -222,7 +222,7 @@ def _strip_prefixes(key: str) -> str:
 
 
 def _expect_part(checkpoint: _Checkpoint, expected: str) -> None:
-    found = _describe(checkpoint)
+    found = _describe(checkpoint, expected)
     if found != _PARTS[expected]:
         raise checkpoint.error(
             f"it looks like {found}, expected {_PARTS[expected]} of the LPNSR family. Its first key is "
@@ -230,7 +230,7 @@ def _expect_part(checkpoint: _Checkpoint, expected: str) -> None:
         )
 
 
-def _describe(checkpoint: _Checkpoint) -> str:
+def _describe(checkpoint: _Checkpoint, expected: str) -> str:
     """What the checkpoint looks like, as "a denoiser" or "an upscale model (ESRGAN)"."""
     keys = checkpoint.tensors.keys()
     if "lpnsr.part" in checkpoint.header:
@@ -245,13 +245,22 @@ def _describe(checkpoint: _Checkpoint) -> str:
     if any(key.startswith("encoder.conv_in.") for key in keys):
         return "an autoencoder without a codebook (quantize.embedding.weight), e.g. a Stable Diffusion VAE"
     if "input_blocks.0.0.weight" in keys and "input_blocks.1.1.patch_embed.proj.weight" in keys:
-        inputs, outputs = checkpoint.shape("input_blocks.0.0.weight")[1], checkpoint.shape("out.2.weight")[0]
-        if outputs % 2 == 0 and inputs == outputs + 3:
-            return _PARTS["noise_predictor"]
-        if inputs == outputs + 3:
-            return _PARTS["denoiser"]
-        return f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise predictor"
+        return _describe_unet(checkpoint, expected)
     return _describe_foreign(checkpoint.tensors)
+
+
+def _describe_unet(checkpoint: _Checkpoint, expected: str) -> str:
+    """Denoisers read C + 3 channels and write C, predictors read 2C + 3 and write 2C.
+
+    So an even number of outputs fits both. Six are a predictor for the family's three latent channels; of
+    others the file's header tells, or else it is what the caller expects.
+    """
+    inputs, outputs = checkpoint.shape("input_blocks.0.0.weight")[1], checkpoint.shape("out.2.weight")[0]
+    if inputs != outputs + 3:
+        return f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise predictor"
+    if outputs == 6 or (outputs % 2 == 0 and expected == "noise_predictor"):
+        return _PARTS["noise_predictor"]
+    return _PARTS["denoiser"]
 
 
 def _describe_foreign(tensors: dict[str, Tensor]) -> str:

@@ -23,7 +23,7 @@ BUNDLED_WEIGHTS = Path(__file__).parent.parent / "lpnsr_impl" / "weights"
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OPERATIONS = comfy.ops.manual_cast
-"""Layers that cast their weights to the activations, so GroupNorm can run in fp32 on half-precision weights."""
+"""Layers that cast their weights to the activations: which dtypes these are is chosen after loading."""
 
 _EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 

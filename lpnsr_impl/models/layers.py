@@ -25,12 +25,13 @@ def group_norm(norm: nn.Module, x: Tensor) -> Tensor:
 def set_precision(network: nn.Module, weight_dtype: torch.dtype, compute_dtype: torch.dtype) -> None:
     """Cast the weights of a network of this package, and choose the dtype of its activations.
 
-    The codebook stays fp32: a code is found by comparing distances, which half precision would blur.
-    Weights of another dtype than the activations need `operations` that cast them.
+    Norms and codebook stay fp32, as they are used. Weights of another dtype than the activations need
+    `operations` that cast them.
     """
-    for name, parameter in network.named_parameters():
-        if name != "quantize.embedding.weight":
-            parameter.data = parameter.data.to(weight_dtype)
+    for module in network.modules():
+        if not isinstance(module, (nn.GroupNorm, nn.Embedding)):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(weight_dtype)
     network.compute_dtype = compute_dtype
 
 

@@ -1,0 +1,66 @@
+"""A real browser on the running ComfyUI: Playwright with Debian's Chromium."""
+
+import base64
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from .server import Server
+
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+
+
+def chromium_path() -> str:
+    """Path of the system's Chromium.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        raise FileNotFoundError("There is no Chromium on this machine. Install it: apt-get install chromium")
+    return path
+
+
+@contextlib.contextmanager
+def opened(server: Server, width: int = 1600, height: int = 900) -> Iterator[Page]:
+    """A page with ComfyUI's editor, ready for input."""
+    server.post("/settings/Comfy.TutorialCompleted", True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=_ARGUMENTS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(server.url)
+        page.wait_for_function("() => window.app?.graph && window.app.extensionManager", timeout=120_000)
+        page.wait_for_selector("canvas#graph-canvas", timeout=60_000)
+        page.wait_for_timeout(1500)
+        yield page
+        browser.close()
+
+
+def drop_file(page: Page, path: Path) -> None:
+    """Drag a file onto the page, as a user would."""
+    page.evaluate(
+        """([name, content]) => {
+            const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, {type: 'application/json'}));
+            const event = new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable: true});
+            document.dispatchEvent(event);
+        }""",
+        [path.name, base64.b64encode(path.read_bytes()).decode()],
+    )
+
+
+def node_types(page: Page) -> list[str]:
+    """Types of the nodes in the graph on the page."""
+    return page.evaluate("() => window.app.graph.nodes.map(n => n.type)")
+
+
+def api_prompt(page: Page) -> dict[str, Any]:
+    """What the page would queue."""
+    return json.loads(page.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)"))

@@ -1,0 +1,27 @@
+"""`make serve`: ComfyUI with this pack, for a person's browser."""
+
+import argparse
+import sys
+
+from .install import cache_dir
+from .server import running
+
+
+def main() -> int:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8188, help="TCP port on this machine")
+    parser.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device instead of the CPU")
+    options = parser.parse_args()
+    with running(cache_dir() / "base", port=options.port, device=() if options.gpu else ("--cpu",)) as server:
+        print(f"ComfyUI with LPNSR: {server.url}  (templates under Workflow > Browse Templates; Ctrl-C stops)")
+        print(f"Models: {server.base / 'models'}   Log: {server.log}", flush=True)
+        try:
+            server.process.wait()
+        except KeyboardInterrupt:
+            print("Stopping.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

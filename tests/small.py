@@ -1,0 +1,38 @@
+"""Small networks of the family, with weights by the formula of the goldens: for tests that need no full size."""
+
+import torch
+from torch import Tensor, nn
+
+from lpnsr_impl.config import AutoencoderConfig, UNetConfig
+from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
+from tests.golden.fill import fill
+
+AUTOENCODER = AutoencoderConfig(level_channels=(32, 64, 64), num_res_blocks=1, num_codes=64)
+UNET = UNetConfig(
+    model_channels=32, level_channels=(32, 64), num_res_blocks=1, swin_width=32, mlp_width=64, head_width=16
+)
+
+
+def unet_config(in_channels: int = 6, out_channels: int = 3, **sizes: object) -> UNetConfig:
+    """The small U-Net, with some sizes changed."""
+    return UNetConfig(**{**vars(UNET), "in_channels": in_channels, "out_channels": out_channels, **sizes})
+
+
+def state_dict(network: nn.Module, salt: str = "") -> dict[str, Tensor]:
+    """Formula-made weights for the shapes of a network."""
+    return fill({key: tuple(value.shape) for key, value in network.state_dict().items()}, salt)
+
+
+def autoencoder_weights(config: AutoencoderConfig = AUTOENCODER) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return state_dict(Autoencoder(config))
+
+
+def denoiser_weights(config: UNetConfig | None = None) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return state_dict(Denoiser(config or unet_config()))
+
+
+def predictor_weights(config: UNetConfig | None = None) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return state_dict(NoisePredictor(config or unet_config(9, 6)), salt="predictor.")

@@ -1,0 +1,291 @@
+"""Loading: what is accepted, in which wrapping, and what each wrong file is told."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lpnsr_impl import (
+    UnsupportedCheckpointError,
+    check_family,
+    load_autoencoder,
+    load_denoiser,
+    load_noise_predictor,
+)
+from lpnsr_impl.config import AutoencoderConfig, UNetConfig
+from tests.small import (
+    AUTOENCODER,
+    autoencoder_weights,
+    denoiser_weights,
+    predictor_weights,
+    unet_config,
+)
+
+Weights = dict[str, Tensor]
+
+
+def same(network: torch.nn.Module, weights: Weights) -> bool:
+    state = network.state_dict()
+    return state.keys() == weights.keys() and all(torch.equal(state[key], weights[key]) for key in state)
+
+
+# What is accepted
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        unet_config(),
+        unet_config(level_channels=(32, 64, 64, 96), num_res_blocks=2, swin_depth=2),
+        unet_config(level_channels=(64, 64, 128), model_channels=64, swin_width=96, head_width=32, mlp_width=96),
+        unet_config(swin_depth=4, num_res_blocks=3),
+        unet_config(in_channels=7, out_channels=4),
+        unet_config(level_channels=(32, 32, 32, 32), trained_resolution=32),  # a window of 4 at the bottom
+    ],
+)
+def test_every_size_of_a_unet_comes_from_shapes(config: UNetConfig) -> None:
+    weights = denoiser_weights(config)
+    denoiser = load_denoiser(weights)
+    assert denoiser.config == config
+    assert same(denoiser, weights)
+    assert not denoiser.training
+    assert not any(p.requires_grad for p in denoiser.parameters())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [AUTOENCODER, AutoencoderConfig(level_channels=(32, 64, 96), num_res_blocks=2, latent_channels=4, embed_channels=5)],
+)
+def test_every_size_of_an_autoencoder_comes_from_shapes(config: AutoencoderConfig) -> None:
+    weights = autoencoder_weights(config)
+    assert load_autoencoder(weights).config == config
+    assert same(load_autoencoder(weights), weights)
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "params_ema", "params"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_wrappers_and_prefixes_are_stripped(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+    weights = predictor_weights()
+    stored: dict[str, Any] = {prefix + key: tensor for key, tensor in weights.items()}
+    stored[f"{prefix}input_blocks.1.1.blocks.0.attn.relative_position_index"] = torch.zeros(64, 64).long()
+    if wrapper:
+        stored = {wrapper: stored, "epoch": 3}
+    path = tmp_path / "weights.pth"
+    torch.save(stored, path)
+    assert same(load_noise_predictor(path), weights)
+
+
+def test_half_precision_files_load_as_fp32_and_losses_are_ignored(tmp_path: Path) -> None:
+    weights = {key: tensor.half() for key, tensor in autoencoder_weights().items()}
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": {**weights, "loss.discriminator.weight": torch.zeros(3)}}, path)
+    assert same(load_autoencoder(str(path)), {key: tensor.float() for key, tensor in weights.items()})
+
+
+def test_a_header_overrides_what_no_shape_tells(tmp_path: Path) -> None:
+    config = {"trained_resolution": 32, "window_size": 8, "head_width": 16}
+    header = {"lpnsr.family": "mine", "lpnsr.part": "denoiser", "lpnsr.config": json.dumps(config)}
+    path = tmp_path / "weights.safetensors"
+    save_file(denoiser_weights(), path, header)
+    denoiser = load_denoiser(path)
+    assert denoiser.family == "mine"
+    assert denoiser.config == unet_config(trained_resolution=32)
+    assert load_denoiser(denoiser_weights()).config.trained_resolution == 64
+
+
+def test_a_stored_shift_mask_tells_the_trained_resolution() -> None:
+    weights = denoiser_weights()
+    weights["input_blocks.1.1.blocks.1.attn_mask"] = torch.zeros(16, 64, 64)
+    assert load_denoiser(weights).config.trained_resolution == 32
+
+
+def test_the_released_sizes_name_their_family() -> None:
+    keys = json.loads((Path(__file__).parents[1] / "golden" / "checkpoint_keys.json").read_text())
+    structural = ("relative_position_index", "attn_mask")
+    weights = {k: torch.zeros(s) for k, s in keys["autoencoder_vq_f4"].items() if not k.endswith(structural)}
+    assert load_autoencoder(weights).family == "released"
+    assert load_autoencoder(autoencoder_weights()).family is None
+
+
+# What is refused
+
+
+class Exploit:
+    """Creates a file when unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.target,)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    target, path = tmp_path / "pwned", tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps({"state_dict": Exploit(target)}))
+    with pytest.raises(UnsupportedCheckpointError, match=r"evil\.pth .*run code"):
+        load_denoiser(path)
+    torch.save({**denoiser_weights(), "x": Exploit(target)}, path)
+    with pytest.raises(UnsupportedCheckpointError, match=r"evil\.pth .*run code"):
+        load_denoiser(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.99])
+def test_truncated_files_are_refused(tmp_path: Path, suffix: str, keep: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(denoiser_weights(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(UnsupportedCheckpointError, match=rf"cut\{suffix} .*get the file again"):
+        load_denoiser(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>", "is a text page"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a text page"),
+        (bytes(range(256)) * 8, "damaged"),
+    ],
+)
+def test_files_that_are_no_weights_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "odd.pth"
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedCheckpointError, match=message):
+        load_autoencoder(path)
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth does not exist"):
+        load_denoiser(tmp_path / "nothing.pth")
+    with pytest.raises(UnsupportedCheckpointError, match="is a folder"):
+        load_denoiser(tmp_path)
+
+
+def rrdb_net() -> Weights:
+    """Keys of RealESRGAN's RRDBNet, with 2 blocks."""
+    shapes = {"conv_first": (8, 3), "conv_body": (8, 8), "conv_up1": (8, 8), "conv_up2": (8, 8), "conv_hr": (8, 8)}
+    shapes["conv_last"] = (3, 8)
+    for block in range(2):
+        for rdb in (1, 2, 3):
+            shapes |= {f"body.{block}.rdb{rdb}.conv{i + 1}": (8 if i == 4 else 4, 8 + 4 * i) for i in range(5)}
+    weights = {f"{name}.weight": torch.zeros(*shape, 3, 3) for name, shape in shapes.items()}
+    return {**weights, **{f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}}
+
+
+LOADERS = {
+    "an autoencoder": (load_autoencoder, autoencoder_weights),
+    "a denoiser": (load_denoiser, denoiser_weights),
+    "a noise predictor": (load_noise_predictor, predictor_weights),
+}
+
+
+@pytest.mark.parametrize("expected", LOADERS)
+@pytest.mark.parametrize("given", LOADERS)
+def test_each_part_is_recognised_in_the_place_of_another(given: str, expected: str) -> None:
+    weights = LOADERS[given][1]()
+    if given == expected:
+        assert same(LOADERS[expected][0](weights), weights)
+        return
+    with pytest.raises(UnsupportedCheckpointError, match=f"looks like {given}, expected {expected}"):
+        LOADERS[expected][0](weights)
+
+
+@pytest.mark.parametrize("expected", LOADERS)
+@pytest.mark.parametrize(
+    ("weights", "looks_like"),
+    [
+        ({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, "a Stable Diffusion checkpoint"),
+        ({"encoder.conv_in.weight": torch.zeros(1)}, "an autoencoder without a codebook"),
+        ({"lora_unet_x.lora_up.weight": torch.zeros(1)}, "a LoRA"),
+        ({"something.weight": torch.zeros(1)}, "something unknown"),
+        (rrdb_net(), r"an upscale model \(ESRGAN\)"),
+    ],
+)
+def test_foreign_files_are_recognised(weights: Weights, looks_like: str, expected: str) -> None:
+    with pytest.raises(UnsupportedCheckpointError, match=rf"looks like {looks_like}.*expected {expected}"):
+        LOADERS[expected][0](weights)
+
+
+@pytest.mark.parametrize("expected", LOADERS)
+def test_damaged_state_dicts_are_refused(expected: str) -> None:
+    load, make = LOADERS[expected]
+    weights = make()
+    for missing in weights:
+        with pytest.raises(UnsupportedCheckpointError):
+            load({key: tensor for key, tensor in weights.items() if key != missing})
+    key = next(k for k in weights if k.endswith(".bias"))
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(UnsupportedCheckpointError, match=f"{key} has values that are no finite numbers"):
+            load({**weights, key: torch.full_like(weights[key], bad)})
+    with pytest.raises(UnsupportedCheckpointError, match=r"1 keys \(surplus\.weight\) unexpected"):
+        load({**weights, "surplus.weight": torch.zeros(1)})
+    with pytest.raises(UnsupportedCheckpointError, match="is a str"):
+        load({**weights, "note": "text"})
+
+
+def test_wide_latents_are_told_apart_by_their_header(tmp_path: Path) -> None:
+    config, path = unet_config(11, 8), tmp_path / "wide.safetensors"  # denoiser of 8 channels, or predictor of 4
+    assert load_denoiser(denoiser_weights(config)).config == config
+    assert load_noise_predictor(denoiser_weights(config)).config == config
+    save_file(denoiser_weights(config), path, {"lpnsr.part": "denoiser"})
+    with pytest.raises(UnsupportedCheckpointError, match="looks like a denoiser"):
+        load_noise_predictor(path)
+
+
+def test_missing_keys_are_listed() -> None:
+    weights = denoiser_weights()
+    del weights["out.0.bias"], weights["time_embed.2.weight"]
+    with pytest.raises(UnsupportedCheckpointError, match=r"2 keys \(out\.0\.bias, time_embed\.2\.weight\) missing"):
+        load_denoiser(weights)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("{", "is no JSON"), ("[1]", "expected a JSON object"), ('{"window_size": "8"}', "window_size = '8'"), ('{"depth": 2}', "depth = 2")],
+)
+def test_bad_headers_are_refused(tmp_path: Path, config: str, message: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(denoiser_weights(), path, {"lpnsr.config": config})
+    with pytest.raises(UnsupportedCheckpointError, match=message):
+        load_denoiser(path)
+
+
+def test_a_header_that_contradicts_shapes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(denoiser_weights(), path, {"lpnsr.config": '{"window_size": 4}'})
+    with pytest.raises(UnsupportedCheckpointError, match=r"relative_position_bias_table has shape \(225, 2\)"):
+        load_denoiser(path)
+
+
+def test_an_autoencoder_of_another_scale_is_refused() -> None:
+    config = AutoencoderConfig(level_channels=(32, 32), num_res_blocks=1, num_codes=8)
+    with pytest.raises(UnsupportedCheckpointError, match="compresses x2, expected x4"):
+        load_autoencoder(autoencoder_weights(config))
+
+
+# Families
+
+
+def test_networks_of_different_families_are_refused() -> None:
+    a, d, p = (LOADERS[part][0](LOADERS[part][1]()) for part in LOADERS)
+    assert check_family(a, d, p) == "unnamed"
+    d.family = "one"
+    assert check_family(a, d, p) == check_family(a, d, None) == "one"
+    p.family = "two"
+    with pytest.raises(ValueError, match="Denoiser is of 'one', NoisePredictor is of 'two'"):
+        check_family(a, d, p)
+
+
+def test_latents_of_different_channels_are_refused() -> None:
+    wide = load_denoiser(denoiser_weights(unet_config(7, 4)))
+    with pytest.raises(ValueError, match="latents of different channels"):
+        check_family(load_autoencoder(autoencoder_weights()), wide, None)

@@ -1,0 +1,110 @@
+"""Padding, resampling, seeded noise and colour: pure functions on tensors."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lpnsr_impl import Schedule, adain_color_fix, load_denoiser, load_noise_predictor, wavelet_color_fix
+from lpnsr_impl.images import bicubic_upsample, pad_to_multiple, reflect_pad, resize, to_01, to_pm1
+from lpnsr_impl.pipeline import sample_any_size, seeded_noise
+from lpnsr_impl.sampler import sample
+from tests.golden.fill import noise
+from tests.small import denoiser_weights, predictor_weights
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (2, 5), (7, 3), (16, 16)])
+def test_padding_mirrors_again_and_again(h: int, w: int) -> None:
+    x = noise("images.x", (2, 3, h, w))
+    padded = pad_to_multiple(x, 16)
+    assert padded.shape == (2, 3, 16, 16)
+    assert torch.equal(padded[:, :, :h, :w], x)
+    if 1 < h < 9 and 1 < w < 9:
+        assert torch.equal(padded[:, :, : 2 * h - 1, : 2 * w - 1], F.pad(x, (0, w - 1, 0, h - 1), mode="reflect"))
+    assert padded.unique().numel() == x.unique().numel()
+
+
+def test_padding_refuses_to_cut() -> None:
+    with pytest.raises(ValueError, match="Cannot pad height 4 and width 4 to 3 and 8"):
+        reflect_pad(torch.zeros(1, 1, 4, 4), 3, 8)
+
+
+def test_bicubic_is_exactly_four_times_and_keeps_constants() -> None:
+    assert bicubic_upsample(torch.full((1, 3, 1, 1), 0.3)).shape == (1, 3, 4, 4)
+    torch.testing.assert_close(bicubic_upsample(torch.full((1, 1, 5, 3), 0.3)), torch.full((1, 1, 20, 12), 0.3))
+
+
+def test_resize_leaves_the_right_size_alone() -> None:
+    x = noise("images.x", (1, 3, 8, 8))
+    assert resize(x, 8, 8) is x
+    assert resize(x, 4, 12).shape == (1, 3, 4, 12)
+
+
+def test_ranges_are_inverse() -> None:
+    x = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(to_01(to_pm1(x)), x)
+    assert to_01(torch.tensor([-3.0, 3.0])).tolist() == [0, 1]
+
+
+def test_noise_depends_on_the_seed_alone() -> None:
+    shape = torch.Size((1, 3, 8, 8))
+    source = seeded_noise(7)
+    first, step3 = source("init", 4, shape), source("step", 3, shape)
+    torch.rand(5)  # the global generator does not matter
+    assert torch.equal(seeded_noise(7)("step", 3, shape), step3)
+    assert torch.equal(seeded_noise(7)("init", 2, shape), first), "the start is the same for any number of steps"
+    draws = [first, step3, source("step", 4, shape), source("step", 2, shape), seeded_noise(8)("init", 4, shape)]
+    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(draws)
+    with pytest.raises(ValueError, match="no noise of kind 'step' at t = 1"):
+        source("step", 1, shape)
+
+
+def test_noise_is_standard_normal_for_the_largest_seed() -> None:
+    n = seeded_noise(2**64 - 1)("init", 4, torch.Size((1, 3, 128, 128)))
+    assert n.mean().abs() < 0.02
+    assert (n.std() - 1).abs() < 0.02
+
+
+def test_any_size_equals_the_chain_where_nothing_is_padded() -> None:
+    denoiser, predictor = load_denoiser(denoiser_weights()), load_noise_predictor(predictor_weights())
+    y0, lr = noise("any.y0", (1, 3, 32, 16)), noise("any.lr", (1, 3, 32, 16))
+    arguments = (denoiser, predictor, Schedule(), y0, lr)
+    assert torch.equal(sample_any_size(*arguments, noise=seeded_noise(1)), sample(*arguments, noise=seeded_noise(1)))
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5), (31, 33)])
+def test_any_size_is_kept(h: int, w: int) -> None:
+    denoiser = load_denoiser(denoiser_weights())
+    y0, lr = noise("any.y0", (1, 3, h, w)), noise("any.lr", (1, 3, h, w))
+    x0 = sample_any_size(denoiser, None, Schedule(), y0, lr, predictor_on={}, noise=seeded_noise(1))
+    assert x0.shape == y0.shape
+    assert x0.isfinite().all()
+
+
+def picture(name: str, *shape: int) -> torch.Tensor:
+    return 0.5 + 0.25 * noise(name, shape).tanh()
+
+
+def test_wavelet_fix_of_a_picture_with_itself_changes_nothing() -> None:
+    x = picture("color.x", 2, 3, 40, 56)
+    torch.testing.assert_close(wavelet_color_fix(x, x), x)
+
+
+def test_wavelet_fix_removes_a_colour_cast_and_keeps_detail() -> None:
+    x = picture("color.x", 1, 3, 64, 64)
+    cast = x + torch.tensor([0.1, -0.05, 0.02]).view(1, 3, 1, 1)
+    torch.testing.assert_close(wavelet_color_fix(cast, x), x)
+
+
+def test_adain_fix_takes_mean_and_deviation() -> None:
+    x, reference = picture("color.x", 2, 3, 40, 56), 0.4 + 0.2 * picture("color.reference", 2, 3, 40, 56)
+    fixed = adain_color_fix(x, reference)
+    torch.testing.assert_close(fixed.mean((2, 3)), reference.mean((2, 3)))
+    torch.testing.assert_close(fixed.std((2, 3)), reference.std((2, 3)))
+
+
+@pytest.mark.parametrize("fix", [wavelet_color_fix, adain_color_fix])
+def test_color_fixes_take_any_size_and_name_wrong_shapes(fix) -> None:
+    one = torch.full((1, 3, 1, 1), 0.3)
+    torch.testing.assert_close(fix(torch.full((1, 3, 1, 1), 0.9), one), one)
+    with pytest.raises(ValueError, match=r"sr is \(1, 3, 4, 4\) and reference \(1, 3, 4, 5\)"):
+        fix(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5))

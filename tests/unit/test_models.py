@@ -1,0 +1,171 @@
+"""Networks, on small members of the family: sizes, windows, attention, quantiser, precision."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
+from lpnsr_impl.config import RELEASED_DENOISER, UNetConfig
+from lpnsr_impl.models.layers import set_precision, timestep_embedding
+from lpnsr_impl.models.swin import relative_position_index, shift_mask
+from tests.golden.fill import noise
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
+
+CPU = torch.device("cpu")
+
+
+def rand(name: str, *shape: int) -> Tensor:
+    return noise(f"models.{name}", shape)
+
+
+@pytest.mark.parametrize(("h", "w"), [(16, 16), (16, 48), (64, 32)])
+def test_unets_keep_the_size(h: int, w: int) -> None:
+    denoiser, predictor = load_denoiser(denoiser_weights()), load_noise_predictor(predictor_weights())
+    x, lr = rand("x", 2, 3, h, w), rand("lr", 2, 3, h, w)
+    x0_pred = denoiser(x, 3, lr)
+    mean, logvar = predictor(x, x0_pred, lr, 3)
+    assert x0_pred.shape == mean.shape == logvar.shape == x.shape
+    assert x0_pred.isfinite().all()
+
+
+def test_a_batch_equals_its_items_alone_and_takes_a_step_for_each() -> None:
+    denoiser = load_denoiser(denoiser_weights())
+    x, lr = rand("x", 3, 3, 32, 16), rand("lr", 3, 3, 32, 16)
+    together = denoiser(x, torch.tensor([0, 1, 3]), lr)
+    for i, t_index in enumerate((0, 1, 3)):
+        alone = denoiser(x[i : i + 1], t_index, lr[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_logvar_is_clamped() -> None:
+    weights = predictor_weights()
+    weights["out.2.bias"] = torch.tensor([0.0, 0.0, 0.0, 1e4, -1e4, 0.0])
+    x = rand("x", 1, 3, 16, 16)
+    _, logvar = load_noise_predictor(weights)(x, x, x, 0)
+    assert logvar[:, 0].eq(20).all()
+    assert logvar[:, 1].eq(-30).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((1, 3, 16, 20), "height 16 and width 20, expected multiples of 16"), ((1, 4, 16, 16), r"expected \[B,6,h,w\]")],
+)
+def test_sizes_that_windows_do_not_divide_are_refused(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_denoiser(denoiser_weights())(torch.zeros(shape), 0, torch.zeros(1, 3, *shape[2:]))
+
+
+def test_windows_and_shifts_follow_the_trained_resolution() -> None:
+    full, lite = RELEASED_DENOISER, UNetConfig(trained_resolution=32)
+    assert [full.window_at(level) for level in range(4)] == [8, 8, 8, 8]
+    assert [full.shift_at(level) for level in range(4)] == [4, 4, 4, 0]
+    assert [lite.window_at(level) for level in range(4)] == [8, 8, 8, 4]
+    assert [lite.shift_at(level) for level in range(4)] == [4, 4, 0, 0]
+    assert (full.size_multiple, lite.size_multiple) == (64, 32)
+
+
+def test_relative_position_index_counts_offsets() -> None:
+    index = relative_position_index(3, CPU).view(3, 3, 3, 3)
+    assert index[1, 1, 1, 1] == 12  # the middle of 5 x 5 offsets
+    assert index[2, 0, 0, 2] == (2 + 2) * 5 + (-2 + 2)
+    assert index.unique().numel() == 25
+
+
+def test_shift_mask_parts_only_the_bottom_windows() -> None:
+    mask = shift_mask(24, 16, 8, 4, CPU).view(3, 2, 8, 8, 8, 8)  # window row, column, query y x, key y x
+    assert not mask[:2].any()
+    assert mask[2, 0, 0, 3, 7, 4]
+    assert not mask[2, 0, 0, 3, 7, 2]
+    assert torch.equal(mask[2, 0], mask[2, 1])
+
+
+def test_masks_are_cached_by_size() -> None:
+    assert shift_mask(32, 16, 8, 4, CPU) is shift_mask(32, 16, 8, 4, CPU)
+    assert shift_mask(32, 16, 8, 4, CPU) is not shift_mask(16, 32, 8, 4, CPU)
+
+
+def test_training_works_after_inference_mode() -> None:
+    """What inference cached must not be an inference tensor, which autograd refuses."""
+    relative_position_index.cache_clear()
+    shift_mask.cache_clear()
+    denoiser = load_denoiser(denoiser_weights())
+    x = rand("x", 1, 3, 16, 16)
+    with torch.inference_mode():
+        denoiser(x, 0, x)
+    denoiser.requires_grad_(True)
+    denoiser(x, 0, x).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in denoiser.parameters())
+
+
+def test_timestep_embedding_has_cosines_first() -> None:
+    embedding = timestep_embedding(torch.tensor([0, 2]), 4)
+    expected = torch.tensor([[1, 1, 0, 0], [2.0, 0.02, 2.0, 0.02]])
+    expected[1] = torch.cat([expected[1, :2].cos(), expected[1, 2:].sin()])
+    torch.testing.assert_close(embedding, expected)
+
+
+def test_attention_never_holds_the_whole_matrix() -> None:
+    """The kernel that does is switched off here, so a layout that needs it would fail."""
+    autoencoder, denoiser = load_autoencoder(autoencoder_weights()), load_denoiser(denoiser_weights())
+    x = rand("x", 1, 3, 32, 32)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        autoencoder.decode(autoencoder.encode(rand("image", 1, 3, 64, 96)))
+        autoencoder.decode(x, quantize=False)
+        denoiser(x, 0, x)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 3, 50, 60)])
+def test_quantize_takes_the_nearest_code(shape: tuple[int, ...]) -> None:
+    autoencoder = load_autoencoder(autoencoder_weights())
+    z = rand("z", *shape)
+    codebook = autoencoder.quantize.embedding.weight
+    distances = torch.cdist(z.movedim(1, -1).reshape(-1, 3), codebook)
+    chosen = autoencoder.quantize.codes(z).flatten()
+    torch.testing.assert_close(distances.gather(1, chosen[:, None])[:, 0], distances.min(dim=1).values)
+    quantized = autoencoder.quantize(z)
+    assert torch.equal(quantized.movedim(1, -1).reshape(-1, 3), codebook[chosen])
+
+
+def test_quantized_latents_stay_as_they_are() -> None:
+    autoencoder = load_autoencoder(autoencoder_weights())
+    z_q = autoencoder.quantize(rand("z", 1, 3, 8, 8))
+    assert torch.equal(autoencoder.quantize(z_q), z_q)
+    assert torch.equal(autoencoder.decode(z_q), autoencoder.decode(z_q, quantize=False))
+
+
+@pytest.mark.parametrize(("h", "w"), [(4, 4), (8, 20)])
+def test_autoencoder_compresses_by_four(h: int, w: int) -> None:
+    autoencoder = load_autoencoder(autoencoder_weights())
+    z = autoencoder.encode(rand("image", 1, 3, h, w))
+    assert z.shape == (1, 3, h // 4, w // 4)
+    assert autoencoder.decode(z).shape == (1, 3, h, w)
+
+
+def test_autoencoder_refuses_what_it_can_not_compress() -> None:
+    autoencoder = load_autoencoder(autoencoder_weights())
+    with pytest.raises(ValueError, match="height 6 and width 8, expected multiples of 4"):
+        autoencoder.encode(torch.zeros(1, 3, 6, 8))
+    with pytest.raises(ValueError, match=r"expected \[B,3,H,W\]"):
+        autoencoder.encode(torch.zeros(1, 4, 8, 8))
+    with pytest.raises(ValueError, match=r"expected \[B,3,h,w\]"):
+        autoencoder.decode(torch.zeros(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close_and_keeps_norms_and_codebook(dtype: torch.dtype) -> None:
+    exact, half = load_autoencoder(autoencoder_weights()), load_autoencoder(autoencoder_weights())
+    set_precision(half, dtype, dtype)
+    assert half.encoder.conv_in.weight.dtype == dtype
+    assert half.encoder.norm_out.weight.dtype == torch.float32
+    assert torch.equal(half.quantize.embedding.weight, exact.quantize.embedding.weight)
+    image = rand("image", 1, 3, 32, 32).tanh()
+    difference = (half.encode(image) - exact.encode(image)).abs().mean() / exact.encode(image).abs().mean()
+    assert 0 < difference < 0.05
+
+    exact, half = load_denoiser(denoiser_weights()), load_denoiser(denoiser_weights())
+    set_precision(half, dtype, dtype)
+    x = rand("x", 1, 3, 16, 16)
+    y = half(x, 2, x)
+    assert y.dtype == torch.float32
+    assert 0 < (y - exact(x, 2, x)).abs().mean() / y.abs().mean() < 0.05
