@@ -39,7 +39,11 @@ _WRAPPERS = ("state_dict", "params_ema", "params")
 _PREFIXES = ("module.", "_orig_mod.")
 _STRUCTURAL = ("relative_position_index", "attn_mask")
 _HEADER_SIZES = ("trained_resolution", "window_size", "head_width")
-_PARTS = {"autoencoder": "an autoencoder", "denoiser": "a denoiser", "noise_predictor": "a noise predictor"}
+_PARTS = {
+    "autoencoder": "an autoencoder",
+    "denoiser": "a denoiser",
+    "noise_predictor": "a noise predictor",
+}
 
 
 class UnsupportedCheckpointError(ValueError):
@@ -85,7 +89,9 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
     checkpoint = _read(src)
     _expect_part(checkpoint, "autoencoder")
     config = _autoencoder_config(checkpoint)
-    return _build(checkpoint, lambda: Autoencoder(config, operations), config == RELEASED_AUTOENCODER)
+    return _build(
+        checkpoint, lambda: Autoencoder(config, operations), config == RELEASED_AUTOENCODER
+    )
 
 
 def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
@@ -101,10 +107,14 @@ def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePr
     checkpoint = _read(src)
     _expect_part(checkpoint, "noise_predictor")
     config = _unet_config(checkpoint)
-    return _build(checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR)
+    return _build(
+        checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR
+    )
 
 
-def check_family(autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor | None) -> str:
+def check_family(
+    autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor | None
+) -> str:
     """Check that networks belong together, since each family has a latent space of its own.
 
     Returns:
@@ -114,16 +124,25 @@ def check_family(autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: 
         ValueError: the networks name different families, or their latents have different channels.
     """
     networks: list[UNet | Autoencoder] = [autoencoder, denoiser]
-    channels = {"autoencoder": autoencoder.config.embed_channels, "denoiser": denoiser.config.out_channels}
+    channels = {
+        "autoencoder": autoencoder.config.embed_channels,
+        "denoiser": denoiser.config.out_channels,
+    }
     if noise_predictor is not None:
         networks.append(noise_predictor)
         channels["noise predictor"] = noise_predictor.config.out_channels // 2
     families = {network.family for network in networks if network.family}
     if len(families) > 1:
-        named = ", ".join(f"{type(n).__name__} is of {n.family or 'an unnamed family'!r}" for n in networks)
-        raise ValueError(f"These networks are of different families: {named}. Choose files of one family.")
+        named = ", ".join(
+            f"{type(n).__name__} is of {n.family or 'an unnamed family'!r}" for n in networks
+        )
+        raise ValueError(
+            f"These networks are of different families: {named}. Choose files of one family."
+        )
     if len(set(channels.values())) > 1:
-        raise ValueError(f"These networks have latents of different channels: {channels}. Choose files of one family.")
+        raise ValueError(
+            f"These networks have latents of different channels: {channels}. Choose files of one family."
+        )
     return families.pop() if families else "unnamed"
 
 
@@ -135,9 +154,13 @@ def _read(src: Source) -> _Checkpoint:
         return _canonical("the state dict", src, {})
     path = Path(fspath(src))
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. Check the path, or download the file first.")
+        raise FileNotFoundError(
+            f"{path} does not exist. Check the path, or download the file first."
+        )
     if not path.is_file():
-        raise UnsupportedCheckpointError(f"{path} is a folder, expected a .safetensors or .pth file.")
+        raise UnsupportedCheckpointError(
+            f"{path} is a folder, expected a .safetensors or .pth file."
+        )
     _refuse_text_and_empty(path)
     if path.suffix == ".safetensors":
         tensors, header = _read_safetensors(path)
@@ -150,7 +173,9 @@ def _refuse_text_and_empty(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(64).lstrip()
     if not start:
-        raise UnsupportedCheckpointError(f"{path.name} is empty. The download failed; get the file again.")
+        raise UnsupportedCheckpointError(
+            f"{path.name} is empty. The download failed; get the file again."
+        )
     if start.startswith((b"<!", b"<html", b"<?xml", b"version https://git-lfs")):
         raise UnsupportedCheckpointError(
             f"{path.name} is a text page ({start[:24].decode(errors='replace')!r}...), not weights. "
@@ -176,13 +201,24 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             f"{path.name} is no plain file of tensors: loading it would run code, or it is damaged. "
             f"Refused; get the file from its authors, as .safetensors where they offer it. ({_first_line(e)})"
         ) from e
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as e:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as e:
         raise UnsupportedCheckpointError(
             f"{path.name} is no readable PyTorch file ({_first_line(e)}). It is damaged or cut short; "
             "get the file again."
         ) from e
     if not isinstance(loaded, Mapping):
-        raise UnsupportedCheckpointError(f"{path.name} holds a {type(loaded).__name__}, expected a state dict.")
+        raise UnsupportedCheckpointError(
+            f"{path.name} holds a {type(loaded).__name__}, expected a state dict."
+        )
     return loaded
 
 
@@ -199,7 +235,9 @@ def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> 
     checkpoint = _Checkpoint(name, {}, header=header)
     for key, value in loaded.items():
         if not isinstance(value, Tensor):
-            raise checkpoint.error(f"{key} is a {type(value).__name__}, expected a state dict of tensors")
+            raise checkpoint.error(
+                f"{key} is a {type(value).__name__}, expected a state dict of tensors"
+            )
         key = _strip_prefixes(str(key))
         if key.startswith("loss."):
             continue
@@ -236,11 +274,17 @@ def _describe(checkpoint: _Checkpoint, expected: str) -> str:
     if "lpnsr.part" in checkpoint.header:
         part = checkpoint.header["lpnsr.part"]
         return _PARTS.get(part, f"an LPNSR file of the unknown part {part!r}")
-    if any(key.startswith(("model.diffusion_model.", "cond_stage_model.", "conditioner.")) for key in keys):
+    if any(
+        key.startswith(("model.diffusion_model.", "cond_stage_model.", "conditioner."))
+        for key in keys
+    ):
         return "a Stable Diffusion checkpoint"
     if any(".lora_" in key or key.startswith("lora_") for key in keys):
         return "a LoRA"
-    if any(key.startswith("encoder.conv_in.") for key in keys) and "quantize.embedding.weight" in keys:
+    if (
+        any(key.startswith("encoder.conv_in.") for key in keys)
+        and "quantize.embedding.weight" in keys
+    ):
         return _PARTS["autoencoder"]
     if any(key.startswith("encoder.conv_in.") for key in keys):
         return "an autoencoder without a codebook (quantize.embedding.weight), e.g. a Stable Diffusion VAE"
@@ -255,7 +299,10 @@ def _describe_unet(checkpoint: _Checkpoint, expected: str) -> str:
     So an even number of outputs fits both. Six are a predictor for the family's three latent channels; of
     others the file's header tells, or else it is what the caller expects.
     """
-    inputs, outputs = checkpoint.shape("input_blocks.0.0.weight")[1], checkpoint.shape("out.2.weight")[0]
+    inputs, outputs = (
+        checkpoint.shape("input_blocks.0.0.weight")[1],
+        checkpoint.shape("out.2.weight")[0],
+    )
     if inputs != outputs + 3:
         return f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise predictor"
     if outputs == 6 or (outputs % 2 == 0 and expected == "noise_predictor"):
@@ -264,7 +311,10 @@ def _describe_unet(checkpoint: _Checkpoint, expected: str) -> str:
 
 
 def _describe_foreign(tensors: dict[str, Tensor]) -> str:
-    from spandrel import MAIN_REGISTRY, canonicalize_state_dict  # only needed to explain a wrong file
+    from spandrel import (
+        MAIN_REGISTRY,
+        canonicalize_state_dict,
+    )  # only needed to explain a wrong file
 
     state_dict = canonicalize_state_dict(tensors)
     for support in MAIN_REGISTRY.architectures("detection"):
@@ -281,7 +331,8 @@ def _autoencoder_config(checkpoint: _Checkpoint) -> AutoencoderConfig:
     num_levels = checkpoint.count(r"encoder\.down\.(\d+)\.")
     config = AutoencoderConfig(
         level_channels=tuple(
-            checkpoint.shape(f"encoder.down.{level}.block.0.conv1.weight")[0] for level in range(num_levels)
+            checkpoint.shape(f"encoder.down.{level}.block.0.conv1.weight")[0]
+            for level in range(num_levels)
         ),
         num_res_blocks=checkpoint.count(r"encoder\.down\.0\.block\.(\d+)\."),
         image_channels=checkpoint.shape("encoder.conv_in.weight")[1],
@@ -290,7 +341,9 @@ def _autoencoder_config(checkpoint: _Checkpoint) -> AutoencoderConfig:
         num_codes=checkpoint.shape("quantize.embedding.weight")[0],
     )
     if 2 ** (num_levels - 1) != SCALE:
-        raise checkpoint.error(f"it has {num_levels} levels and compresses x{2 ** (num_levels - 1)}, expected x{SCALE}")
+        raise checkpoint.error(
+            f"it has {num_levels} levels and compresses x{2 ** (num_levels - 1)}, expected x{SCALE}"
+        )
     return config
 
 
@@ -324,7 +377,9 @@ def _down_path(checkpoint: _Checkpoint) -> tuple[int, tuple[int, ...]]:
         else:
             levels[-1].append(checkpoint.shape(f"input_blocks.{i}.0.out_layers.3.weight")[0])
     if not all(levels) or len({len(level) for level in levels}) != 1:
-        raise checkpoint.error(f"its levels have {[len(level) for level in levels]} residual blocks, expected equal numbers")
+        raise checkpoint.error(
+            f"its levels have {[len(level) for level in levels]} residual blocks, expected equal numbers"
+        )
     return len(levels[0]), tuple(level[0] for level in levels)
 
 
@@ -356,7 +411,9 @@ def _header_sizes(checkpoint: _Checkpoint) -> dict[str, int]:
     except json.JSONDecodeError as e:
         raise checkpoint.error(f"lpnsr.config in its header is no JSON ({e}): {text[:80]!r}") from e
     if not isinstance(sizes, dict):
-        raise checkpoint.error(f"lpnsr.config in its header is {text[:80]!r}, expected a JSON object")
+        raise checkpoint.error(
+            f"lpnsr.config in its header is {text[:80]!r}, expected a JSON object"
+        )
     for name, value in sizes.items():
         if name not in _HEADER_SIZES or type(value) is not int or value < 1:
             raise checkpoint.error(
@@ -368,7 +425,9 @@ def _header_sizes(checkpoint: _Checkpoint) -> dict[str, int]:
 # Loading
 
 
-def _build(checkpoint: _Checkpoint, make: Callable[[], Network], has_released_sizes: bool) -> Network:
+def _build(
+    checkpoint: _Checkpoint, make: Callable[[], Network], has_released_sizes: bool
+) -> Network:
     try:
         with torch.device("meta"):
             network = make()
@@ -377,7 +436,9 @@ def _build(checkpoint: _Checkpoint, make: Callable[[], Network], has_released_si
     _check_tensors(checkpoint, network)
     tensors = {key: tensor.float() for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
-    network.family = checkpoint.header.get("lpnsr.family") or (RELEASED_FAMILY if has_released_sizes else None)
+    network.family = checkpoint.header.get("lpnsr.family") or (
+        RELEASED_FAMILY if has_released_sizes else None
+    )
     return network.requires_grad_(False).eval()
 
 
@@ -391,10 +452,18 @@ def _check_tensors(checkpoint: _Checkpoint, network: nn.Module) -> None:
         )
     for key, tensor in checkpoint.tensors.items():
         if tensor.shape != expected[key]:
-            raise checkpoint.error(f"{key} has shape {tuple(tensor.shape)}, expected {tuple(expected[key])}")
+            raise checkpoint.error(
+                f"{key} has shape {tuple(tensor.shape)}, expected {tuple(expected[key])}"
+            )
         if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise checkpoint.error(f"{key} has values that are no finite numbers; the file is damaged, get it again")
+            raise checkpoint.error(
+                f"{key} has values that are no finite numbers; the file is damaged, get it again"
+            )
 
 
 def _some(keys: list[str]) -> str:
-    return f"{len(keys)} keys ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else "none"
+    return (
+        f"{len(keys)} keys ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        if keys
+        else "none"
+    )

@@ -36,7 +36,9 @@ def adain_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
     dims = (-2, -1)
     sr_std = sr.std(dims, correction=0, keepdim=True).clamp_min(1e-5)
     gain = reference.std(dims, correction=0, keepdim=True) / sr_std
-    return ((sr - sr.mean(dims, keepdim=True)) * gain + reference.mean(dims, keepdim=True)).clamp(0, 1)
+    return ((sr - sr.mean(dims, keepdim=True)) * gain + reference.mean(dims, keepdim=True)).clamp(
+        0, 1
+    )
 
 
 def _low_band(x: Tensor) -> Tensor:
@@ -44,7 +46,9 @@ def _low_band(x: Tensor) -> Tensor:
     binomial = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
     kernel = torch.outer(binomial, binomial).expand(channels, 1, 3, 3)
     for radius in _RADII:
-        x = F.conv2d(F.pad(x, [radius] * 4, mode="replicate"), kernel, dilation=radius, groups=channels)
+        x = F.conv2d(
+            F.pad(x, [radius] * 4, mode="replicate"), kernel, dilation=radius, groups=channels
+        )
     return x
 
 

@@ -38,7 +38,9 @@ def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
         ValueError: h or w is smaller than it is already.
     """
     if h < x.shape[2] or w < x.shape[3]:
-        raise ValueError(f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; expected larger sizes.")
+        raise ValueError(
+            f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; expected larger sizes."
+        )
     return x[:, :, _mirrored(x.shape[2], h, x.device)][:, :, :, _mirrored(x.shape[3], w, x.device)]
 
 

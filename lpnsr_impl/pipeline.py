@@ -34,7 +34,9 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
             n = torch.randn(shape, generator=generator)
             if draw == wanted:
                 return n
-        raise ValueError(f"There is no noise of kind {kind!r} at t = {t}; expected 'init', or 'step' at 2 to T.")
+        raise ValueError(
+            f"There is no noise of kind {kind!r} at t = {t}; expected 'init', or 'step' at 2 to T."
+        )
 
     return noise
 

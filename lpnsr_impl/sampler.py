@@ -61,14 +61,18 @@ def sample(
     def draw(kind: str, t: int) -> Tensor:
         n = noise(kind, t, y0.shape)
         if n.shape != y0.shape:
-            raise ValueError(f"noise({kind!r}, {t}) has shape {tuple(n.shape)}, expected {tuple(y0.shape)}.")
+            raise ValueError(
+                f"noise({kind!r}, {t}) has shape {tuple(n.shape)}, expected {tuple(y0.shape)}."
+            )
         return n.to(y0)
 
     def step_noise(t: int, x_t: Tensor, x0_pred: Tensor) -> Tensor:
         if noise_predictor is None or not predictor_on.get(t, False):
             return draw("step", t)
         mean, logvar = noise_predictor(x_t, x0_pred, lr, t - 1)
-        return mean if predictor_mode == "mean" else mean + torch.exp(0.5 * logvar) * draw("step", t)
+        return (
+            mean if predictor_mode == "mean" else mean + torch.exp(0.5 * logvar) * draw("step", t)
+        )
 
     x_t = schedule.initial_state(y0, draw("init", steps), steps)
     x0_pred = y0
@@ -99,11 +103,15 @@ def _check(
     if not 1 <= steps <= schedule.num_timesteps:
         raise ValueError(f"steps is {steps}, expected 1 to {schedule.num_timesteps}.")
     if predictor_mode not in get_args(PredictorMode):
-        raise ValueError(f"predictor_mode is {predictor_mode!r}, expected one of {get_args(PredictorMode)}.")
+        raise ValueError(
+            f"predictor_mode is {predictor_mode!r}, expected one of {get_args(PredictorMode)}."
+        )
     last = max(schedule.num_timesteps, *ALL_ON)
     unknown = [t for t in predictor_on if t not in range(1, last + 1)]
     if unknown:
-        raise ValueError(f"predictor_on has the keys {unknown}, expected integers from 2 to {last}.")
+        raise ValueError(
+            f"predictor_on has the keys {unknown}, expected integers from 2 to {last}."
+        )
     if y0.ndim != 4 or lr.ndim != 4 or y0.shape[0] != lr.shape[0] or y0.shape[2:] != lr.shape[2:]:
         raise ValueError(
             f"y0 is {tuple(y0.shape)} and lr {tuple(lr.shape)}, expected [B,C,h,w] and [B,3,h,w] with equal B, h, w."

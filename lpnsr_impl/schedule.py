@@ -51,7 +51,9 @@ class Schedule:
             )
         sqrt_eta_start = min(min_noise_level / trained_kappa, min_noise_level)
         if not sqrt_eta_start < sqrt_eta_end <= 1:
-            raise ValueError(f"sqrt_eta_end is {sqrt_eta_end}, expected above {sqrt_eta_start} and at most 1.")
+            raise ValueError(
+                f"sqrt_eta_end is {sqrt_eta_end}, expected above {sqrt_eta_start} and at most 1."
+            )
 
         self.num_timesteps = num_timesteps
         self.kappa = float(kappa)
@@ -110,5 +112,7 @@ class Schedule:
         """
         std = self.posterior_std(t)
         if std == 0:
-            raise ValueError(f"Step t = {t} with kappa = {self.kappa} adds no noise; expected t >= 2 and kappa > 0.")
+            raise ValueError(
+                f"Step t = {t} with kappa = {self.kappa} adds no noise; expected t >= 2 and kappa > 0."
+            )
         return (self.marginal_mean(x0, y0, t - 1) - self.posterior_mean(x_t, x0_pred, t)) / std

@@ -26,6 +26,7 @@ class LPNSRExtension(ComfyExtension):
 
     def __init__(self) -> None:
         host.register_model_folder()
+        host.offer_example_picture()
 
     @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -27,7 +27,9 @@ class LPNSRDecode(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    "image", display_name="image", tooltip="The super-resolved image, RGBA if the LR image had alpha."
+                    "image",
+                    display_name="image",
+                    tooltip="The super-resolved image, RGBA if the LR image had alpha.",
                 )
             ],
         )

@@ -22,9 +22,12 @@ class ResShiftEncode(io.ComfyNode):
             description="Encodes the pre-upsampled image into a latent that also carries the LR image.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
-                io.Image.Input("image", tooltip="The pre-upsampled image, from LPNSR Pre-Upsample."),
                 io.Image.Input(
-                    "lr_image", tooltip="The low-resolution image itself, a quarter as high and wide as image."
+                    "image", tooltip="The pre-upsampled image, from LPNSR Pre-Upsample."
+                ),
+                io.Image.Input(
+                    "lr_image",
+                    tooltip="The low-resolution image itself, a quarter as high and wide as image.",
                 ),
             ],
             outputs=[

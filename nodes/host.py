@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,7 +20,9 @@ from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from ..lpnsr_impl.models.layers import set_precision
 
 MODEL_FOLDER = "lpnsr"
-BUNDLED_WEIGHTS = Path(__file__).parent.parent / "lpnsr_impl" / "weights"
+PACK = Path(__file__).parent.parent
+BUNDLED_WEIGHTS = PACK / "lpnsr_impl" / "weights"
+EXAMPLE_PICTURE = PACK / "workflows" / "lpnsr_example.png"
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OPERATIONS = comfy.ops.manual_cast
@@ -39,11 +42,26 @@ def register_model_folder() -> None:
     try:
         default.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        logging.warning("LPNSR: %s can't be made (%s); put model files into another folder for 'lpnsr'.", default, e)
+        logging.warning(
+            "LPNSR: %s can't be made (%s); put model files into another folder for 'lpnsr'.",
+            default,
+            e,
+        )
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(default))
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(BUNDLED_WEIGHTS))
     paths, extensions = folder_paths.folder_names_and_paths[MODEL_FOLDER]
     folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, extensions | _EXTENSIONS)
+
+
+def offer_example_picture() -> None:
+    """Put the picture of the shipped workflows into the input folder, so that they run at once."""
+    target = Path(folder_paths.get_input_directory()) / EXAMPLE_PICTURE.name
+    if target.exists():
+        return
+    try:
+        shutil.copyfile(EXAMPLE_PICTURE, target)
+    except OSError as e:
+        logging.warning("LPNSR: %s can't be made (%s); choose a picture in Load Image.", target, e)
 
 
 def model_files() -> list[str]:

@@ -45,7 +45,9 @@ def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT
             "1 (grey), 3 (RGB) or 4 (RGBA) channels."
         )
     if image.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(image.shape)} and no pixels, expected 1x1 or more.")
+        raise ValueError(
+            f"{name} has shape {tuple(image.shape)} and no pixels, expected 1x1 or more."
+        )
     x = image.float().movedim(-1, 1)
     finite = x.isfinite().flatten(1).all(dim=1)
     if not finite.all():

@@ -61,7 +61,9 @@ class LoadLPNSRModels(io.ComfyNode):
             ],
             outputs=[
                 LPNSRModelsType.Output(
-                    "models", display_name="models", tooltip="For all LPNSR nodes. Nothing is on the GPU yet."
+                    "models",
+                    display_name="models",
+                    tooltip="For all LPNSR nodes. Nothing is on the GPU yet.",
                 )
             ],
         )
@@ -69,19 +71,33 @@ class LoadLPNSRModels(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(
-        cls, autoencoder: str | None, denoiser: str | None, noise_predictor: str | None, precision: str | None
+        cls,
+        autoencoder: str | None,
+        denoiser: str | None,
+        noise_predictor: str | None,
+        precision: str | None,
     ) -> bool | str:
         # ComfyUI does not check the combos of such nodes itself; linked inputs are None here.
         files = host.model_files()
-        for widget, name in (("autoencoder", autoencoder), ("denoiser", denoiser), ("noise_predictor", noise_predictor)):
-            if name is None or name in files or (widget == "noise_predictor" and name == NO_PREDICTOR):
+        for widget, name in (
+            ("autoencoder", autoencoder),
+            ("denoiser", denoiser),
+            ("noise_predictor", noise_predictor),
+        ):
+            if (
+                name is None
+                or name in files
+                or (widget == "noise_predictor" and name == NO_PREDICTOR)
+            ):
                 continue
             return (
                 f"{widget}: there is no file {name!r} in {' or '.join(host.model_folders())}. Put it into the first of "
                 f"these folders and press R, or choose one of: {', '.join(files)}"
             )
         if precision is not None and precision not in host.PRECISIONS:
-            return f"precision: {precision!r} is unknown, choose one of: {', '.join(host.PRECISIONS)}"
+            return (
+                f"precision: {precision!r} is unknown, choose one of: {', '.join(host.PRECISIONS)}"
+            )
         return True
 
     @classmethod
@@ -92,7 +108,9 @@ class LoadLPNSRModels(io.ComfyNode):
 
     @classmethod
     @override
-    def execute(cls, autoencoder: str, denoiser: str, noise_predictor: str, precision: str) -> io.NodeOutput:
+    def execute(
+        cls, autoencoder: str, denoiser: str, noise_predictor: str, precision: str
+    ) -> io.NodeOutput:
         a = _load("autoencoder", load_autoencoder, autoencoder)
         d = _load("denoiser", load_denoiser, denoiser)
         p = None
@@ -113,4 +131,6 @@ def _load(widget: str, load: Callable[..., host.N], name: str) -> host.N:
     try:
         return load(host.model_path(name), operations=host.OPERATIONS)
     except UnsupportedCheckpointError as e:
-        raise UnsupportedCheckpointError(f"{widget}: {e} Choose another file in Load LPNSR Models.") from e
+        raise UnsupportedCheckpointError(
+            f"{widget}: {e} Choose another file in Load LPNSR Models."
+        ) from e

@@ -9,7 +9,13 @@ _UNET_LAYERS = 40.0
 
 def autoencoder_activations(managed: Managed[Autoencoder], height: int, width: int) -> float:
     """Bytes to encode to, or decode from, one image of `height` x `width`: so many layers of the first level."""
-    return _AUTOENCODER_LAYERS * managed.network.config.level_channels[0] * height * width * managed.dtype_bytes
+    return (
+        _AUTOENCODER_LAYERS
+        * managed.network.config.level_channels[0]
+        * height
+        * width
+        * managed.dtype_bytes
+    )
 
 
 def unet_activations(managed: Managed[Denoiser], h: int, w: int) -> float:

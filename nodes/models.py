@@ -68,5 +68,7 @@ def unpack_latent(latent: dict[str, Any], models: LPNSRModels) -> tuple[Tensor, 
             "after ResShift Encode has cropped, resized or regrouped it; do that with the image, before ResShift Encode."
         )
     if not samples.isfinite().all():
-        raise ValueError("This LATENT has NaN or infinite values. Choose precision fp32 or bf16 in Load LPNSR Models.")
+        raise ValueError(
+            "This LATENT has NaN or infinite values. Choose precision fp32 or bf16 in Load LPNSR Models."
+        )
     return samples, condition

@@ -23,7 +23,10 @@ class LPNSRPreUpsample(io.ComfyNode):
             description="Upsamples the LR image exactly x4 as the start of the diffusion: with an upscale model "
             "(PreSet-B), or bicubic without one (PreSet-A).",
             inputs=[
-                io.Image.Input("image", tooltip="The low-resolution image, of any size. Grey and RGBA work too."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The low-resolution image, of any size. Grey and RGBA work too.",
+                ),
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,
@@ -43,4 +46,6 @@ class LPNSRPreUpsample(io.ComfyNode):
     @classmethod
     @override
     def execute(cls, image: Tensor, upscale_model: Any | None = None) -> io.NodeOutput:
-        return io.NodeOutput(stages.pre_upsample(read_image(image, "image"), upscale_model).to_image())
+        return io.NodeOutput(
+            stages.pre_upsample(read_image(image, "image"), upscale_model).to_image()
+        )

@@ -32,14 +32,17 @@ class LPNSRSample(io.ComfyNode):
                     io.Boolean.Input(
                         f"predictor_t{t}",
                         default=True,
-                        tooltip=switch.format(t, t - 1) + f"Has no effect with fewer than {t} steps.",
+                        tooltip=switch.format(t, t - 1)
+                        + f"Has no effect with fewer than {t} steps.",
                     )
                     for t in (4, 3, 2)
                 ),
                 widgets.predictor_mode(),
             ],
             outputs=[
-                io.Latent.Output("latent", display_name="latent", tooltip="The clean latent. For LPNSR Decode.")
+                io.Latent.Output(
+                    "latent", display_name="latent", tooltip="The clean latent. For LPNSR Decode."
+                )
             ],
         )
 

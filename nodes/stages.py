@@ -46,7 +46,9 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
     return Picture(y.clamp(0, 1).to(lr.rgb.device), alpha)
 
 
-def encode(models: LPNSRModels, start: Picture, lr: Picture, progress: host.Progress) -> dict[str, Any]:
+def encode(
+    models: LPNSRModels, start: Picture, lr: Picture, progress: host.Progress
+) -> dict[str, Any]:
     """LATENT of the pre-upsampled pictures, with the LR pictures as condition. One progress step a picture.
 
     Raises:
@@ -62,7 +64,9 @@ def encode(models: LPNSRModels, start: Picture, lr: Picture, progress: host.Prog
     host.load(managed, activations=autoencoder_activations(managed, SCALE * h, SCALE * w))
     latents: list[Tensor] = []
     for x in start.rgb.split(1):
-        latents.append(managed.network.encode(to_pm1(x).to(managed.device)).to(host.result_device()))
+        latents.append(
+            managed.network.encode(to_pm1(x).to(managed.device)).to(host.result_device())
+        )
         progress.step()
     alpha = start.alpha
     if alpha is None and lr.alpha is not None:
@@ -119,7 +123,9 @@ def sample(
     return pack_latent(torch.cat(results), condition)
 
 
-def decode(models: LPNSRModels, latent: dict[str, Any], color_fix: str, progress: host.Progress) -> Picture:
+def decode(
+    models: LPNSRModels, latent: dict[str, Any], color_fix: str, progress: host.Progress
+) -> Picture:
     """Pictures exactly x4 their LR image, with its alpha. One progress step a picture.
 
     Raises:

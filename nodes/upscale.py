@@ -27,7 +27,10 @@ class LPNSRUpscale(io.ComfyNode):
             "plain ResShift: use_predictor off.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
-                io.Image.Input("image", tooltip="The low-resolution image, of any size. Grey and RGBA work too."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The low-resolution image, of any size. Grey and RGBA work too.",
+                ),
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,

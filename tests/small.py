@@ -9,13 +9,20 @@ from tests.golden.fill import fill
 
 AUTOENCODER = AutoencoderConfig(level_channels=(32, 64, 64), num_res_blocks=1, num_codes=64)
 UNET = UNetConfig(
-    model_channels=32, level_channels=(32, 64), num_res_blocks=1, swin_width=32, mlp_width=64, head_width=16
+    model_channels=32,
+    level_channels=(32, 64),
+    num_res_blocks=1,
+    swin_width=32,
+    mlp_width=64,
+    head_width=16,
 )
 
 
 def unet_config(in_channels: int = 6, out_channels: int = 3, **sizes: object) -> UNetConfig:
     """The small U-Net, with some sizes changed."""
-    return UNetConfig(**{**vars(UNET), "in_channels": in_channels, "out_channels": out_channels, **sizes})
+    return UNetConfig(
+        **{**vars(UNET), "in_channels": in_channels, "out_channels": out_channels, **sizes}
+    )
 
 
 def state_dict(network: nn.Module, salt: str = "") -> dict[str, Tensor]:

@@ -26,7 +26,9 @@ class ResBlock(nn.Module):
         self.norm2 = _norm(out_channels, operations)
         self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1)
         self.nin_shortcut = (
-            nn.Identity() if in_channels == out_channels else operations.Conv2d(in_channels, out_channels, 1)
+            nn.Identity()
+            if in_channels == out_channels
+            else operations.Conv2d(in_channels, out_channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +54,8 @@ class Attention(nn.Module):
         h = group_norm(self.norm, x)
         # Contiguous, or the attention kernel falls back to one that holds the whole [h*w,h*w] matrix.
         q, k, v = (
-            rearrange(project(h), "b c h w -> b 1 (h w) c").contiguous() for project in (self.q, self.k, self.v)
+            rearrange(project(h), "b c h w -> b 1 (h w) c").contiguous()
+            for project in (self.q, self.k, self.v)
         )
         h = F.scaled_dot_product_attention(q, k, v)  # [B,1,h*w,C]
         return x + self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
@@ -87,10 +90,13 @@ class Middle(nn.Module):
 class Level(nn.Module):
     """Residual blocks of one resolution under the key `block`; the first changes the channels."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, operations: Operations) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, num_blocks: int, operations: Operations
+    ) -> None:
         super().__init__()
         self.block = nn.ModuleList(
-            ResBlock(out_channels if i else in_channels, out_channels, operations) for i in range(num_blocks)
+            ResBlock(out_channels if i else in_channels, out_channels, operations)
+            for i in range(num_blocks)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +109,14 @@ class Level(nn.Module):
 class DownLevel(Level):
     """A level of the encoder and, but for the last, the halving behind it."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, last: bool, operations: Operations) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        last: bool,
+        operations: Operations,
+    ) -> None:
         super().__init__(in_channels, out_channels, num_blocks, operations)
         self.downsample = nn.Identity() if last else Downsample(out_channels, operations)
 
@@ -115,7 +128,14 @@ class DownLevel(Level):
 class UpLevel(Level):
     """A level of the decoder and, but for the last, the doubling behind it."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, last: bool, operations: Operations) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        last: bool,
+        operations: Operations,
+    ) -> None:
         super().__init__(in_channels, out_channels, num_blocks, operations)
         self.upsample = nn.Identity() if last else Upsample(out_channels, operations)
 
@@ -158,7 +178,8 @@ class Decoder(nn.Module):
         self.conv_in = operations.Conv2d(config.latent_channels, levels[-1], 3, padding=1)
         self.mid = Middle(levels[-1], operations)
         self.up = nn.ModuleList(
-            UpLevel(inputs[i], levels[i], config.num_res_blocks + 1, i == 0, operations) for i in range(len(levels))
+            UpLevel(inputs[i], levels[i], config.num_res_blocks + 1, i == 0, operations)
+            for i in range(len(levels))
         )
         self.norm_out = _norm(levels[0], operations)
         self.conv_out = operations.Conv2d(levels[0], config.image_channels, 3, padding=1)
@@ -184,7 +205,9 @@ class Quantizer(nn.Module):
         square = codebook.square().sum(dim=1)  # [K]
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")
         nearest = [
-            torch.addmm(square, rows, codebook.T, alpha=-2).argmin(dim=1)  # |e|^2 - 2 z.e, least at the nearest
+            torch.addmm(square, rows, codebook.T, alpha=-2).argmin(
+                dim=1
+            )  # |e|^2 - 2 z.e, least at the nearest
             for rows in vectors.split(_CODE_SEARCH_ROWS)
         ]
         return torch.cat(nearest).view(z.shape[0], *z.shape[2:])
@@ -194,7 +217,9 @@ class Quantizer(nn.Module):
         return rearrange(F.embedding(self.codes(z), self._codebook(z)), "b h w c -> b c h w")
 
     def _codebook(self, z: Tensor) -> Tensor:
-        return self.embedding.weight.to(z.device, torch.float32)  # the host may have left it elsewhere
+        return self.embedding.weight.to(
+            z.device, torch.float32
+        )  # the host may have left it elsewhere
 
 
 class Autoencoder(nn.Module):
@@ -231,7 +256,9 @@ class Autoencoder(nn.Module):
         """
         factor = 2 ** (len(self.config.level_channels) - 1)
         if x.ndim != 4 or x.shape[1] != self.config.image_channels:
-            raise ValueError(f"encode got {tuple(x.shape)}, expected [B,{self.config.image_channels},H,W].")
+            raise ValueError(
+                f"encode got {tuple(x.shape)}, expected [B,{self.config.image_channels},H,W]."
+            )
         if x.shape[2] == 0 or x.shape[3] == 0 or x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(
                 f"encode got height {x.shape[2]} and width {x.shape[3]}, expected multiples of {factor}."
@@ -252,7 +279,9 @@ class Autoencoder(nn.Module):
             ValueError: z has the wrong number of channels.
         """
         if z.ndim != 4 or z.shape[1] != self.config.embed_channels:
-            raise ValueError(f"decode got {tuple(z.shape)}, expected [B,{self.config.embed_channels},h,w].")
+            raise ValueError(
+                f"decode got {tuple(z.shape)}, expected [B,{self.config.embed_channels},h,w]."
+            )
         if quantize:
             z = self.quantize(z)
         return self.decoder(self.post_quant_conv(z.to(self.compute_dtype))).float()

@@ -22,7 +22,9 @@ def group_norm(norm: nn.Module, x: Tensor) -> Tensor:
     return norm(x.float()).to(x.dtype)
 
 
-def set_precision(network: nn.Module, weight_dtype: torch.dtype, compute_dtype: torch.dtype) -> None:
+def set_precision(
+    network: nn.Module, weight_dtype: torch.dtype, compute_dtype: torch.dtype
+) -> None:
     """Cast the weights of a network of this package, and choose the dtype of its activations.
 
     Norms and codebook stay fp32, as they are used. Weights of another dtype than the activations need
@@ -46,7 +48,9 @@ def timestep_embedding(t_index: Tensor, width: int, max_period: float = 10000.0)
         float32 [B,width].
     """
     half = width // 2
-    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=t_index.device))
+    frequencies = torch.exp(
+        -math.log(max_period) / half * torch.arange(half, device=t_index.device)
+    )
     angles = t_index.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 

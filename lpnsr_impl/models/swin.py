@@ -45,7 +45,9 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window = window
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window - 1) ** 2, num_heads)
+        )
         self.qkv = operations.Linear(width, 3 * width)
         self.proj = operations.Linear(width, width)
 
@@ -57,7 +59,9 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x: [B*nW,N,C]; mask: bool [nW,1,N,N], True where attention is suppressed, or None."""
-        q, k, v = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads)
+        q, k, v = rearrange(
+            self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads
+        )
         bias = self.position_bias(x)
         if mask is not None:
             bias = bias + _MASKED * mask.to(x.dtype)  # [nW,heads,N,N]
@@ -83,7 +87,13 @@ class SwinBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); windows are shifted cyclically by `shift`."""
 
     def __init__(
-        self, width: int, num_heads: int, mlp_width: int, window: int, shift: int, operations: Operations
+        self,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        window: int,
+        shift: int,
+        operations: Operations,
     ) -> None:
         super().__init__()
         self.window = window
@@ -141,7 +151,8 @@ class SwinStage(nn.Module):
         super().__init__()
         self.patch_embed = PointwiseProjection(channels, width, operations)
         self.blocks = nn.ModuleList(
-            SwinBlock(width, num_heads, mlp_width, window, shift if i % 2 else 0, operations) for i in range(depth)
+            SwinBlock(width, num_heads, mlp_width, window, shift if i % 2 else 0, operations)
+            for i in range(depth)
         )
         self.patch_unembed = PointwiseProjection(width, channels, operations)
 

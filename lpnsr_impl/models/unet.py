@@ -18,7 +18,9 @@ LOGVAR_RANGE = (-30.0, 20.0)
 class ResBlock(nn.Module):
     """Residual block whose second norm is scaled and shifted by the timestep embedding."""
 
-    def __init__(self, in_channels: int, out_channels: int, embed_width: int, operations: Operations) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, embed_width: int, operations: Operations
+    ) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
             operations.GroupNorm(NORM_GROUPS, in_channels, eps=1e-5),
@@ -33,7 +35,9 @@ class ResBlock(nn.Module):
             operations.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         self.skip_connection = (
-            nn.Identity() if in_channels == out_channels else operations.Conv2d(in_channels, out_channels, 1)
+            nn.Identity()
+            if in_channels == out_channels
+            else operations.Conv2d(in_channels, out_channels, 1)
         )
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -93,11 +97,15 @@ class UNet(nn.Module):
             operations.Linear(self._embed_width, self._embed_width),
         )
         skips = [width]
-        self.input_blocks = nn.ModuleList([Block(operations.Conv2d(config.in_channels, width, 3, padding=1))])
+        self.input_blocks = nn.ModuleList(
+            [Block(operations.Conv2d(config.in_channels, width, 3, padding=1))]
+        )
         self.input_blocks.extend(self._down_path(skips))
         deepest = len(config.level_channels) - 1
         bottom = config.level_channels[-1]
-        self.middle_block = Block(self._res(bottom, bottom), self._swin(deepest), self._res(bottom, bottom))
+        self.middle_block = Block(
+            self._res(bottom, bottom), self._swin(deepest), self._res(bottom, bottom)
+        )
         self.output_blocks = nn.ModuleList(self._up_path(skips))
         self.out = nn.Sequential(
             operations.GroupNorm(NORM_GROUPS, config.level_channels[0], eps=1e-5),
@@ -123,7 +131,9 @@ class UNet(nn.Module):
         channels = self.config.level_channels[-1]
         for level in reversed(range(len(self.config.level_channels))):
             for i in range(self.config.num_res_blocks + 1):
-                layers: list[nn.Module] = [self._res(channels + skips.pop(), self.config.level_channels[level])]
+                layers: list[nn.Module] = [
+                    self._res(channels + skips.pop(), self.config.level_channels[level])
+                ]
                 channels = self.config.level_channels[level]
                 if i == 0:
                     layers.append(self._swin(level))
@@ -162,7 +172,9 @@ class UNet(nn.Module):
         """
         self._check_input(x)
         t_index = torch.as_tensor(t_index, device=x.device).expand(x.shape[0])
-        emb = self.time_embed(timestep_embedding(t_index, self.config.model_channels).to(self.compute_dtype))
+        emb = self.time_embed(
+            timestep_embedding(t_index, self.config.model_channels).to(self.compute_dtype)
+        )
         h = x.to(self.compute_dtype)
         skips: list[Tensor] = []
         for block in self.input_blocks:
@@ -209,7 +221,9 @@ class Denoiser(UNet):
 class NoisePredictor(UNet):
     """g_w of Eq. 11: predicts the noise of the step t -> t-1 as a Gaussian's mean and log-variance."""
 
-    def forward(self, x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int | Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Predict the noise.
 
         Args:

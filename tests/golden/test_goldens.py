@@ -68,7 +68,9 @@ def test_quantize_and_decode(goldens: dict[str, Tensor], autoencoder: Autoencode
     latent = noise("in.latent", (1, 3, 24, 32))
     assert_close(autoencoder.quantize(latent), goldens["vae.quantize"], 1e-6)
     assert_close(autoencoder.decode(latent), goldens["vae.decode"], NETWORK_BAR)
-    assert_close(autoencoder.decode(latent, quantize=False), goldens["vae.decode_unquantized"], NETWORK_BAR)
+    assert_close(
+        autoencoder.decode(latent, quantize=False), goldens["vae.decode_unquantized"], NETWORK_BAR
+    )
 
 
 class TestChain:
@@ -141,7 +143,9 @@ class TestChain:
         image = autoencoder.decode(goldens["chain.steps4.predictor_on"]).clamp(-1, 1)
         assert_close(image, goldens["chain.steps4.image"], CHAIN_BAR)
         if agree.all():
-            assert_close(autoencoder.decode(x0).clamp(-1, 1), goldens["chain.steps4.image"], CHAIN_BAR)
+            assert_close(
+                autoencoder.decode(x0).clamp(-1, 1), goldens["chain.steps4.image"], CHAIN_BAR
+            )
 
 
 def test_wavelet_color_fix(goldens: dict[str, Tensor]) -> None:

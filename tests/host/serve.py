@@ -11,10 +11,16 @@ def main() -> int:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8188, help="TCP port on this machine")
-    parser.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device instead of the CPU")
+    parser.add_argument(
+        "--gpu", action="store_true", help="let ComfyUI choose the device instead of the CPU"
+    )
     options = parser.parse_args()
-    with running(cache_dir() / "base", port=options.port, device=() if options.gpu else ("--cpu",)) as server:
-        print(f"ComfyUI with LPNSR: {server.url}  (templates under Workflow > Browse Templates; Ctrl-C stops)")
+    with running(
+        cache_dir() / "base", port=options.port, device=() if options.gpu else ("--cpu",)
+    ) as server:
+        print(
+            f"ComfyUI with LPNSR: {server.url}  (templates under Workflow > Browse Templates; Ctrl-C stops)"
+        )
         print(f"Models: {server.base / 'models'}   Log: {server.log}", flush=True)
         try:
             server.process.wait()

@@ -53,7 +53,10 @@ class Server:
         """Put a picture into the input folder and return its name there."""
         with picture.open("rb") as file:
             answer = requests.post(
-                self.url + "/upload/image", files={"image": file}, data={"overwrite": "true"}, timeout=60
+                self.url + "/upload/image",
+                files={"image": file},
+                data={"overwrite": "true"},
+                timeout=60,
             )
         answer.raise_for_status()
         return answer.json()["name"]
@@ -64,10 +67,14 @@ class Server:
         Raises:
             PromptError: the server refuses it; the message holds every node's errors.
         """
-        answer = self.post("/prompt", {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex})
+        answer = self.post(
+            "/prompt", {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex}
+        )
         body = answer.json()
         if answer.status_code != 200:
-            errors = [error for node in body.get("node_errors", {}).values() for error in node["errors"]]
+            errors = [
+                error for node in body.get("node_errors", {}).values() for error in node["errors"]
+            ]
             lines = [f"{error['message']}: {error['details']}" for error in errors] or [str(body)]
             raise PromptError("\n".join(lines), body)
         return body["prompt_id"]
@@ -97,7 +104,9 @@ class Server:
     def _outputs(entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for kind, message in entry["status"]["messages"]:
             if kind == "execution_error":
-                raise PromptError(f"{message['node_type']}: {message['exception_message']}", message)
+                raise PromptError(
+                    f"{message['node_type']}: {message['exception_message']}", message
+                )
             if kind == "execution_interrupted":
                 raise PromptError("interrupted", message)
         return entry["outputs"]
@@ -109,7 +118,9 @@ class Server:
     def images(self, outputs: dict[str, dict[str, Any]]) -> list[bytes]:
         """The files of all images among a prompt's outputs."""
         found = [image for output in outputs.values() for image in output.get("images", [])]
-        return [requests.get(self.url + "/view", params=image, timeout=60).content for image in found]
+        return [
+            requests.get(self.url + "/view", params=image, timeout=60).content for image in found
+        ]
 
     def tail(self, lines: int = 40) -> str:
         """The end of the server's log."""
@@ -123,13 +134,14 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def prepare_base(base: Path) -> None:
-    """Folders of a ComfyUI, with this pack as its one custom node."""
+def prepare_base(base: Path, packs: dict[str, Path]) -> None:
+    """Folders of a ComfyUI, with links to custom node packs."""
     for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    link = base / "custom_nodes" / "LPNSR"
-    if not link.exists():
-        link.symlink_to(PACK, target_is_directory=True)
+    for name, pack in packs.items():
+        link = base / "custom_nodes" / name
+        link.unlink(missing_ok=True)  # another checkout may have made it
+        link.symlink_to(pack, target_is_directory=True)
 
 
 @contextlib.contextmanager
@@ -138,6 +150,7 @@ def running(
     *,
     port: int | None = None,
     model_folders: dict[str, str] | None = None,
+    packs: dict[str, Path] | None = None,
     arguments: tuple[str, ...] = (),
     device: tuple[str, ...] = ("--cpu",),
 ) -> Iterator[Server]:
@@ -147,18 +160,33 @@ def running(
         base: folder for its input, output, models and user files.
         port: TCP port, a free one by default.
         model_folders: {model type: folder}, given to the server as extra_model_paths.yaml.
+        packs: more custom node packs, {name: folder}.
         arguments: more command line arguments.
         device: arguments that choose the device.
     """
-    prepare_base(base)
+    all_packs = {"LPNSR": PACK, **(packs or {})}
+    prepare_base(base, all_packs)
     port = port or free_port()
     extra_paths = base / "extra_model_paths.yaml"
     extra_paths.write_text(yaml.safe_dump({"tests": model_folders} if model_folders else {}))
     log = base / "comfyui.log"
-    command = [sys.executable, "main.py", *device, "--port", str(port), "--base-directory", str(base)]
-    command += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"]
+    command = [
+        sys.executable,
+        "main.py",
+        *device,
+        "--port",
+        str(port),
+        "--base-directory",
+        str(base),
+    ]
+    command += [
+        "--database-url",
+        "sqlite:///:memory:",
+        "--disable-auto-launch",
+        "--disable-api-nodes",
+    ]
     command += ["--extra-model-paths-config", str(extra_paths)]
-    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", "LPNSR", *arguments]
+    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *all_packs, *arguments]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,

@@ -32,7 +32,9 @@ Weights = dict[str, Tensor]
 
 def same(network: torch.nn.Module, weights: Weights) -> bool:
     state = network.state_dict()
-    return state.keys() == weights.keys() and all(torch.equal(state[key], weights[key]) for key in state)
+    return state.keys() == weights.keys() and all(
+        torch.equal(state[key], weights[key]) for key in state
+    )
 
 
 # What is accepted
@@ -43,10 +45,18 @@ def same(network: torch.nn.Module, weights: Weights) -> bool:
     [
         unet_config(),
         unet_config(level_channels=(32, 64, 64, 96), num_res_blocks=2, swin_depth=2),
-        unet_config(level_channels=(64, 64, 128), model_channels=64, swin_width=96, head_width=32, mlp_width=96),
+        unet_config(
+            level_channels=(64, 64, 128),
+            model_channels=64,
+            swin_width=96,
+            head_width=32,
+            mlp_width=96,
+        ),
         unet_config(swin_depth=4, num_res_blocks=3),
         unet_config(in_channels=7, out_channels=4),
-        unet_config(level_channels=(32, 32, 32, 32), trained_resolution=32),  # a window of 4 at the bottom
+        unet_config(
+            level_channels=(32, 32, 32, 32), trained_resolution=32
+        ),  # a window of 4 at the bottom
     ],
 )
 def test_every_size_of_a_unet_comes_from_shapes(config: UNetConfig) -> None:
@@ -60,7 +70,12 @@ def test_every_size_of_a_unet_comes_from_shapes(config: UNetConfig) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [AUTOENCODER, AutoencoderConfig(level_channels=(32, 64, 96), num_res_blocks=2, latent_channels=4, embed_channels=5)],
+    [
+        AUTOENCODER,
+        AutoencoderConfig(
+            level_channels=(32, 64, 96), num_res_blocks=2, latent_channels=4, embed_channels=5
+        ),
+    ],
 )
 def test_every_size_of_an_autoencoder_comes_from_shapes(config: AutoencoderConfig) -> None:
     weights = autoencoder_weights(config)
@@ -70,10 +85,14 @@ def test_every_size_of_an_autoencoder_comes_from_shapes(config: AutoencoderConfi
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "params_ema", "params"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-def test_wrappers_and_prefixes_are_stripped(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+def test_wrappers_and_prefixes_are_stripped(
+    tmp_path: Path, wrapper: str | None, prefix: str
+) -> None:
     weights = predictor_weights()
     stored: dict[str, Any] = {prefix + key: tensor for key, tensor in weights.items()}
-    stored[f"{prefix}input_blocks.1.1.blocks.0.attn.relative_position_index"] = torch.zeros(64, 64).long()
+    stored[f"{prefix}input_blocks.1.1.blocks.0.attn.relative_position_index"] = torch.zeros(
+        64, 64
+    ).long()
     if wrapper:
         stored = {wrapper: stored, "epoch": 3}
     path = tmp_path / "weights.pth"
@@ -85,7 +104,9 @@ def test_half_precision_files_load_as_fp32_and_losses_are_ignored(tmp_path: Path
     weights = {key: tensor.half() for key, tensor in autoencoder_weights().items()}
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": {**weights, "loss.discriminator.weight": torch.zeros(3)}}, path)
-    assert same(load_autoencoder(str(path)), {key: tensor.float() for key, tensor in weights.items()})
+    assert same(
+        load_autoencoder(str(path)), {key: tensor.float() for key, tensor in weights.items()}
+    )
 
 
 def test_a_header_overrides_what_no_shape_tells(tmp_path: Path) -> None:
@@ -108,7 +129,11 @@ def test_a_stored_shift_mask_tells_the_trained_resolution() -> None:
 def test_the_released_sizes_name_their_family() -> None:
     keys = json.loads((Path(__file__).parents[1] / "golden" / "checkpoint_keys.json").read_text())
     structural = ("relative_position_index", "attn_mask")
-    weights = {k: torch.zeros(s) for k, s in keys["autoencoder_vq_f4"].items() if not k.endswith(structural)}
+    weights = {
+        k: torch.zeros(s)
+        for k, s in keys["autoencoder_vq_f4"].items()
+        if not k.endswith(structural)
+    }
     assert load_autoencoder(weights).family == "released"
     assert load_autoencoder(autoencoder_weights()).family is None
 
@@ -156,7 +181,9 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, keep: float) -
         (bytes(range(256)) * 8, "damaged"),
     ],
 )
-def test_files_that_are_no_weights_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_no_weights_are_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "odd.pth"
     path.write_bytes(content)
     with pytest.raises(UnsupportedCheckpointError, match=message):
@@ -172,11 +199,20 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 def rrdb_net() -> Weights:
     """Keys of RealESRGAN's RRDBNet, with 2 blocks."""
-    shapes = {"conv_first": (8, 3), "conv_body": (8, 8), "conv_up1": (8, 8), "conv_up2": (8, 8), "conv_hr": (8, 8)}
+    shapes = {
+        "conv_first": (8, 3),
+        "conv_body": (8, 8),
+        "conv_up1": (8, 8),
+        "conv_up2": (8, 8),
+        "conv_hr": (8, 8),
+    }
     shapes["conv_last"] = (3, 8)
     for block in range(2):
         for rdb in (1, 2, 3):
-            shapes |= {f"body.{block}.rdb{rdb}.conv{i + 1}": (8 if i == 4 else 4, 8 + 4 * i) for i in range(5)}
+            shapes |= {
+                f"body.{block}.rdb{rdb}.conv{i + 1}": (8 if i == 4 else 4, 8 + 4 * i)
+                for i in range(5)
+            }
     weights = {f"{name}.weight": torch.zeros(*shape, 3, 3) for name, shape in shapes.items()}
     return {**weights, **{f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}}
 
@@ -195,7 +231,9 @@ def test_each_part_is_recognised_in_the_place_of_another(given: str, expected: s
     if given == expected:
         assert same(LOADERS[expected][0](weights), weights)
         return
-    with pytest.raises(UnsupportedCheckpointError, match=f"looks like {given}, expected {expected}"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=f"looks like {given}, expected {expected}"
+    ):
         LOADERS[expected][0](weights)
 
 
@@ -203,7 +241,10 @@ def test_each_part_is_recognised_in_the_place_of_another(given: str, expected: s
 @pytest.mark.parametrize(
     ("weights", "looks_like"),
     [
-        ({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, "a Stable Diffusion checkpoint"),
+        (
+            {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)},
+            "a Stable Diffusion checkpoint",
+        ),
         ({"encoder.conv_in.weight": torch.zeros(1)}, "an autoencoder without a codebook"),
         ({"lora_unet_x.lora_up.weight": torch.zeros(1)}, "a LoRA"),
         ({"something.weight": torch.zeros(1)}, "something unknown"),
@@ -211,7 +252,9 @@ def test_each_part_is_recognised_in_the_place_of_another(given: str, expected: s
     ],
 )
 def test_foreign_files_are_recognised(weights: Weights, looks_like: str, expected: str) -> None:
-    with pytest.raises(UnsupportedCheckpointError, match=rf"looks like {looks_like}.*expected {expected}"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=rf"looks like {looks_like}.*expected {expected}"
+    ):
         LOADERS[expected][0](weights)
 
 
@@ -224,7 +267,9 @@ def test_damaged_state_dicts_are_refused(expected: str) -> None:
             load({key: tensor for key, tensor in weights.items() if key != missing})
     key = next(k for k in weights if k.endswith(".bias"))
     for bad in (float("nan"), float("inf")):
-        with pytest.raises(UnsupportedCheckpointError, match=f"{key} has values that are no finite numbers"):
+        with pytest.raises(
+            UnsupportedCheckpointError, match=f"{key} has values that are no finite numbers"
+        ):
             load({**weights, key: torch.full_like(weights[key], bad)})
     with pytest.raises(UnsupportedCheckpointError, match=r"1 keys \(surplus\.weight\) unexpected"):
         load({**weights, "surplus.weight": torch.zeros(1)})
@@ -233,7 +278,10 @@ def test_damaged_state_dicts_are_refused(expected: str) -> None:
 
 
 def test_wide_latents_are_told_apart_by_their_header(tmp_path: Path) -> None:
-    config, path = unet_config(11, 8), tmp_path / "wide.safetensors"  # denoiser of 8 channels, or predictor of 4
+    config, path = (
+        unet_config(11, 8),
+        tmp_path / "wide.safetensors",
+    )  # denoiser of 8 channels, or predictor of 4
     assert load_denoiser(denoiser_weights(config)).config == config
     assert load_noise_predictor(denoiser_weights(config)).config == config
     save_file(denoiser_weights(config), path, {"lpnsr.part": "denoiser"})
@@ -244,13 +292,20 @@ def test_wide_latents_are_told_apart_by_their_header(tmp_path: Path) -> None:
 def test_missing_keys_are_listed() -> None:
     weights = denoiser_weights()
     del weights["out.0.bias"], weights["time_embed.2.weight"]
-    with pytest.raises(UnsupportedCheckpointError, match=r"2 keys \(out\.0\.bias, time_embed\.2\.weight\) missing"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"2 keys \(out\.0\.bias, time_embed\.2\.weight\) missing"
+    ):
         load_denoiser(weights)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("{", "is no JSON"), ("[1]", "expected a JSON object"), ('{"window_size": "8"}', "window_size = '8'"), ('{"depth": 2}', "depth = 2")],
+    [
+        ("{", "is no JSON"),
+        ("[1]", "expected a JSON object"),
+        ('{"window_size": "8"}', "window_size = '8'"),
+        ('{"depth": 2}', "depth = 2"),
+    ],
 )
 def test_bad_headers_are_refused(tmp_path: Path, config: str, message: str) -> None:
     path = tmp_path / "weights.safetensors"
@@ -262,7 +317,9 @@ def test_bad_headers_are_refused(tmp_path: Path, config: str, message: str) -> N
 def test_a_header_that_contradicts_shapes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(denoiser_weights(), path, {"lpnsr.config": '{"window_size": 4}'})
-    with pytest.raises(UnsupportedCheckpointError, match=r"relative_position_bias_table has shape \(225, 2\)"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"relative_position_bias_table has shape \(225, 2\)"
+    ):
         load_denoiser(path)
 
 

@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lpnsr_impl import Schedule, adain_color_fix, load_denoiser, load_noise_predictor, wavelet_color_fix
+from lpnsr_impl import (
+    Schedule,
+    adain_color_fix,
+    load_denoiser,
+    load_noise_predictor,
+    wavelet_color_fix,
+)
 from lpnsr_impl.images import bicubic_upsample, pad_to_multiple, reflect_pad, resize, to_01, to_pm1
 from lpnsr_impl.pipeline import sample_any_size, seeded_noise
 from lpnsr_impl.sampler import sample
@@ -19,7 +25,9 @@ def test_padding_mirrors_again_and_again(h: int, w: int) -> None:
     assert padded.shape == (2, 3, 16, 16)
     assert torch.equal(padded[:, :, :h, :w], x)
     if 1 < h < 9 and 1 < w < 9:
-        assert torch.equal(padded[:, :, : 2 * h - 1, : 2 * w - 1], F.pad(x, (0, w - 1, 0, h - 1), mode="reflect"))
+        assert torch.equal(
+            padded[:, :, : 2 * h - 1, : 2 * w - 1], F.pad(x, (0, w - 1, 0, h - 1), mode="reflect")
+        )
     assert padded.unique().numel() == x.unique().numel()
 
 
@@ -30,7 +38,9 @@ def test_padding_refuses_to_cut() -> None:
 
 def test_bicubic_is_exactly_four_times_and_keeps_constants() -> None:
     assert bicubic_upsample(torch.full((1, 3, 1, 1), 0.3)).shape == (1, 3, 4, 4)
-    torch.testing.assert_close(bicubic_upsample(torch.full((1, 1, 5, 3), 0.3)), torch.full((1, 1, 20, 12), 0.3))
+    torch.testing.assert_close(
+        bicubic_upsample(torch.full((1, 1, 5, 3), 0.3)), torch.full((1, 1, 20, 12), 0.3)
+    )
 
 
 def test_resize_leaves_the_right_size_alone() -> None:
@@ -51,8 +61,16 @@ def test_noise_depends_on_the_seed_alone() -> None:
     first, step3 = source("init", 4, shape), source("step", 3, shape)
     torch.rand(5)  # the global generator does not matter
     assert torch.equal(seeded_noise(7)("step", 3, shape), step3)
-    assert torch.equal(seeded_noise(7)("init", 2, shape), first), "the start is the same for any number of steps"
-    draws = [first, step3, source("step", 4, shape), source("step", 2, shape), seeded_noise(8)("init", 4, shape)]
+    assert torch.equal(seeded_noise(7)("init", 2, shape), first), (
+        "the start is the same for any number of steps"
+    )
+    draws = [
+        first,
+        step3,
+        source("step", 4, shape),
+        source("step", 2, shape),
+        seeded_noise(8)("init", 4, shape),
+    ]
     assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(draws)
     with pytest.raises(ValueError, match="no noise of kind 'step' at t = 1"):
         source("step", 1, shape)
@@ -65,10 +83,16 @@ def test_noise_is_standard_normal_for_the_largest_seed() -> None:
 
 
 def test_any_size_equals_the_chain_where_nothing_is_padded() -> None:
-    denoiser, predictor = load_denoiser(denoiser_weights()), load_noise_predictor(predictor_weights())
+    denoiser, predictor = (
+        load_denoiser(denoiser_weights()),
+        load_noise_predictor(predictor_weights()),
+    )
     y0, lr = noise("any.y0", (1, 3, 32, 16)), noise("any.lr", (1, 3, 32, 16))
     arguments = (denoiser, predictor, Schedule(), y0, lr)
-    assert torch.equal(sample_any_size(*arguments, noise=seeded_noise(1)), sample(*arguments, noise=seeded_noise(1)))
+    assert torch.equal(
+        sample_any_size(*arguments, noise=seeded_noise(1)),
+        sample(*arguments, noise=seeded_noise(1)),
+    )
 
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5), (31, 33)])
@@ -96,7 +120,10 @@ def test_wavelet_fix_removes_a_colour_cast_and_keeps_detail() -> None:
 
 
 def test_adain_fix_takes_mean_and_deviation() -> None:
-    x, reference = picture("color.x", 2, 3, 40, 56), 0.4 + 0.2 * picture("color.reference", 2, 3, 40, 56)
+    x, reference = (
+        picture("color.x", 2, 3, 40, 56),
+        0.4 + 0.2 * picture("color.reference", 2, 3, 40, 56),
+    )
     fixed = adain_color_fix(x, reference)
     torch.testing.assert_close(fixed.mean((2, 3)), reference.mean((2, 3)))
     torch.testing.assert_close(fixed.std((2, 3)), reference.std((2, 3)))

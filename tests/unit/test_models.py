@@ -21,7 +21,10 @@ def rand(name: str, *shape: int) -> Tensor:
 
 @pytest.mark.parametrize(("h", "w"), [(16, 16), (16, 48), (64, 32)])
 def test_unets_keep_the_size(h: int, w: int) -> None:
-    denoiser, predictor = load_denoiser(denoiser_weights()), load_noise_predictor(predictor_weights())
+    denoiser, predictor = (
+        load_denoiser(denoiser_weights()),
+        load_noise_predictor(predictor_weights()),
+    )
     x, lr = rand("x", 2, 3, h, w), rand("lr", 2, 3, h, w)
     x0_pred = denoiser(x, 3, lr)
     mean, logvar = predictor(x, x0_pred, lr, 3)
@@ -49,7 +52,10 @@ def test_logvar_is_clamped() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((1, 3, 16, 20), "height 16 and width 20, expected multiples of 16"), ((1, 4, 16, 16), r"expected \[B,6,h,w\]")],
+    [
+        ((1, 3, 16, 20), "height 16 and width 20, expected multiples of 16"),
+        ((1, 4, 16, 16), r"expected \[B,6,h,w\]"),
+    ],
 )
 def test_sizes_that_windows_do_not_divide_are_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -73,7 +79,9 @@ def test_relative_position_index_counts_offsets() -> None:
 
 
 def test_shift_mask_parts_only_the_bottom_windows() -> None:
-    mask = shift_mask(24, 16, 8, 4, CPU).view(3, 2, 8, 8, 8, 8)  # window row, column, query y x, key y x
+    mask = shift_mask(24, 16, 8, 4, CPU).view(
+        3, 2, 8, 8, 8, 8
+    )  # window row, column, query y x, key y x
     assert not mask[:2].any()
     assert mask[2, 0, 0, 3, 7, 4]
     assert not mask[2, 0, 0, 3, 7, 2]
@@ -107,7 +115,10 @@ def test_timestep_embedding_has_cosines_first() -> None:
 
 def test_attention_never_holds_the_whole_matrix() -> None:
     """The kernel that does is switched off here, so a layout that needs it would fail."""
-    autoencoder, denoiser = load_autoencoder(autoencoder_weights()), load_denoiser(denoiser_weights())
+    autoencoder, denoiser = (
+        load_autoencoder(autoencoder_weights()),
+        load_denoiser(denoiser_weights()),
+    )
     x = rand("x", 1, 3, 32, 32)
     with torch.inference_mode(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         autoencoder.decode(autoencoder.encode(rand("image", 1, 3, 64, 96)))
@@ -122,7 +133,9 @@ def test_quantize_takes_the_nearest_code(shape: tuple[int, ...]) -> None:
     codebook = autoencoder.quantize.embedding.weight
     distances = torch.cdist(z.movedim(1, -1).reshape(-1, 3), codebook)
     chosen = autoencoder.quantize.codes(z).flatten()
-    torch.testing.assert_close(distances.gather(1, chosen[:, None])[:, 0], distances.min(dim=1).values)
+    torch.testing.assert_close(
+        distances.gather(1, chosen[:, None])[:, 0], distances.min(dim=1).values
+    )
     quantized = autoencoder.quantize(z)
     assert torch.equal(quantized.movedim(1, -1).reshape(-1, 3), codebook[chosen])
 
@@ -160,7 +173,9 @@ def test_half_precision_stays_close_and_keeps_norms_and_codebook(dtype: torch.dt
     assert half.encoder.norm_out.weight.dtype == torch.float32
     assert torch.equal(half.quantize.embedding.weight, exact.quantize.embedding.weight)
     image = rand("image", 1, 3, 32, 32).tanh()
-    difference = (half.encode(image) - exact.encode(image)).abs().mean() / exact.encode(image).abs().mean()
+    difference = (half.encode(image) - exact.encode(image)).abs().mean() / exact.encode(
+        image
+    ).abs().mean()
     assert 0 < difference < 0.05
 
     exact, half = load_denoiser(denoiser_weights()), load_denoiser(denoiser_weights())

@@ -53,10 +53,20 @@ def test_with_optimal_noise_each_state_is_eq_21(steps: int) -> None:
         states[t] = x_t
 
     sample(
-        blurry, optimal, schedule, Y0, LR, steps=steps, predictor_mode="mean", noise=Draws(), callback=remember
+        blurry,
+        optimal,
+        schedule,
+        Y0,
+        LR,
+        steps=steps,
+        predictor_mode="mean",
+        noise=Draws(),
+        callback=remember,
     )
     for t in range(1, steps):
-        torch.testing.assert_close(states[t], schedule.marginal_mean(X0, Y0, t), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            states[t], schedule.marginal_mean(X0, Y0, t), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_the_start_is_eq_3_and_the_denoiser_sees_it_scaled() -> None:
@@ -79,7 +89,9 @@ def test_noise_is_asked_for_only_where_it_is_used() -> None:
     sample(blurry, predictor, Schedule(), Y0, LR, predictor_on=on, noise=draws)
     assert draws.asked == [("init", 4), ("step", 4), ("step", 3), ("step", 2)]
     draws = Draws()
-    sample(blurry, predictor, Schedule(), Y0, LR, predictor_on=on, predictor_mode="mean", noise=draws)
+    sample(
+        blurry, predictor, Schedule(), Y0, LR, predictor_on=on, predictor_mode="mean", noise=draws
+    )
     assert draws.asked == [("init", 4), ("step", 3)]
 
 
@@ -102,8 +114,19 @@ def test_a_predictor_of_mean_0_and_variance_1_is_random_noise() -> None:
 
 
 def test_switches_above_the_start_have_no_effect() -> None:
-    one = sample(blurry, predictor, Schedule(), Y0, LR, steps=2, predictor_on={4: True, 2: True}, noise=Draws())
-    other = sample(blurry, predictor, Schedule(), Y0, LR, steps=2, predictor_on={2: True}, noise=Draws())
+    one = sample(
+        blurry,
+        predictor,
+        Schedule(),
+        Y0,
+        LR,
+        steps=2,
+        predictor_on={4: True, 2: True},
+        noise=Draws(),
+    )
+    other = sample(
+        blurry, predictor, Schedule(), Y0, LR, steps=2, predictor_on={2: True}, noise=Draws()
+    )
     assert torch.equal(one, other)
 
 
@@ -139,7 +162,10 @@ def test_the_callback_can_end_a_run() -> None:
         ({"lr": LR[:1]}, "lr "),
         ({"lr": LR[..., :2]}, "with equal B, h, w"),
         ({"noise_predictor": None}, r"predictor_on is set for t = \[4, 3, 2\]"),
-        ({"noise": lambda kind, t, shape: torch.zeros(1)}, r"has shape \(1,\), expected \(2, 3, 6, 4\)"),
+        (
+            {"noise": lambda kind, t, shape: torch.zeros(1)},
+            r"has shape \(1,\), expected \(2, 3, 6, 4\)",
+        ),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, object], message: str) -> None:

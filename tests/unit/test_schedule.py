@@ -53,7 +53,9 @@ def test_scaled_input_has_unit_variance_for_unit_data(schedule: Schedule) -> Non
 
 
 def test_optimal_noise_puts_the_state_on_eq_21(schedule: Schedule) -> None:
-    x0, y0, x_t, x0_pred = (noise(f"schedule.{name}", SHAPE).double() for name in ("x0", "y0", "x_t", "x0_pred"))
+    x0, y0, x_t, x0_pred = (
+        noise(f"schedule.{name}", SHAPE).double() for name in ("x0", "y0", "x_t", "x0_pred")
+    )
     for t in range(2, schedule.num_timesteps + 1):
         n = schedule.optimal_noise(x0, y0, x_t, x0_pred, t)
         x_prev = schedule.posterior_mean(x_t, x0_pred, t) + schedule.posterior_std(t) * n

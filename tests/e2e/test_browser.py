@@ -1,0 +1,112 @@
+"""The shipped workflows in a real browser on the real ComfyUI. Screenshots go to build/screenshots."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.host.browser import api_prompt, drop_file, node_types, opened
+from tests.host.server import PACK, Server, load_api_workflow
+
+from .test_nodes import NODES, WORKFLOWS
+
+SCREENSHOTS = PACK / "build" / "screenshots"
+CORE_NODES = {"LoadImage", "SaveImage", "UpscaleModelLoader", "MarkdownNote"}
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Page]:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with opened(server) as page:
+        yield page
+
+
+def ui_workflow(name: str) -> dict[str, Any]:
+    return json.loads((PACK / "workflows" / f"{name}.json").read_text())
+
+
+def drop_workflow(page: Page, name: str) -> None:
+    types = [node["type"] for node in ui_workflow(name)["nodes"]]
+    page.evaluate("() => window.app.graph.clear()")
+    drop_file(page, PACK / "workflows" / f"{name}.json")
+    page.wait_for_function(
+        "count => window.app.graph.nodes.length === count", arg=len(types), timeout=30_000
+    )
+    assert sorted(node_types(page)) == sorted(types)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str) -> None:
+    drop_workflow(page, name)
+    page.wait_for_timeout(500)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    assert api_prompt(page) == load_api_workflow(name)
+    assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_use_core_nodes_and_ours_and_say_where_weights_come_from(name: str) -> None:
+    nodes = ui_workflow(name)["nodes"]
+    assert {node["type"] for node in nodes} <= CORE_NODES | set(NODES)
+    assert any(node["type"] == "MarkdownNote" for node in nodes)
+    assert (PACK / "workflows" / f"{name}.jpg").is_file()
+    for node in nodes:
+        for model in node["properties"].get("models", []):
+            assert model.keys() == {"name", "url", "directory"}
+            assert model["name"] in node["widgets_values"]
+    named = {model["name"] for node in nodes for model in node["properties"].get("models", [])}
+    loaded = {
+        value
+        for node in nodes
+        for value in node.get("widgets_values") or []
+        if str(value).endswith(".pth")
+    }
+    assert loaded == named
+
+
+def test_quick_start_gives_a_picture(page: Page) -> None:
+    drop_workflow(page, "LPNSR quick start")
+    page.evaluate("() => window.app.queuePrompt(0, 1)")
+    page.wait_for_function(
+        """() => window.app.graph.nodes.some(n => n.type === 'SaveImage' && n.imgs?.[0]?.naturalWidth > 0)""",
+        timeout=120_000,
+    )
+    page.wait_for_timeout(500)
+    page.screenshot(path=SCREENSHOTS / "quick start after a run.png")
+    width = page.evaluate(
+        "() => window.app.graph.nodes.find(n => n.type === 'SaveImage').imgs[0].naturalWidth"
+    )
+    lr_width = page.evaluate(
+        "() => window.app.graph.nodes.find(n => n.type === 'LoadImage').imgs[0].naturalWidth"
+    )
+    assert width == 4 * lr_width
+
+
+def test_templates_and_thumbnails_are_served(server: Server) -> None:
+    (names,) = (
+        names
+        for pack, names in server.get("/workflow_templates").items()
+        if pack.startswith("LPNSR")
+    )
+    assert set(WORKFLOWS) <= set(names)
+
+
+def test_dragged_in_nodes_have_defaults_that_run(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    """Every widget of our nodes starts at a value that the server accepts, with the bundled files."""
+    page.evaluate(
+        """() => {
+            const app = window.app, make = type => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
+            app.graph.clear();
+            const [image, models, upscale, save] =
+                ['LoadImage', 'LoadLPNSRModels', 'LPNSRUpscale', 'SaveImage'].map(make);
+            image.widgets[0].value = 'lpnsr_example.png';
+            models.connect(0, upscale, 0); image.connect(0, upscale, 1); upscale.connect(0, save, 0);
+        }"""
+    )
+    outputs = server.run(api_prompt(page))
+    assert len(server.images(outputs)) == 1

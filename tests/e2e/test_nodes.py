@@ -1,0 +1,396 @@
+"""The nodes in a real ComfyUI, over HTTP: what they compute, for which pictures, and what wrong input is told."""
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lpnsr_impl import (
+    Schedule,
+    load_autoencoder,
+    load_denoiser,
+    load_noise_predictor,
+    wavelet_color_fix,
+)
+from lpnsr_impl.images import bicubic_upsample, to_01, to_pm1
+from lpnsr_impl.pipeline import sample_any_size, seeded_noise
+from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
+from tests.small import denoiser_weights
+
+from .conftest import SWINIR, Graph, random_image
+
+NODES = [
+    "LoadLPNSRModels",
+    "LPNSRPreUpsample",
+    "ResShiftEncode",
+    "LPNSRSample",
+    "LPNSRDecode",
+    "LPNSRUpscale",
+]
+WORKFLOWS = ["LPNSR quick start", "LPNSR PreSet-A", "LPNSR PreSet-B"]
+WEIGHTS = PACK / "lpnsr_impl" / "weights"
+
+
+# Schema
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_node_explains_itself(server: Server, node: str) -> None:
+    info = server.get(f"/object_info/{node}")[node]
+    assert info["category"] == "LPNSR"
+    assert info["description"]
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    for name, (_, options) in inputs.items():
+        assert options.get("tooltip"), f"{name} has no tooltip"
+    assert info["output_tooltips"]
+    assert all(info["output_tooltips"])
+
+
+def test_bundled_and_extra_files_are_listed(server: Server) -> None:
+    (options,) = (
+        spec[1]["options"]
+        for name, spec in server.get("/object_info/LoadLPNSRModels")["LoadLPNSRModels"]["input"][
+            "required"
+        ].items()
+        if name == "noise_predictor"
+    )
+    assert "lpnsr_lite_noise_predictor.safetensors" in options
+    assert "noise_predictor.pth" in options
+    assert options[-1] == "none"
+    assert (server.base / "models" / "lpnsr").is_dir()
+
+
+# Pictures
+
+
+def save_picture(path: Path, width: int, height: int) -> Path:
+    array = (random_image(1, height, width, 3)[0] * 255).byte().numpy()
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_shipped_workflows_run(server: Server, tmp_path: Path, name: str) -> None:
+    prompt = load_api_workflow(name)
+    picture = save_picture(tmp_path / "lr.png", 20, 13)
+    node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(picture)
+    (result,) = server.images(server.run(prompt))
+    image = Image.open(io.BytesIO(result))
+    assert image.size == (80, 52)
+    assert len(set(image.convert("L").getdata())) > 10
+
+
+def test_quick_start_runs_as_it_is(server: Server) -> None:
+    (result,) = server.images(server.run(load_api_workflow("LPNSR quick start")))
+    lr = Image.open(PACK / "workflows" / "lpnsr_example.png")
+    assert Image.open(io.BytesIO(result)).size == (4 * lr.width, 4 * lr.height)
+
+
+def core_upscale(lr: Tensor, seed: int, steps: int) -> Tensor:
+    """What the nodes should compute, by the core alone. [B,h,w,3] -> [B,4h,4w,3]"""
+    autoencoder = load_autoencoder(WEIGHTS / "lpnsr_lite_autoencoder.safetensors")
+    denoiser = load_denoiser(WEIGHTS / "lpnsr_lite_denoiser.safetensors")
+    predictor = load_noise_predictor(WEIGHTS / "lpnsr_lite_noise_predictor.safetensors")
+    x = lr.movedim(-1, 1)
+    start = bicubic_upsample(x)
+    y0 = autoencoder.encode(to_pm1(start))
+    x0 = sample_any_size(
+        denoiser, predictor, Schedule(), y0, to_pm1(x), steps=steps, noise=seeded_noise(seed)
+    )
+    sr = wavelet_color_fix(to_01(autoencoder.decode(x0)), start.clamp(0, 1))
+    return sr.movedim(1, -1)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_nodes_compute_what_the_core_does(graph: Graph, steps: int) -> None:
+    image = random_image(1, 23, 34, 3)
+    expected = core_upscale(image, 7, steps)
+    by_stages = graph.run(graph.stages(image, steps=steps), "decode")
+    assert (by_stages - expected).abs().mean() < 1e-4
+    assert torch.equal(graph.run(graph.upscale(image, steps=steps), "upscale"), by_stages)
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 7), (5, 2), (33, 31), (40, 72)])
+def test_every_size_comes_out_four_times_larger(graph: Graph, h: int, w: int) -> None:
+    result = graph.run(graph.upscale(random_image(1, h, w, 3)), "upscale")
+    assert result.shape == (1, 4 * h, 4 * w, 3)
+    assert result.isfinite().all()
+    assert result.min() >= 0
+    assert result.max() <= 1
+
+
+def test_a_batch_item_equals_the_same_image_alone(graph: Graph) -> None:
+    batch = random_image(3, 12, 9, 3)
+    together = graph.run(graph.upscale(batch), "upscale")
+    for i in range(3):
+        assert torch.equal(graph.run(graph.upscale(batch[i : i + 1]), "upscale")[0], together[i])
+    same = graph.run(graph.upscale(batch[:1].repeat(2, 1, 1, 1)), "upscale")
+    assert torch.equal(same[0], same[1])
+
+
+def test_seeds_repeat_and_differ(graph: Graph) -> None:
+    image = random_image(1, 16, 16, 3)
+    one, again, other = (graph.run(graph.stages(image, seed=s), "decode") for s in (5, 5, 6))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_grey_rgba_and_out_of_range_pictures(graph: Graph) -> None:
+    rgb = random_image(1, 10, 12, 3)
+    grey = graph.run(graph.upscale(rgb[..., :1]), "upscale")
+    assert torch.equal(
+        grey, graph.run(graph.upscale(rgb[..., :1].expand(-1, -1, -1, 3)), "upscale")
+    )
+
+    alpha = random_image(1, 10, 12, 1, seed=3)
+    rgba = graph.run(graph.upscale(torch.cat([rgb, alpha], -1)), "upscale")
+    assert torch.equal(rgba[..., :3], graph.run(graph.upscale(rgb), "upscale"))
+    torch.testing.assert_close(
+        rgba[..., 3:], bicubic_upsample(alpha.movedim(-1, 1)).clamp(0, 1).movedim(1, -1)
+    )
+    by_stages = graph.run(graph.stages(torch.cat([rgb, alpha], -1)), "decode")
+    assert torch.equal(by_stages, rgba)
+
+    wild = 3 * rgb - 1
+    assert torch.equal(
+        graph.run(graph.upscale(wild), "upscale"),
+        graph.run(graph.upscale(wild.clamp(0, 1)), "upscale"),
+    )
+
+
+@pytest.mark.parametrize("color_fix", ["none", "wavelet", "adain"])
+def test_color_fixes(graph: Graph, color_fix: str) -> None:
+    image = random_image(1, 16, 16, 3)
+    result = graph.run(graph.upscale(image, color_fix=color_fix), "upscale")
+    error = (result.mean((1, 2)) - image.mean((1, 2))).abs().max().item()
+    assert color_fix == "none" or error < 0.03
+
+
+def test_switches_reach_the_chain(graph: Graph) -> None:
+    """With the predictor's mean alone the noise is gone; with kappa 0 no seed matters."""
+    image = random_image(1, 16, 16, 3)
+    sampled = graph.run(graph.stages(image), "sample", "latent")
+    assert not torch.equal(
+        graph.run(graph.stages(image, predictor_mode="mean"), "sample", "latent"), sampled
+    )
+    calm = [graph.run(graph.stages(image, kappa=0.0, seed=s), "sample", "latent") for s in (1, 2)]
+    assert torch.equal(*calm)
+
+
+@pytest.mark.parametrize(("precision", "bar"), [("auto", 1e-4), ("bf16", 0.05), ("fp16", 0.02)])
+def test_precisions(graph: Graph, precision: str, bar: float) -> None:
+    image = random_image(1, 16, 16, 3)
+    exact = graph.run(graph.stages(image), "decode")
+    prompt = graph.stages(image)
+    prompt["models"] = graph.models(precision=precision)
+    assert (graph.run(prompt, "decode") - exact).abs().mean() <= bar
+
+
+def test_a_partly_offloaded_network_gives_the_same(graph: Graph) -> None:
+    prompt = graph.stages(random_image(1, 16, 16, 3))
+    expected = graph.run(prompt, "decode")
+    prompt["partly"] = {"class_type": "ProbePartlyLoaded", "inputs": {"models": ["models", 0]}}
+    prompt["sample"]["inputs"]["models"] = ["partly", 0]
+    assert torch.equal(graph.run(prompt, "decode"), expected)
+
+
+# Upscale models
+
+
+@pytest.mark.parametrize("model", ["DAT_light_x4.pth", "DAT_light_x2.pth"])
+@pytest.mark.parametrize(("h", "w", "channels"), [(21, 30, 3), (1, 1, 4)])
+def test_pre_upsample_with_real_weights(
+    graph: Graph, model: str, h: int, w: int, channels: int
+) -> None:
+    image = random_image(1, h, w, channels)
+    prompt = graph.stages(image)
+    prompt["loader"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": model}}
+    prompt["start"]["inputs"]["upscale_model"] = ["loader", 0]
+    start = graph.run(prompt, "start")
+    bicubic = graph.run(graph.stages(image), "start")
+    assert start.shape == bicubic.shape == (1, 4 * h, 4 * w, channels)
+    assert (start - bicubic).abs().mean() < 0.05, "it is the same picture"
+    assert not torch.equal(start, bicubic)
+    assert graph.run(prompt, "decode").shape == start.shape
+
+
+# Errors
+
+
+def stage_change(node: str, **inputs: Any) -> Any:
+    def change(prompt: dict[str, Any]) -> None:
+        prompt[node]["inputs"].update(inputs)
+
+    return change
+
+
+def insert(name: str, class_type: str, into: tuple[str, str], **inputs: Any) -> Any:
+    """Put a core node between two of ours."""
+
+    def change(prompt: dict[str, Any]) -> None:
+        node, widget = into
+        source = prompt[node]["inputs"][widget]
+        links = {key: (source if value == "LINK" else value) for key, value in inputs.items()}
+        prompt[name] = {"class_type": class_type, "inputs": links}
+        prompt[node]["inputs"][widget] = [name, 0]
+
+    return change
+
+
+LITE_DENOISER = "lpnsr_lite_denoiser.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            stage_change("models", denoiser="nothing.pth"),
+            "denoiser: there is no file 'nothing.pth' in",
+        ),
+        (
+            stage_change("models", precision="fp8"),
+            "precision: 'fp8' is unknown, choose one of: auto, fp32",
+        ),
+        (stage_change("sample", predictor_mode="median"), "predictor_mode: 'median' is unknown"),
+        (stage_change("decode", color_fix="lab"), "color_fix: 'lab' is unknown"),
+        (stage_change("sample", steps=5), "Value 5 bigger than max of 4"),
+        (
+            stage_change("models", denoiser="autoencoder_vq_f4.pth"),
+            "denoiser: autoencoder_vq_f4.pth: it looks like an autoencoder, expected a denoiser",
+        ),
+        (
+            stage_change("models", noise_predictor=LITE_DENOISER),
+            "it looks like a denoiser, expected a noise predictor",
+        ),
+        (
+            stage_change("models", denoiser="resshift_realsrx4_s4_v3.pth", noise_predictor="none"),
+            "These networks are of different families: Autoencoder is of 'lite-0', Denoiser is of 'released'",
+        ),
+        (
+            stage_change("models", noise_predictor="none"),
+            "The noise predictor is switched on at t = 4, 3, 2, but Load LPNSR Models has noise_predictor 'none'",
+        ),
+        (
+            stage_change("encode", image=["image", 0]),
+            "expected 1 of 64x48: exactly 4 times the LR image",
+        ),
+        (
+            insert(
+                "scaled",
+                "LatentUpscaleBy",
+                ("sample", "samples"),
+                samples="LINK",
+                upscale_method="bilinear",
+                scale_by=2.0,
+            ),
+            "A node after ResShift Encode has cropped, resized or regrouped it",
+        ),
+        (
+            insert(
+                "repeated", "RepeatLatentBatch", ("decode", "samples"), samples="LINK", amount=2
+            ),
+            "A node after ResShift Encode has cropped, resized or regrouped it",
+        ),
+        (
+            insert(
+                "rebatched", "RebatchLatents", ("sample", "samples"), latents="LINK", batch_size=1
+            ),
+            "carries no LR image",
+        ),
+    ],
+)
+def test_wrong_graphs_are_explained(graph: Graph, change: Any, message: str) -> None:
+    prompt = graph.stages(random_image(1, 12, 16, 3))
+    change(prompt)
+    with pytest.raises(PromptError) as error:
+        graph.run(prompt, "decode")
+    assert message in str(error.value)
+
+
+def test_a_foreign_latent_is_explained(graph: Graph) -> None:
+    prompt = graph.stages(random_image(1, 12, 16, 3))
+    prompt["empty"] = {
+        "class_type": "EmptyLatentImage",
+        "inputs": {"width": 64, "height": 64, "batch_size": 1},
+    }
+    prompt["sample"]["inputs"]["samples"] = ["empty", 0]
+    with pytest.raises(PromptError, match="carries no LR image. It is not from ResShift Encode"):
+        graph.run(prompt, "decode")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pictures_that_are_no_numbers_are_refused(graph: Graph, value: float) -> None:
+    batch = random_image(3, 8, 8, 3)
+    batch[1, 2, 3, 0] = value
+    with pytest.raises(
+        PromptError, match=r"image has NaN or infinite values \(first in image 1 of 3\)"
+    ):
+        graph.run(graph.upscale(batch), "upscale")
+
+
+def test_two_channels_are_refused(graph: Graph) -> None:
+    with pytest.raises(PromptError, match=r"image has shape \(1, 8, 8, 2\), expected an IMAGE"):
+        graph.run(graph.upscale(random_image(1, 8, 8, 2)), "upscale")
+
+
+def test_switches_that_have_no_effect_need_no_predictor(graph: Graph) -> None:
+    prompt = graph.stages(random_image(1, 8, 8, 3), steps=1)
+    prompt["models"] = graph.models(noise_predictor="none")
+    assert graph.run(prompt, "decode").shape == (1, 32, 32, 3)
+
+
+def test_a_replaced_file_is_loaded_again(server: Server, graph: Graph) -> None:
+    """First a good file, then a broken one under its name, then the good one again."""
+    path = server.base / "models" / "lpnsr" / "mine.safetensors"
+    good = (WEIGHTS / LITE_DENOISER).read_bytes()
+    prompt = graph.stages(random_image(1, 8, 8, 3))
+    prompt["models"] = graph.models(denoiser=path.name)
+    path.write_bytes(good)
+    expected = graph.run(prompt, "decode")
+    save_file({**denoiser_weights(), "surplus": torch.zeros(1)}, path)
+    with pytest.raises(
+        PromptError, match=r"denoiser: mine\.safetensors: .*1 keys \(surplus\) unexpected"
+    ):
+        graph.run(prompt, "decode")
+    path.write_bytes(good)
+    assert torch.equal(graph.run(prompt, "decode"), expected)
+
+
+# Endurance
+
+
+def test_cancel_is_quick_and_leaves_the_server_usable(server: Server, graph: Graph) -> None:
+    image = random_image(2, 160, 160, 3)
+    save = {
+        "class_type": "ProbeSave",
+        "inputs": {"image": ["decode", 0], "file": "never.safetensors"},
+    }
+    prompt_id = server.queue({**graph.stages(image), "probe": save})
+    while not any(prompt_id == item[1] for item in server.get("/queue")["queue_running"]):
+        time.sleep(0.05)
+    time.sleep(3)
+    started = time.monotonic()
+    server.post("/interrupt", {})
+    with pytest.raises(PromptError, match="interrupted"):
+        server.wait(prompt_id)
+    assert time.monotonic() - started < 8
+    assert not (server.base / "output" / "never.safetensors").exists()
+    assert graph.run(graph.upscale(random_image(1, 8, 8, 3)), "upscale").shape == (1, 32, 32, 3)
+
+
+def test_twenty_runs_do_not_grow_memory(server: Server, graph: Graph) -> None:
+    process = psutil.Process(server.process.pid)
+    sizes = []
+    for i in range(25):
+        graph.run(graph.upscale(random_image(1, 24, 24, 3), seed=i), "upscale")
+        sizes.append(process.memory_info().rss)
+    warm, last = max(sizes[:5]), min(sizes[-5:])
+    assert last < 1.02 * warm, json.dumps([size // 2**20 for size in sizes])
