@@ -1,4 +1,5 @@
-"""ComfyUI custom nodes for LPNSR, x4 super-resolution in 1 to 4 residual-shifting diffusion steps."""
+"""ComfyUI custom nodes for LPNSR, x4 super-resolution in 1 to 4 residual-shifting diffusion
+steps."""
 
 import logging
 from typing import Any
@@ -7,7 +8,8 @@ WEB_DIRECTORY = "./js"
 
 
 async def comfy_entrypoint() -> Any:
-    """Called by ComfyUI. The nodes are imported here, so that the package imports without ComfyUI too."""
+    """Called by ComfyUI. The nodes are imported here, so that the package imports without ComfyUI
+    too."""
     try:
         from .nodes import LPNSRExtension
     except Exception:

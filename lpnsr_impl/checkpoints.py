@@ -1,21 +1,17 @@
-"""Checkpoint files to networks: read safely, canonicalise, derive every size from shapes, load strictly.
+"""Checkpoints to networks: recognise, derive every size from shapes, load strictly.
 
-A network is built on the meta device and takes over the checked tensors at the end, so a file that is
-refused leaves nothing behind.
+A network is built on the meta device and takes over the checked tensors at the end, so a file that
+is refused leaves nothing behind.
 """
 
 import json
 import math
-import pickle
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .config import (
@@ -26,50 +22,21 @@ from .config import (
     AutoencoderConfig,
     UNetConfig,
 )
+from .files import Checkpoint, Source, read_checkpoint
 from .models import Autoencoder, Denoiser, NoisePredictor, UNet
 from .models.layers import Operations
 
-Source = str | PathLike[str] | Mapping[str, Any]
 Network = TypeVar("Network", Autoencoder, Denoiser, NoisePredictor)
 
 RELEASED_FAMILY = "released"
 """Family of checkpoints without a header whose sizes are the published ones."""
 
-_WRAPPERS = ("state_dict", "params_ema", "params")
-_PREFIXES = ("module.", "_orig_mod.")
-_STRUCTURAL = ("relative_position_index", "attn_mask")
 _HEADER_SIZES = ("trained_resolution", "window_size", "head_width")
 _PARTS = {
     "autoencoder": "an autoencoder",
     "denoiser": "a denoiser",
     "noise_predictor": "a noise predictor",
 }
-
-
-class UnsupportedCheckpointError(ValueError):
-    """A checkpoint that can't be used: says which, what it looks like, and what was expected."""
-
-
-@dataclass
-class _Checkpoint:
-    """A canonical state dict with what its file says about it."""
-
-    name: str
-    tensors: dict[str, Tensor]
-    structural: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    header: dict[str, str] = field(default_factory=dict[str, str])
-
-    def shape(self, key: str) -> torch.Size:
-        if key not in self.tensors:
-            raise self.error(f"the key {key} is missing")
-        return self.tensors[key].shape
-
-    def count(self, pattern: str) -> int:
-        """How many different values the number in `pattern`, a regular expression with one group, takes."""
-        return len({m[1] for key in self.tensors if (m := re.match(pattern, key))})
-
-    def error(self, problem: str) -> UnsupportedCheckpointError:
-        return UnsupportedCheckpointError(f"{self.name}: {problem}.")
 
 
 def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder:
@@ -86,7 +53,7 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
         FileNotFoundError: there is no such file.
         UnsupportedCheckpointError: the file is damaged, unsafe, or not an autoencoder of this kind.
     """
-    checkpoint = _read(src)
+    checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "autoencoder")
     config = _autoencoder_config(checkpoint)
     return _build(
@@ -96,15 +63,16 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
 
 def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
     """Load a denoiser of any size. Arguments, result and errors as for `load_autoencoder`."""
-    checkpoint = _read(src)
+    checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "denoiser")
     config = _unet_config(checkpoint)
     return _build(checkpoint, lambda: Denoiser(config, operations), config == RELEASED_DENOISER)
 
 
 def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePredictor:
-    """Load a noise predictor of any size. Arguments, result and errors as for `load_autoencoder`."""
-    checkpoint = _read(src)
+    """Load a noise predictor of any size. Arguments, result and errors as for
+    `load_autoencoder`."""
+    checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "noise_predictor")
     config = _unet_config(checkpoint)
     return _build(
@@ -141,134 +109,25 @@ def check_family(
         )
     if len(set(channels.values())) > 1:
         raise ValueError(
-            f"These networks have latents of different channels: {channels}. Choose files of one family."
+            f"These networks have latents of different channels: {channels}. Choose files of one "
+            "family."
         )
     return families.pop() if families else "unnamed"
-
-
-# Reading
-
-
-def _read(src: Source) -> _Checkpoint:
-    if isinstance(src, Mapping):
-        return _canonical("the state dict", src, {})
-    path = Path(fspath(src))
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist. Check the path, or download the file first."
-        )
-    if not path.is_file():
-        raise UnsupportedCheckpointError(
-            f"{path} is a folder, expected a .safetensors or .pth file."
-        )
-    _refuse_text_and_empty(path)
-    if path.suffix == ".safetensors":
-        tensors, header = _read_safetensors(path)
-    else:
-        tensors, header = _read_pickle(path), {}
-    return _canonical(path.name, tensors, header)
-
-
-def _refuse_text_and_empty(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    if not start:
-        raise UnsupportedCheckpointError(
-            f"{path.name} is empty. The download failed; get the file again."
-        )
-    if start.startswith((b"<!", b"<html", b"<?xml", b"version https://git-lfs")):
-        raise UnsupportedCheckpointError(
-            f"{path.name} is a text page ({start[:24].decode(errors='replace')!r}...), not weights. "
-            "The download fetched a page instead of the file; get the file again."
-        )
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as e:
-        raise UnsupportedCheckpointError(
-            f"{path.name} is no readable safetensors file ({e}). It is damaged or cut short; get the file again."
-        ) from e
-
-
-def _read_pickle(path: Path) -> Mapping[str, Any]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise UnsupportedCheckpointError(
-            f"{path.name} is no plain file of tensors: loading it would run code, or it is damaged. "
-            f"Refused; get the file from its authors, as .safetensors where they offer it. ({_first_line(e)})"
-        ) from e
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ) as e:
-        raise UnsupportedCheckpointError(
-            f"{path.name} is no readable PyTorch file ({_first_line(e)}). It is damaged or cut short; "
-            "get the file again."
-        ) from e
-    if not isinstance(loaded, Mapping):
-        raise UnsupportedCheckpointError(
-            f"{path.name} holds a {type(loaded).__name__}, expected a state dict."
-        )
-    return loaded
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> _Checkpoint:
-    """Strip wrappers and prefixes, set structural buffers apart, and refuse what no network can hold."""
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
-    checkpoint = _Checkpoint(name, {}, header=header)
-    for key, value in loaded.items():
-        if not isinstance(value, Tensor):
-            raise checkpoint.error(
-                f"{key} is a {type(value).__name__}, expected a state dict of tensors"
-            )
-        key = _strip_prefixes(str(key))
-        if key.startswith("loss."):
-            continue
-        if key.rsplit(".", 1)[-1] in _STRUCTURAL:
-            checkpoint.structural[key] = value
-        else:
-            checkpoint.tensors[key] = value
-    if not checkpoint.tensors:
-        raise checkpoint.error("there are no weights in it")
-    return checkpoint
-
-
-def _strip_prefixes(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
 
 
 # Recognising
 
 
-def _expect_part(checkpoint: _Checkpoint, expected: str) -> None:
+def _expect_part(checkpoint: Checkpoint, expected: str) -> None:
     found = _describe(checkpoint, expected)
     if found != _PARTS[expected]:
         raise checkpoint.error(
-            f"it looks like {found}, expected {_PARTS[expected]} of the LPNSR family. Its first key is "
-            f"{next(iter(checkpoint.tensors))}"
+            f"it looks like {found}, expected {_PARTS[expected]} of the LPNSR family. Its first "
+            f"key is {next(iter(checkpoint.tensors))}"
         )
 
 
-def _describe(checkpoint: _Checkpoint, expected: str) -> str:
+def _describe(checkpoint: Checkpoint, expected: str) -> str:
     """What the checkpoint looks like, as "a denoiser" or "an upscale model (ESRGAN)"."""
     keys = checkpoint.tensors.keys()
     if "lpnsr.part" in checkpoint.header:
@@ -287,24 +146,30 @@ def _describe(checkpoint: _Checkpoint, expected: str) -> str:
     ):
         return _PARTS["autoencoder"]
     if any(key.startswith("encoder.conv_in.") for key in keys):
-        return "an autoencoder without a codebook (quantize.embedding.weight), e.g. a Stable Diffusion VAE"
+        return (
+            "an autoencoder without a codebook (quantize.embedding.weight), e.g. a Stable "
+            "Diffusion VAE"
+        )
     if "input_blocks.0.0.weight" in keys and "input_blocks.1.1.patch_embed.proj.weight" in keys:
         return _describe_unet(checkpoint, expected)
     return _describe_foreign(checkpoint.tensors)
 
 
-def _describe_unet(checkpoint: _Checkpoint, expected: str) -> str:
+def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
     """Denoisers read C + 3 channels and write C, predictors read 2C + 3 and write 2C.
 
-    So an even number of outputs fits both. Six are a predictor for the family's three latent channels; of
-    others the file's header tells, or else it is what the caller expects.
+    So an even number of outputs fits both. Six are a predictor for the family's three latent
+    channels; of others the file's header tells, or else it is what the caller expects.
     """
     inputs, outputs = (
         checkpoint.shape("input_blocks.0.0.weight")[1],
         checkpoint.shape("out.2.weight")[0],
     )
     if inputs != outputs + 3:
-        return f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise predictor"
+        return (
+            f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise "
+            "predictor"
+        )
     if outputs == 6 or (outputs % 2 == 0 and expected == "noise_predictor"):
         return _PARTS["noise_predictor"]
     return _PARTS["denoiser"]
@@ -320,14 +185,17 @@ def _describe_foreign(tensors: dict[str, Tensor]) -> str:
     for support in MAIN_REGISTRY.architectures("detection"):
         if support.architecture.detect(state_dict):
             name = support.architecture.name
-            return f"an upscale model ({name}), which belongs into models/upscale_models and the Load Upscale Model node"
+            return (
+                f"an upscale model ({name}), which belongs into models/upscale_models and the Load "
+                "Upscale Model node"
+            )
     return "something unknown"
 
 
 # Deriving sizes
 
 
-def _autoencoder_config(checkpoint: _Checkpoint) -> AutoencoderConfig:
+def _autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
     num_levels = checkpoint.count(r"encoder\.down\.(\d+)\.")
     config = AutoencoderConfig(
         level_channels=tuple(
@@ -347,7 +215,7 @@ def _autoencoder_config(checkpoint: _Checkpoint) -> AutoencoderConfig:
     return config
 
 
-def _unet_config(checkpoint: _Checkpoint) -> UNetConfig:
+def _unet_config(checkpoint: Checkpoint) -> UNetConfig:
     res_blocks, level_channels = _down_path(checkpoint)
     stage = "input_blocks.1.1"
     table = f"{stage}.blocks.0.attn.relative_position_bias_table"
@@ -368,7 +236,7 @@ def _unet_config(checkpoint: _Checkpoint) -> UNetConfig:
     return replace(config, **_header_sizes(checkpoint))
 
 
-def _down_path(checkpoint: _Checkpoint) -> tuple[int, tuple[int, ...]]:
+def _down_path(checkpoint: Checkpoint) -> tuple[int, tuple[int, ...]]:
     """Residual blocks a level, and each level's channels, from the order of the input blocks."""
     levels: list[list[int]] = [[]]
     for i in range(1, checkpoint.count(r"input_blocks\.(\d+)\.")):
@@ -378,7 +246,8 @@ def _down_path(checkpoint: _Checkpoint) -> tuple[int, tuple[int, ...]]:
             levels[-1].append(checkpoint.shape(f"input_blocks.{i}.0.out_layers.3.weight")[0])
     if not all(levels) or len({len(level) for level in levels}) != 1:
         raise checkpoint.error(
-            f"its levels have {[len(level) for level in levels]} residual blocks, expected equal numbers"
+            f"its levels have {[len(level) for level in levels]} residual blocks, expected equal "
+            "numbers"
         )
     return len(levels[0]), tuple(level[0] for level in levels)
 
@@ -388,7 +257,7 @@ def _window(table: torch.Size) -> int:
     return (math.isqrt(table[0]) + 1) // 2
 
 
-def _trained_resolution(checkpoint: _Checkpoint, config: UNetConfig) -> int:
+def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
     """What smaller windows further down, or a stored shift mask, tell; else the released 64."""
     index = 1
     for level in range(len(config.level_channels)):
@@ -403,7 +272,7 @@ def _trained_resolution(checkpoint: _Checkpoint, config: UNetConfig) -> int:
     return config.trained_resolution
 
 
-def _header_sizes(checkpoint: _Checkpoint) -> dict[str, int]:
+def _header_sizes(checkpoint: Checkpoint) -> dict[str, int]:
     """The sizes in the header's `lpnsr.config`, which no tensor shape tells."""
     text = checkpoint.header.get("lpnsr.config", "{}")
     try:
@@ -417,7 +286,8 @@ def _header_sizes(checkpoint: _Checkpoint) -> dict[str, int]:
     for name, value in sizes.items():
         if name not in _HEADER_SIZES or type(value) is not int or value < 1:
             raise checkpoint.error(
-                f"lpnsr.config in its header has {name} = {value!r}, expected positive integers for {_HEADER_SIZES}"
+                f"lpnsr.config in its header has {name} = {value!r}, expected positive integers "
+                f"for {_HEADER_SIZES}"
             )
     return sizes
 
@@ -426,7 +296,7 @@ def _header_sizes(checkpoint: _Checkpoint) -> dict[str, int]:
 
 
 def _build(
-    checkpoint: _Checkpoint, make: Callable[[], Network], has_released_sizes: bool
+    checkpoint: Checkpoint, make: Callable[[], Network], has_released_sizes: bool
 ) -> Network:
     try:
         with torch.device("meta"):
@@ -442,13 +312,14 @@ def _build(
     return network.requires_grad_(False).eval()
 
 
-def _check_tensors(checkpoint: _Checkpoint, network: nn.Module) -> None:
+def _check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
     missing = sorted(expected.keys() - checkpoint.tensors.keys())
     unexpected = sorted(checkpoint.tensors.keys() - expected.keys())
     if missing or unexpected:
         raise checkpoint.error(
-            f"it is no complete {type(network).__name__}: {_some(missing)} missing, {_some(unexpected)} unexpected"
+            f"it is no complete {type(network).__name__}: {_some(missing)} missing, "
+            f"{_some(unexpected)} unexpected"
         )
     for key, tensor in checkpoint.tensors.items():
         if tensor.shape != expected[key]:

@@ -1,4 +1,5 @@
-"""Colour correction of a super-resolved image against its low-resolution reference. Pure image functions."""
+"""Colour correction of a super-resolved image against its low-resolution reference. Pure image
+functions."""
 
 import torch
 import torch.nn.functional as F
@@ -55,5 +56,6 @@ def _low_band(x: Tensor) -> Tensor:
 def _check_shapes(sr: Tensor, reference: Tensor) -> None:
     if sr.ndim != 4 or sr.shape != reference.shape:
         raise ValueError(
-            f"sr is {tuple(sr.shape)} and reference {tuple(reference.shape)}, expected the same [B,3,H,W]."
+            f"sr is {tuple(sr.shape)} and reference {tuple(reference.shape)}, expected the same "
+            "[B,3,H,W]."
         )

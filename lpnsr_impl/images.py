@@ -1,4 +1,5 @@
-"""Resampling and padding of [B,C,h,w] tensors: what happens to a picture before and after the networks."""
+"""Resampling and padding of [B,C,h,w] tensors: what happens to a picture before and after the
+networks."""
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ def to_01(x_pm1: Tensor) -> Tensor:
 
 
 def bicubic_upsample(x: Tensor) -> Tensor:
-    """Bicubic x4, [B,C,h,w] -> [B,C,4h,4w]: y0-hat of PreSet-A. Not clamped, so edges may overshoot."""
+    """Bicubic x4, [B,C,h,w] -> [B,C,4h,4w]: y0-hat of PreSet-A. Not clamped, so edges may
+    overshoot."""
     return F.interpolate(x, scale_factor=float(SCALE), mode="bicubic", align_corners=False)
 
 
@@ -30,7 +32,8 @@ def resize(x: Tensor, h: int, w: int) -> Tensor:
 
 
 def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
-    """Extend to height h and width w by mirroring at the bottom and right edge. [B,C,*,*] -> [B,C,h,w]
+    """Extend to height h and width w by mirroring at the bottom and right edge. [B,C,*,*] ->
+    [B,C,h,w]
 
     Unlike `torch.nn.functional.pad` it mirrors again and again, so it works from 1x1 up.
 
@@ -39,7 +42,8 @@ def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
     """
     if h < x.shape[2] or w < x.shape[3]:
         raise ValueError(
-            f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; expected larger sizes."
+            f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; expected "
+            "larger sizes."
         )
     return x[:, :, _mirrored(x.shape[2], h, x.device)][:, :, :, _mirrored(x.shape[3], w, x.device)]
 

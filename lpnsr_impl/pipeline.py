@@ -1,4 +1,5 @@
-"""The chain on pictures of any size: seeded noise for the whole picture, padding in, cropping out."""
+"""The chain on pictures of any size: seeded noise for the whole picture, padding in, cropping
+out."""
 
 from collections.abc import Mapping
 
@@ -15,8 +16,8 @@ from .schedule import Schedule
 def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
     """A noise source that depends on the seed and the shape alone.
 
-    All that a run could ask for is drawn in one fixed order from a private CPU generator. So the start is
-    the same for any number of steps, and no switch changes the noise of another step.
+    All that a run could ask for is drawn in one fixed order from a private CPU generator. So the
+    start is the same for any number of steps, and no switch changes the noise of another step.
 
     Args:
         seed: 0 to 2^64 - 1.
@@ -54,10 +55,11 @@ def sample_any_size(
     noise: NoiseSource,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """`sample` for any height and width from 1 up, by mirroring y0, lr and noise to what the windows need.
+    """`sample` for any height and width from 1 up, by mirroring y0, lr and noise to what the
+    windows need.
 
-    Noise is asked for at the picture's own size, so it does not depend on the padding. Arguments, result
-    and errors are otherwise those of `lpnsr_impl.sampler.sample`.
+    Noise is asked for at the picture's own size, so it does not depend on the padding. Arguments,
+    result and errors are otherwise those of `lpnsr_impl.sampler.sample`.
     """
     multiple = denoiser.config.size_multiple
     h, w = y0.shape[2:]

@@ -1,4 +1,5 @@
-"""The 1 to 4 step chain of Algorithm 2, shared by the nodes and the trainer (paper Eq. 3, 5-7 and 11)."""
+"""The 1 to 4 step chain of Algorithm 2, shared by the nodes and the trainer (paper Eq. 3, 5-7 and
+11)."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, get_args
@@ -39,22 +40,26 @@ def sample(
 
     Args:
         denoiser: f_theta(x_scaled, t_index, lr) -> x0_pred.
-        noise_predictor: g_w(x_t, x0_pred, lr, t_index) -> (mean, logvar); None if no used switch is on.
+        noise_predictor: g_w(x_t, x0_pred, lr, t_index) -> (mean, logvar); None if no used switch is
+            on.
         schedule: eta, and the kappa of this run.
         y0: latent of the pre-upsampled image, [B,C,h,w].
         lr: low-resolution image in [-1,1], [B,3,h,w].
         steps: t to start at, 1...T. The schedule is not respaced.
-        predictor_on: {t: on}; a step t of 2...steps that is not in it, or is False, gets Gaussian noise.
-        predictor_mode: "sample" adds the predicted deviation times Gaussian noise, "mean" leaves it out.
-        noise: noise(kind, t, shape) -> standard normal tensor; kind is "init" (once, t = steps) or "step".
-            It is asked only for noise that is used.
+        predictor_on: {t: on}; a step t of 2...steps that is not in it, or is False, gets Gaussian
+            noise.
+        predictor_mode: "sample" adds the predicted deviation times Gaussian noise, "mean" leaves it
+            out.
+        noise: noise(kind, t, shape) -> standard normal tensor; kind is "init" (once, t = steps) or
+            "step". It is asked only for noise that is used.
         callback: called as callback(t, x_t, x0_pred) at every step.
 
     Returns:
         x0, [B,C,h,w].
 
     Raises:
-        ValueError: an argument is out of range, shapes disagree, or a switch is on without a predictor.
+        ValueError: an argument is out of range, shapes disagree, or a switch is on without a
+        predictor.
     """
     _check(noise_predictor, schedule, y0, lr, steps, predictor_on, predictor_mode)
 
@@ -114,11 +119,12 @@ def _check(
         )
     if y0.ndim != 4 or lr.ndim != 4 or y0.shape[0] != lr.shape[0] or y0.shape[2:] != lr.shape[2:]:
         raise ValueError(
-            f"y0 is {tuple(y0.shape)} and lr {tuple(lr.shape)}, expected [B,C,h,w] and [B,3,h,w] with equal B, h, w."
+            f"y0 is {tuple(y0.shape)} and lr {tuple(lr.shape)}, expected [B,C,h,w] and [B,3,h,w] "
+            "with equal B, h, w."
         )
     switched_on = predictor_steps(steps, predictor_on)
     if noise_predictor is None and switched_on:
         raise ValueError(
-            f"predictor_on is set for t = {switched_on}, but there is no noise predictor. "
-            "Give one, or switch these steps off."
+            f"predictor_on is set for t = {switched_on}, but there is no noise predictor. Give "
+            "one, or switch these steps off."
         )

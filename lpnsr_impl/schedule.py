@@ -16,8 +16,8 @@ class Schedule:
 
     Args:
         num_timesteps: T, the number of steps the networks were trained for; at least 2.
-        kappa: noise scale of Eq. 1, 3 and 6; 0 or more. It scales the noise of a run and leaves the table
-            of eta as trained.
+        kappa: noise scale of Eq. 1, 3 and 6; 0 or more. It scales the noise of a run and leaves the
+            table of eta as trained.
         min_noise_level: bound on the noise at t = 1, which gives `sqrt_eta[0]`; above 0.
         sqrt_eta_end: sqrt(eta_T), above `sqrt_eta[0]` and at most 1.
         power: p, the growth of log(eta) between both ends; above 0.
@@ -46,8 +46,8 @@ class Schedule:
             raise ValueError(f"kappa is {kappa}, expected a finite number of 0 or more.")
         if min_noise_level <= 0 or trained_kappa <= 0 or power <= 0:
             raise ValueError(
-                f"min_noise_level is {min_noise_level}, trained_kappa {trained_kappa} and power {power}; "
-                "expected all of them above 0."
+                f"min_noise_level is {min_noise_level}, trained_kappa {trained_kappa} and power "
+                f"{power}; expected all of them above 0."
             )
         sqrt_eta_start = min(min_noise_level / trained_kappa, min_noise_level)
         if not sqrt_eta_start < sqrt_eta_end <= 1:
@@ -73,7 +73,8 @@ class Schedule:
         return 0.0 if t == 0 else float(self.eta[t - 1])
 
     def marginal_mean(self, x0: Tensor, y0: Tensor, t: int) -> Tensor:
-        """Mean of q(x_t | x0, y0): x0 + eta_t e0 with e0 = y0 - x0 (Eq. 2, 21). Shapes [B,C,h,w]."""
+        """Mean of q(x_t | x0, y0): x0 + eta_t e0 with e0 = y0 - x0 (Eq. 2, 21). Shapes
+        [B,C,h,w]."""
         return x0 + self.eta_at(t) * (y0 - x0)
 
     def marginal_std(self, t: int) -> float:
@@ -81,11 +82,13 @@ class Schedule:
         return self.kappa * math.sqrt(self.eta_at(t))
 
     def q_sample(self, x0: Tensor, y0: Tensor, t: int, eps: Tensor) -> Tensor:
-        """Draw x_t from q(x_t | x0, y0) with the standard normal `eps` (Eq. 2). Shapes [B,C,h,w]."""
+        """Draw x_t from q(x_t | x0, y0) with the standard normal `eps` (Eq. 2). Shapes
+        [B,C,h,w]."""
         return self.marginal_mean(x0, y0, t) + self.marginal_std(t) * eps
 
     def initial_state(self, y0: Tensor, z: Tensor, t: int) -> Tensor:
-        """Start at step t without knowing x0: y0 + kappa sqrt(eta_t) z (Eq. 3). Shapes [B,C,h,w]."""
+        """Start at step t without knowing x0: y0 + kappa sqrt(eta_t) z (Eq. 3). Shapes
+        [B,C,h,w]."""
         return y0 + self.marginal_std(t) * z
 
     def scale_input(self, x_t: Tensor, t: int) -> Tensor:
@@ -113,6 +116,7 @@ class Schedule:
         std = self.posterior_std(t)
         if std == 0:
             raise ValueError(
-                f"Step t = {t} with kappa = {self.kappa} adds no noise; expected t >= 2 and kappa > 0."
+                f"Step t = {t} with kappa = {self.kappa} adds no noise; expected t >= 2 and kappa "
+                "> 0."
             )
         return (self.marginal_mean(x0, y0, t - 1) - self.posterior_mean(x_t, x0_pred, t)) / std

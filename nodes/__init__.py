@@ -1,4 +1,5 @@
-"""ComfyUI nodes: schemas and short executes. Their work is in `stages`, ComfyUI itself behind `host`."""
+"""ComfyUI nodes: schemas and short executes. Their work is in `stages`, ComfyUI itself behind
+`host`."""
 
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override

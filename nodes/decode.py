@@ -19,7 +19,8 @@ class LPNSRDecode(io.ComfyNode):
             node_id="LPNSRDecode",
             display_name="LPNSR Decode",
             category="LPNSR",
-            description="Decodes the latent into an image of exactly four times the LR image's height and width.",
+            description="Decodes the latent into an image of exactly four times the LR "
+            "image's height and width.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From LPNSR Sample."),

@@ -1,7 +1,7 @@
 """ResShiftEncode: the start of the diffusion as a latent."""
 
-from torch import Tensor
 from comfy_api.latest import io
+from torch import Tensor
 from typing_extensions import override
 
 from . import host, stages
@@ -19,7 +19,8 @@ class ResShiftEncode(io.ComfyNode):
             node_id="ResShiftEncode",
             display_name="ResShift Encode",
             category="LPNSR",
-            description="Encodes the pre-upsampled image into a latent that also carries the LR image.",
+            description="Encodes the pre-upsampled image into a latent that also carries "
+            "the LR image.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Image.Input(

@@ -26,7 +26,8 @@ EXAMPLE_PICTURE = PACK / "workflows" / "lpnsr_example.png"
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OPERATIONS = comfy.ops.manual_cast
-"""Layers that cast their weights to the activations: which dtypes these are is chosen after loading."""
+"""Layers that cast their weights to the activations: which dtypes these are is chosen after
+loading."""
 
 _EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 
@@ -37,7 +38,8 @@ N = TypeVar("N", Autoencoder, Denoiser, NoisePredictor)
 
 
 def register_model_folder() -> None:
-    """List `models/lpnsr` and the bundled weights behind what `extra_model_paths.yaml` gave for `lpnsr`."""
+    """List `models/lpnsr` and the bundled weights behind what `extra_model_paths.yaml` gave for
+    `lpnsr`."""
     default = Path(folder_paths.models_dir) / MODEL_FOLDER
     try:
         default.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 UNIT_RANGE = (0.0, 1.0)
 BICUBIC_RANGE = (-0.5, 1.5)
-"""How far bicubic x4 of a [0,1] picture can overshoot; PreSet-A's start keeps its overshoot, as published."""
+"""How far bicubic x4 of a [0,1] picture can overshoot; PreSet-A's start keeps its overshoot, as
+published."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise ValueError(
-            f"{name} has shape {tuple(image.shape)}, expected an IMAGE [batch, height, width, channels] of "
-            "1 (grey), 3 (RGB) or 4 (RGBA) channels."
+            f"{name} has shape {tuple(image.shape)}, expected an IMAGE [batch, height, width, "
+            "channels] of 1 (grey), 3 (RGB) or 4 (RGBA) channels."
         )
     if image.numel() == 0:
         raise ValueError(
@@ -53,8 +54,8 @@ def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT
     if not finite.all():
         bad = int((~finite).nonzero()[0, 0])
         raise ValueError(
-            f"{name} has NaN or infinite values (first in image {bad} of {len(finite)}). "
-            "Look at the node before it; e.g. a VAE in fp16 gives such pictures."
+            f"{name} has NaN or infinite values (first in image {bad} of {len(finite)}). Look at "
+            "the node before it; e.g. a VAE in fp16 gives such pictures."
         )
     rgb = x[:, :1].expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
     alpha = x[:, 3:].clamp(0, 1) if x.shape[1] == 4 else None

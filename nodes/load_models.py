@@ -30,14 +30,15 @@ class LoadLPNSRModels(io.ComfyNode):
             node_id="LoadLPNSRModels",
             display_name="Load LPNSR Models",
             category="LPNSR",
-            description="Loads autoencoder, denoiser and noise predictor of one family from models/lpnsr. "
-            "The lpnsr_lite files come with the pack.",
+            description="Loads autoencoder, denoiser and noise predictor of one family from "
+            "models/lpnsr. The lpnsr_lite files come with the pack.",
             inputs=[
                 io.Combo.Input(
                     "autoencoder",
                     options=files,
                     default="lpnsr_lite_autoencoder.safetensors",
-                    tooltip="VQ-f4 autoencoder between images and latents. Released: autoencoder_vq_f4.pth",
+                    tooltip="VQ-f4 autoencoder between images and latents. Released: "
+                    "autoencoder_vq_f4.pth",
                 ),
                 io.Combo.Input(
                     "denoiser",
@@ -49,14 +50,15 @@ class LoadLPNSRModels(io.ComfyNode):
                     "noise_predictor",
                     options=[*files, NO_PREDICTOR],
                     default="lpnsr_lite_noise_predictor.safetensors",
-                    tooltip="LPNSR's noise predictor; 'none' for plain ResShift. Released: noise_predictor.pth",
+                    tooltip="LPNSR's noise predictor; 'none' for plain ResShift. Released: "
+                    "noise_predictor.pth",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=list(host.PRECISIONS),
                     default="auto",
-                    tooltip="Precision of weights and activations. 'auto' is what ComfyUI chooses for your device; "
-                    "fp32 is exact, bf16 and fp16 need half the memory.",
+                    tooltip="Precision of weights and activations. 'auto' is what ComfyUI "
+                    "chooses for your device; fp32 is exact, bf16 and fp16 need half the memory.",
                 ),
             ],
             outputs=[
@@ -91,8 +93,9 @@ class LoadLPNSRModels(io.ComfyNode):
             ):
                 continue
             return (
-                f"{widget}: there is no file {name!r} in {' or '.join(host.model_folders())}. Put it into the first of "
-                f"these folders and press R, or choose one of: {', '.join(files)}"
+                f"{widget}: there is no file {name!r} in {' or '.join(host.model_folders())}. Put "
+                "it into the first of these folders and press R, or choose one of: "
+                f"{', '.join(files)}"
             )
         if precision is not None and precision not in host.PRECISIONS:
             return (

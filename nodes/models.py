@@ -28,7 +28,8 @@ class LPNSRModels:
 class Condition:
     """What a latent carries beside its samples.
 
-    lr: LR image, [B,3,h,w] in [-1,1]; alpha: [B,1,4h,4w] in [0,1] or None; family: of the autoencoder.
+    lr: LR image, [B,3,h,w] in [-1,1]; alpha: [B,1,4h,4w] in [0,1] or None; family: of the
+    autoencoder.
     """
 
     lr: Tensor
@@ -51,24 +52,26 @@ def unpack_latent(latent: dict[str, Any], models: LPNSRModels) -> tuple[Tensor, 
     samples = latent["samples"].float()
     if not isinstance(condition, Condition):
         raise ValueError(
-            f"This LATENT, of shape {tuple(samples.shape)}, carries no LR image. It is not from ResShift Encode, or a "
-            "node in between dropped it (Save Latent and Rebatch Latents do). Connect ResShift Encode or "
-            "LPNSR Sample directly."
+            f"This LATENT, of shape {tuple(samples.shape)}, carries no LR image. It is not from "
+            "ResShift Encode, or a node in between dropped it (Save Latent and Rebatch Latents "
+            "do). Connect ResShift Encode or LPNSR Sample directly."
         )
     if condition.family != models.family:
         raise ValueError(
-            f"This LATENT is of the model family {condition.family!r}, the models are of {models.family!r}. "
-            "Connect the same Load LPNSR Models to all LPNSR nodes."
+            f"This LATENT is of the model family {condition.family!r}, the models are of "
+            f"{models.family!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
         )
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
     if tuple(samples.shape) != (b, channels, h, w):
         raise ValueError(
-            f"This LATENT has the shape {tuple(samples.shape)}, but its LR image needs {(b, channels, h, w)}. A node "
-            "after ResShift Encode has cropped, resized or regrouped it; do that with the image, before ResShift Encode."
+            f"This LATENT has the shape {tuple(samples.shape)}, but its LR image needs "
+            f"{(b, channels, h, w)}. A node after ResShift Encode has cropped, resized or "
+            "regrouped it; do that with the image, before ResShift Encode."
         )
     if not samples.isfinite().all():
         raise ValueError(
-            "This LATENT has NaN or infinite values. Choose precision fp32 or bf16 in Load LPNSR Models."
+            "This LATENT has NaN or infinite values. Choose precision fp32 or bf16 in Load LPNSR "
+            "Models."
         )
     return samples, condition

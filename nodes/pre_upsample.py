@@ -20,8 +20,8 @@ class LPNSRPreUpsample(io.ComfyNode):
             node_id="LPNSRPreUpsample",
             display_name="LPNSR Pre-Upsample",
             category="LPNSR",
-            description="Upsamples the LR image exactly x4 as the start of the diffusion: with an upscale model "
-            "(PreSet-B), or bicubic without one (PreSet-A).",
+            description="Upsamples the LR image exactly x4 as the start of the diffusion: "
+            "with an upscale model (PreSet-B), or bicubic without one (PreSet-A).",
             inputs=[
                 io.Image.Input(
                     "image",
@@ -30,8 +30,8 @@ class LPNSRPreUpsample(io.ComfyNode):
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,
-                    tooltip="Any model of Load Upscale Model. One of another scale than 4 is resampled to x4. "
-                    "Leave it open for bicubic.",
+                    tooltip="Any model of Load Upscale Model. One of another scale than 4 "
+                    "is resampled to x4. Leave it open for bicubic.",
                 ),
             ],
             outputs=[

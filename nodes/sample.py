@@ -16,12 +16,16 @@ class LPNSRSample(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        switch = "Predict the noise of the step from t = {0} to {1} (on: LPNSR) or draw it at random (off: ResShift). "
+        switch = (
+            "Predict the noise of the step from t = {0} to {1} (on: LPNSR) or draw it at "
+            "random (off: ResShift). "
+        )
         return io.Schema(
             node_id="LPNSRSample",
             display_name="LPNSR Sample",
             category="LPNSR",
-            description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 of the paper).",
+            description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 "
+            "of the paper).",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From ResShift Encode."),

@@ -1,4 +1,5 @@
-"""The four stages of an upscale, picture by picture. Each node runs one of them; LPNSR Upscale runs all."""
+"""The four stages of an upscale, picture by picture. Each node runs one of them; LPNSR Upscale runs
+all."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,11 +21,13 @@ from .models import Condition, LPNSRModels, pack_latent, unpack_latent
 COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
 
 _SMALLEST_MODEL_INPUT = 64
-"""Upscale models see pictures mirrored to at least this height and width: windows and paddings need room."""
+"""Upscale models see pictures mirrored to at least this height and width: windows and paddings need
+room."""
 
 
 def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
-    """y0-hat: the LR picture exactly x4, by an SR network (PreSet-B) or bicubic (PreSet-A). Alpha is bicubic."""
+    """y0-hat: the LR picture exactly x4, by an SR network (PreSet-B) or bicubic (PreSet-A). Alpha
+    is bicubic."""
     alpha = None if lr.alpha is None else bicubic_upsample(lr.alpha).clamp(0, 1)
     if upscale_model is None:
         return Picture(bicubic_upsample(lr.rgb), alpha)
@@ -32,8 +35,9 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
     channels = upscale_model.input_channels
     if channels not in (1, 3) or upscale_model.output_channels != channels:
         raise ValueError(
-            f"The upscale model reads {channels} and writes {upscale_model.output_channels} channels, "
-            "expected 3 and 3 (RGB), or 1 and 1 (grey). Choose another one in Load Upscale Model."
+            f"The upscale model reads {channels} and writes {upscale_model.output_channels} "
+            "channels, expected 3 and 3 (RGB), or 1 and 1 (grey). Choose another one in Load "
+            "Upscale Model."
         )
     b, h, w = lr.size
     x = reflect_pad(lr.rgb, max(h, _SMALLEST_MODEL_INPUT), max(w, _SMALLEST_MODEL_INPUT))
@@ -49,16 +53,19 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
 def encode(
     models: LPNSRModels, start: Picture, lr: Picture, progress: host.Progress
 ) -> dict[str, Any]:
-    """LATENT of the pre-upsampled pictures, with the LR pictures as condition. One progress step a picture.
+    """LATENT of the pre-upsampled pictures, with the LR pictures as condition. One progress step a
+    picture.
 
     Raises:
-        ValueError: `start` is not exactly four times as high and wide as `lr`, or of another batch size.
+        ValueError: `start` is not exactly four times as high and wide as `lr`, or of another batch
+        size.
     """
     b, h, w = lr.size
     if start.size != (b, SCALE * h, SCALE * w):
         raise ValueError(
-            f"The pre-upsampled image is {_size(start)}, expected {b} of {SCALE * w}x{SCALE * h}: exactly {SCALE} "
-            f"times the LR image, which is {_size(lr)}. Make it with LPNSR Pre-Upsample from the same LR image."
+            f"The pre-upsampled image is {_size(start)}, expected {b} of {SCALE * w}x{SCALE * h}: "
+            f"exactly {SCALE} times the LR image, which is {_size(lr)}. Make it with LPNSR "
+            "Pre-Upsample from the same LR image."
         )
     managed = models.autoencoder
     host.load(managed, activations=autoencoder_activations(managed, SCALE * h, SCALE * w))
@@ -96,8 +103,9 @@ def sample(
     predictor_at = predictor_steps(steps, predictor_on)
     if predictor_at and models.noise_predictor is None:
         raise ValueError(
-            f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, but Load LPNSR Models has "
-            "noise_predictor 'none'. Choose one there, or switch the predictor off."
+            f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, but "
+            "Load LPNSR Models has noise_predictor 'none'. Choose one there, or switch the "
+            "predictor off."
         )
     denoiser = models.denoiser
     predictor = models.noise_predictor if predictor_at else None

@@ -23,8 +23,8 @@ class LPNSRUpscale(io.ComfyNode):
             node_id="LPNSRUpscale",
             display_name="LPNSR Upscale",
             category="LPNSR",
-            description="Upscales an image x4 in one node. PreSet-A: no upscale_model; PreSet-B: with one; "
-            "plain ResShift: use_predictor off.",
+            description="Upscales an image x4 in one node. PreSet-A: no upscale_model; "
+            "PreSet-B: with one; plain ResShift: use_predictor off.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Image.Input(
@@ -34,8 +34,8 @@ class LPNSRUpscale(io.ComfyNode):
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,
-                    tooltip="Any model of Load Upscale Model as the start (PreSet-B). Leave it open for bicubic "
-                    "(PreSet-A).",
+                    tooltip="Any model of Load Upscale Model as the start (PreSet-B). Leave "
+                    "it open for bicubic (PreSet-A).",
                 ),
                 widgets.seed(),
                 widgets.steps(),
@@ -43,7 +43,8 @@ class LPNSRUpscale(io.ComfyNode):
                 io.Boolean.Input(
                     "use_predictor",
                     default=True,
-                    tooltip="Predict the noise of the steps in between (LPNSR), or draw it at random (ResShift).",
+                    tooltip="Predict the noise of the steps in between (LPNSR), or draw it "
+                    "at random (ResShift).",
                 ),
                 widgets.predictor_mode(),
                 widgets.color_fix(),

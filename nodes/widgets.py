@@ -29,7 +29,8 @@ def steps() -> io.Int.Input:
         default=4,
         min=1,
         max=4,
-        tooltip="Diffusion steps. 4 invents most detail; 1 and 2 stay closer to the start and want an upscale model.",
+        tooltip="Diffusion steps. 4 invents most detail; 1 and 2 stay closer to the start "
+        "and want an upscale model.",
     )
 
 
@@ -41,7 +42,8 @@ def kappa() -> io.Float.Input:
         min=0.0,
         max=10.0,
         step=0.05,
-        tooltip="Noise scale of the diffusion. The models were trained with 2.0; less gives calmer pictures.",
+        tooltip="Noise scale of the diffusion. The models were trained with 2.0; less gives "
+        "calmer pictures.",
     )
 
 
@@ -51,7 +53,8 @@ def predictor_mode() -> io.Combo.Input:
         "predictor_mode",
         options=_CHOICES["predictor_mode"],
         default="sample",
-        tooltip="'sample' draws from the predicted distribution, as published; 'mean' takes its mean.",
+        tooltip="'sample' draws from the predicted distribution, as published; 'mean' takes "
+        "its mean.",
     )
 
 
@@ -61,13 +64,14 @@ def color_fix() -> io.Combo.Input:
         "color_fix",
         options=_CHOICES["color_fix"],
         default="wavelet",
-        tooltip="Takes the colours from the LR image: 'wavelet' locally, as published, 'adain' by the mean and "
-        "contrast of each channel; 'none' leaves them as decoded.",
+        tooltip="Takes the colours from the LR image: 'wavelet' locally, as published, "
+        "'adain' by the mean and contrast of each channel; 'none' leaves them as decoded.",
     )
 
 
 def check_choice(widget: str, value: str | None) -> bool | str:
-    """For `validate_inputs`: True, or what is wrong with a combo's value. A linked input is None."""
+    """For `validate_inputs`: True, or what is wrong with a combo's value. A linked input is
+    None."""
     if value is None or value in _CHOICES[widget]:
         return True
     return f"{widget}: {value!r} is unknown, choose one of: {', '.join(_CHOICES[widget])}"

@@ -1,4 +1,5 @@
-"""Small networks of the family, with weights by the formula of the goldens: for tests that need no full size."""
+"""Small networks of the family, with weights by the formula of the goldens: for tests that need no
+full size."""
 
 import torch
 from torch import Tensor, nn

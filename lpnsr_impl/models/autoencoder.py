@@ -1,4 +1,5 @@
-"""VQ-f4 autoencoder (VQGAN's, as ResShift uses it). Module names are those of the released checkpoint."""
+"""VQ-f4 autoencoder (VQGAN's, as ResShift uses it). Module names are those of the released
+checkpoint."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,8 @@ from ..config import AutoencoderConfig
 from .layers import NORM_GROUPS, Operations, Upsample, group_norm
 
 _CODE_SEARCH_ROWS = 2048
-"""Positions compared with the codebook at once: 64 MB of distances for 8192 codes, whatever the image."""
+"""Positions compared with the codebook at once: 64 MB of distances for 8192 codes, whatever the
+image."""
 
 
 def _norm(channels: int, operations: Operations) -> nn.Module:
@@ -17,7 +19,8 @@ def _norm(channels: int, operations: Operations) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """norm, swish, 3x3 convolution, twice, plus the input (through 1x1 where the channels change)."""
+    """norm, swish, 3x3 convolution, twice, plus the input (through 1x1 where the channels
+    change)."""
 
     def __init__(self, in_channels: int, out_channels: int, operations: Operations) -> None:
         super().__init__()
@@ -52,7 +55,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
         h = group_norm(self.norm, x)
-        # Contiguous, or the attention kernel falls back to one that holds the whole [h*w,h*w] matrix.
+        # Contiguous, or the attention kernel falls back to one that holds the whole [h*w,h*w]
+        # matrix.
         q, k, v = (
             rearrange(project(h), "b c h w -> b 1 (h w) c").contiguous()
             for project in (self.q, self.k, self.v)
@@ -200,7 +204,8 @@ class Quantizer(nn.Module):
         self.embedding = operations.Embedding(num_codes, channels)
 
     def codes(self, z: Tensor) -> Tensor:
-        """Index of the nearest code: [B,C,h,w] -> int64 [B,h,w]. Never holds all distances at once."""
+        """Index of the nearest code: [B,C,h,w] -> int64 [B,h,w]. Never holds all distances at
+        once."""
         codebook = self._codebook(z)
         square = codebook.square().sum(dim=1)  # [K]
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")
@@ -223,7 +228,8 @@ class Quantizer(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Image in [-1,1] to a continuous latent of a quarter of its size, and back through the codebook.
+    """Image in [-1,1] to a continuous latent of a quarter of its size, and back through the
+    codebook.
 
     Attributes:
         config: sizes.
@@ -261,7 +267,8 @@ class Autoencoder(nn.Module):
             )
         if x.shape[2] == 0 or x.shape[3] == 0 or x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(
-                f"encode got height {x.shape[2]} and width {x.shape[3]}, expected multiples of {factor}."
+                f"encode got height {x.shape[2]} and width {x.shape[3]}, expected multiples of "
+                f"{factor}."
             )
         return self.quant_conv(self.encoder(x.to(self.compute_dtype))).float()
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Operations = Any
-"""A namespace with Conv2d, Linear, GroupNorm and Embedding that take the arguments of `torch.nn`'s."""
+"""A namespace with Conv2d, Linear, GroupNorm and Embedding that take the arguments of
+`torch.nn`'s."""
 
 NORM_GROUPS = 32
 
@@ -27,8 +28,8 @@ def set_precision(
 ) -> None:
     """Cast the weights of a network of this package, and choose the dtype of its activations.
 
-    Norms and codebook stay fp32, as they are used. Weights of another dtype than the activations need
-    `operations` that cast them.
+    Norms and codebook stay fp32, as they are used. Weights of another dtype than the activations
+    need `operations` that cast them.
     """
     for module in network.modules():
         if not isinstance(module, (nn.GroupNorm, nn.Embedding)):

@@ -27,9 +27,9 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
 def shift_mask(h: int, w: int, window: int, shift: int, device: torch.device) -> Tensor:
     """Where attention is suppressed in the shifted windows of a feature map: bool [nW,1,N,N].
 
-    This is the released networks' mask, as the goldens pin it, and not Swin's: only in the bottom row of
-    windows, between the columns left and right of `window - shift`. Rows that the cyclic shift brings
-    together, and the rightmost windows, do see each other.
+    This is the released networks' mask, as the goldens pin it, and not Swin's: only in the bottom
+    row of windows, between the columns left and right of `window - shift`. Rows that the cyclic
+    shift brings together, and the rightmost windows, do see each other.
     """
     with torch.inference_mode(False):
         right = (torch.arange(window) >= window - shift).repeat(window)  # [N], row-major positions
@@ -52,7 +52,8 @@ class WindowAttention(nn.Module):
         self.proj = operations.Linear(width, width)
 
     def position_bias(self, x: Tensor) -> Tensor:
-        """[1,heads,N,N] in the dtype and on the device of x: the host need not have moved the table."""
+        """[1,heads,N,N] in the dtype and on the device of x: the host need not have moved the
+        table."""
         index = relative_position_index(self.window, x.device)
         bias = self.relative_position_bias_table.to(x)[index]  # [N*N,heads]
         return rearrange(bias, "(n m) heads -> 1 heads n m", n=self.window**2)
@@ -135,7 +136,8 @@ class PointwiseProjection(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Project to the Swin width, run the blocks, project back. Replaces its input: there is no outer skip."""
+    """Project to the Swin width, run the blocks, project back. Replaces its input: there is no
+    outer skip."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class ResBlock(nn.Module):
         self.out_layers = nn.Sequential(
             operations.GroupNorm(NORM_GROUPS, out_channels, eps=1e-5),
             nn.SiLU(),
-            nn.Identity(),  # the released networks' dropout, of rate 0; keeps the convolution's index
+            nn.Identity(),  # where the released networks have a dropout of rate 0
             operations.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         self.skip_connection = (
@@ -114,7 +114,8 @@ class UNet(nn.Module):
         )
 
     def _down_path(self, skips: list[int]) -> Iterator[Block]:
-        """Blocks from the image's resolution down; appends each block's output channels to `skips`."""
+        """Blocks from the image's resolution down; appends each block's output channels to
+        `skips`."""
         channels = skips[-1]
         for level, level_channels in enumerate(self.config.level_channels):
             for i in range(self.config.num_res_blocks):
@@ -189,12 +190,13 @@ class UNet(nn.Module):
         multiple = self.config.size_multiple
         if x.ndim != 4 or x.shape[1] != self.config.in_channels:
             raise ValueError(
-                f"{type(self).__name__} got {tuple(x.shape)} in all, expected [B,{self.config.in_channels},h,w]."
+                f"{type(self).__name__} got {tuple(x.shape)} in all, expected "
+                f"[B,{self.config.in_channels},h,w]."
             )
         if x.shape[2] == 0 or x.shape[3] == 0 or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(
-                f"{type(self).__name__} got height {x.shape[2]} and width {x.shape[3]}, "
-                f"expected multiples of {multiple}. Pad the latent and the LR image first."
+                f"{type(self).__name__} got height {x.shape[2]} and width {x.shape[3]}, expected "
+                f"multiples of {multiple}. Pad the latent and the LR image first."
             )
 
 
@@ -219,7 +221,8 @@ class Denoiser(UNet):
 
 
 class NoisePredictor(UNet):
-    """g_w of Eq. 11: predicts the noise of the step t -> t-1 as a Gaussian's mean and log-variance."""
+    """g_w of Eq. 11: predicts the noise of the step t -> t-1 as a Gaussian's mean and
+    log-variance."""
 
     def forward(
         self, x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int | Tensor

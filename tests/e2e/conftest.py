@@ -1,4 +1,5 @@
-"""One real ComfyUI for all end-to-end tests, with full-size files of formula-made weights under released names."""
+"""One real ComfyUI for all end-to-end tests, with full-size files of formula-made weights under
+released names."""
 
 import json
 from collections.abc import Iterator
@@ -105,7 +106,8 @@ class Graph:
         }
 
     def stages(self, image: Tensor, **sample: Any) -> dict[str, Any]:
-        """The quick start from a tensor: nodes "image", "models", "start", "encode", "sample", "decode"."""
+        """The quick start from a tensor: nodes "image", "models", "start", "encode", "sample",
+        "decode"."""
         switches = {f"predictor_t{t}": True for t in (4, 3, 2)}
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, **switches, "predictor_mode": "sample"}
         link = {"models": ["models", 0]}

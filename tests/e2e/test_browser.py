@@ -1,4 +1,5 @@
-"""The shipped workflows in a real browser on the real ComfyUI. Screenshots go to build/screenshots."""
+"""The shipped workflows in a real browser on the real ComfyUI. Screenshots go to
+build/screenshots."""
 
 import json
 from collections.abc import Iterator
@@ -71,7 +72,8 @@ def test_quick_start_gives_a_picture(page: Page) -> None:
     drop_workflow(page, "LPNSR quick start")
     page.evaluate("() => window.app.queuePrompt(0, 1)")
     page.wait_for_function(
-        """() => window.app.graph.nodes.some(n => n.type === 'SaveImage' && n.imgs?.[0]?.naturalWidth > 0)""",
+        """() => window.app.graph.nodes.some(n => n.type === 'SaveImage' &&
+        n.imgs?.[0]?.naturalWidth > 0)""",
         timeout=120_000,
     )
     page.wait_for_timeout(500)
@@ -97,15 +99,17 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
 def test_dragged_in_nodes_have_defaults_that_run(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
-    """Every widget of our nodes starts at a value that the server accepts, with the bundled files."""
+    """Every widget of our nodes starts at a value that the server accepts, with the bundled
+    files."""
     page.evaluate(
         """() => {
-            const app = window.app, make = type => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
-            app.graph.clear();
+            const app = window.app, make = type => { const n = LiteGraph.createNode(type);
+            app.graph.add(n); return n; }; app.graph.clear();
             const [image, models, upscale, save] =
                 ['LoadImage', 'LoadLPNSRModels', 'LPNSRUpscale', 'SaveImage'].map(make);
             image.widgets[0].value = 'lpnsr_example.png';
-            models.connect(0, upscale, 0); image.connect(0, upscale, 1); upscale.connect(0, save, 0);
+            models.connect(0, upscale, 0); image.connect(0, upscale, 1); upscale.connect(0, save,
+            0);
         }"""
     )
     outputs = server.run(api_prompt(page))

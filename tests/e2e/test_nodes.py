@@ -1,4 +1,5 @@
-"""The nodes in a real ComfyUI, over HTTP: what they compute, for which pictures, and what wrong input is told."""
+"""The nodes in a real ComfyUI, over HTTP: what they compute, for which pictures, and what wrong
+input is told."""
 
 import io
 import json
@@ -25,7 +26,7 @@ from lpnsr_impl.pipeline import sample_any_size, seeded_noise
 from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
 from tests.small import denoiser_weights
 
-from .conftest import SWINIR, Graph, random_image
+from .conftest import Graph, random_image
 
 NODES = [
     "LoadLPNSRModels",
@@ -272,11 +273,13 @@ LITE_DENOISER = "lpnsr_lite_denoiser.safetensors"
         ),
         (
             stage_change("models", denoiser="resshift_realsrx4_s4_v3.pth", noise_predictor="none"),
-            "These networks are of different families: Autoencoder is of 'lite-0', Denoiser is of 'released'",
+            "These networks are of different families: Autoencoder is of 'lite-0', Denoiser is of "
+            "'released'",
         ),
         (
             stage_change("models", noise_predictor="none"),
-            "The noise predictor is switched on at t = 4, 3, 2, but Load LPNSR Models has noise_predictor 'none'",
+            "The noise predictor is switched on at t = 4, 3, 2, but Load LPNSR Models has "
+            "noise_predictor 'none'",
         ),
         (
             stage_change("encode", image=["image", 0]),
@@ -322,7 +325,7 @@ def test_a_foreign_latent_is_explained(graph: Graph) -> None:
         "inputs": {"width": 64, "height": 64, "batch_size": 1},
     }
     prompt["sample"]["inputs"]["samples"] = ["empty", 0]
-    with pytest.raises(PromptError, match="carries no LR image. It is not from ResShift Encode"):
+    with pytest.raises(PromptError, match=r"carries no LR image\. It is not from"):
         graph.run(prompt, "decode")
 
 

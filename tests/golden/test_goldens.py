@@ -1,4 +1,5 @@
-"""Every golden of the specification, at full size: fp32 on the CPU, against an independent implementation."""
+"""Every golden of the specification, at full size: fp32 on the CPU, against an independent
+implementation."""
 
 import pytest
 import torch

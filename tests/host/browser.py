@@ -63,8 +63,8 @@ def drop_file(page: Page, path: Path) -> None:
             const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
             const transfer = new DataTransfer();
             transfer.items.add(new File([bytes], name, {type: 'application/json'}));
-            const event = new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable: true});
-            document.dispatchEvent(event);
+            const event = new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable:
+            true}); document.dispatchEvent(event);
         }""",
         [path.name, base64.b64encode(path.read_bytes()).decode()],
     )

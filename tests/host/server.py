@@ -23,7 +23,8 @@ START_SECONDS = 180
 
 
 class PromptError(RuntimeError):
-    """A prompt that the server refused, or that failed while it ran. `details` is the server's answer."""
+    """A prompt that the server refused, or that failed while it ran. `details` is the server's
+    answer."""
 
     def __init__(self, message: str, details: Any) -> None:
         super().__init__(message)

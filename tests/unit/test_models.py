@@ -10,7 +10,7 @@ from lpnsr_impl.config import RELEASED_DENOISER, UNetConfig
 from lpnsr_impl.models.layers import set_precision, timestep_embedding
 from lpnsr_impl.models.swin import relative_position_index, shift_mask
 from tests.golden.fill import noise
-from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,5 @@
-"""A custom node pack for the tests: puts any tensor on a wire of the real ComfyUI, and takes any off it."""
+"""A custom node pack for the tests: puts any tensor on a wire of the real ComfyUI, and takes any
+off it."""
 
 from pathlib import Path
 
@@ -46,7 +47,8 @@ class ProbeSave(io.ComfyNode):
 
 
 class ProbePartlyLoaded(io.ComfyNode):
-    """Passes LPNSR_MODELS on after comparing each U-Net fully loaded with the same one mostly offloaded."""
+    """Passes LPNSR_MODELS on after comparing each U-Net fully loaded with the same one mostly
+    offloaded."""
 
     @classmethod
     def define_schema(cls):
