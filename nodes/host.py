@@ -16,8 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
-from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
-from ..lpnsr_impl.models.layers import set_precision
+from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
 
 MODEL_FOLDER = "lpnsr"
 PACK = Path(__file__).parent.parent
@@ -138,7 +137,7 @@ def manage(network: N, precision: str) -> Managed[N]:
 
 def load(*networks: Managed[Any], activations: float) -> None:
     """Make networks resident together, with room for `activations` bytes beside them."""
-    mm.load_models_gpu([network.patcher for network in networks], memory_required=activations)
+    mm.load_models_gpu([network.patcher for network in networks], memory_required=int(activations))
 
 
 def result_device() -> torch.device:

@@ -1,6 +1,7 @@
 """The three networks of the method: VQ-f4 autoencoder, denoiser and noise predictor."""
 
 from .autoencoder import Autoencoder
+from .precision import set_precision
 from .unet import Denoiser, NoisePredictor, UNet
 
-__all__ = ["Autoencoder", "Denoiser", "NoisePredictor", "UNet"]
+__all__ = ["Autoencoder", "Denoiser", "NoisePredictor", "UNet", "set_precision"]

@@ -23,21 +23,6 @@ def group_norm(norm: nn.Module, x: Tensor) -> Tensor:
     return norm(x.float()).to(x.dtype)
 
 
-def set_precision(
-    network: nn.Module, weight_dtype: torch.dtype, compute_dtype: torch.dtype
-) -> None:
-    """Cast the weights of a network of this package, and choose the dtype of its activations.
-
-    Norms and codebook stay fp32, as they are used. Weights of another dtype than the activations
-    need `operations` that cast them.
-    """
-    for module in network.modules():
-        if not isinstance(module, (nn.GroupNorm, nn.Embedding)):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(weight_dtype)
-    network.compute_dtype = compute_dtype
-
-
 def timestep_embedding(t_index: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
     """Sinusoidal embedding, cosines first: frequencies max_period^(-i/half), i = 0...half-1.
 

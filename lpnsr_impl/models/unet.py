@@ -60,8 +60,11 @@ class Downsample(nn.Module):
         return self.op(x)
 
 
-class Block(nn.Sequential):
+class Block(nn.ModuleList):
     """A sequence in which residual blocks also get the timestep embedding."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(layers)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         for layer in self:
