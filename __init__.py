@@ -1,5 +1,4 @@
-"""ComfyUI custom nodes for LPNSR, x4 super-resolution in 1 to 4 residual-shifting diffusion
-steps."""
+"""ComfyUI custom nodes for LPNSR: x4 super-resolution in 1 to 4 diffusion steps."""
 
 import logging
 from typing import Any
@@ -8,8 +7,7 @@ WEB_DIRECTORY = "./js"
 
 
 async def comfy_entrypoint() -> Any:
-    """Called by ComfyUI. The nodes are imported here, so that the package imports without ComfyUI
-    too."""
+    """Called by ComfyUI. Importing the nodes only here lets this package be imported without it."""
     try:
         from .nodes import LPNSRExtension
     except Exception:

@@ -62,7 +62,7 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
 
 
 def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
-    """Load a denoiser of any size. Arguments, result and errors as for `load_autoencoder`."""
+    """Load a denoiser of any size. Otherwise as `load_autoencoder`."""
     checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "denoiser")
     config = _unet_config(checkpoint)
@@ -70,8 +70,7 @@ def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
 
 
 def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePredictor:
-    """Load a noise predictor of any size. Arguments, result and errors as for
-    `load_autoencoder`."""
+    """Load a noise predictor of any size. Otherwise as `load_autoencoder`."""
     checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "noise_predictor")
     config = _unet_config(checkpoint)

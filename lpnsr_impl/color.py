@@ -1,5 +1,4 @@
-"""Colour correction of a super-resolved image against its low-resolution reference. Pure image
-functions."""
+"""Colour correction of a super-resolved image against its low-resolution reference."""
 
 import torch
 import torch.nn.functional as F

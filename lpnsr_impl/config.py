@@ -1,16 +1,14 @@
-"""Sizes of the networks and the published presets (SwinIR/ResShift/LPNSR releases, paper Section
-4.1).
+"""Sizes of the networks; the defaults are the released ones (paper Section 4.1).
 
 Every field of a network's config that a tensor shape tells is derived from the checkpoint
-(`lpnsr_impl.checkpoints`); the defaults below are the released, full-size family.
+(`lpnsr_impl.checkpoints`).
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 SCALE = 4
-"""Super-resolution factor, and the autoencoder's compression: a latent has the LR image's height
-and width."""
+"""Super-resolution factor and autoencoder compression: a latent has the LR image's size."""
 
 PredictorMode = Literal["sample", "mean"]
 
@@ -29,8 +27,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """ResShift's Swin-U-Net, as denoiser (the defaults) and as noise predictor (9 channels in, 6
-    out)."""
+    """ResShift's Swin-U-Net, as denoiser (the defaults) or noise predictor (9 to 6 channels)."""
 
     in_channels: int = 6
     out_channels: int = 3
@@ -49,13 +46,11 @@ class UNetConfig:
         return self.trained_resolution >> level
 
     def window_at(self, level: int) -> int:
-        """Side of the attention windows at `level`, never larger than the trained resolution
-        there."""
+        """Side of the attention windows at `level`, at most the trained resolution there."""
         return min(self.window_size, self.resolution_at(level))
 
     def shift_at(self, level: int) -> int:
-        """Shift of the odd Swin blocks at `level`: 0 where one window covered the trained
-        resolution."""
+        """Shift of the odd Swin blocks at `level`: 0 where one window covered all in training."""
         return 0 if self.resolution_at(level) <= self.window_size else self.window_size // 2
 
     @property

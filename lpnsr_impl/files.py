@@ -38,8 +38,7 @@ class Checkpoint:
         return self.tensors[key].shape
 
     def count(self, pattern: str) -> int:
-        """How many different values the number in `pattern`, a regular expression with one group,
-        takes."""
+        """How many values the one group of the regular expression `pattern` takes."""
         return len({m[1] for key in self.tensors if (m := re.match(pattern, key))})
 
     def error(self, problem: str) -> UnsupportedCheckpointError:
@@ -132,8 +131,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> Checkpoint:
-    """Strip wrappers and prefixes, set structural buffers apart, and refuse what no network can
-    hold."""
+    """Strip wrappers and prefixes, set structural buffers apart, refuse what is no tensor."""
     for wrapper in _WRAPPERS:
         if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]

@@ -1,5 +1,4 @@
-"""Resampling and padding of [B,C,h,w] tensors: what happens to a picture before and after the
-networks."""
+"""Resampling and padding of [B,C,h,w] tensors, before and after the networks."""
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,7 @@ def to_01(x_pm1: Tensor) -> Tensor:
 
 
 def bicubic_upsample(x: Tensor) -> Tensor:
-    """Bicubic x4, [B,C,h,w] -> [B,C,4h,4w]: y0-hat of PreSet-A. Not clamped, so edges may
-    overshoot."""
+    """Bicubic x4, [B,C,h,w] -> [B,C,4h,4w]: y0-hat of PreSet-A. Edges may overshoot."""
     return F.interpolate(x, scale_factor=float(SCALE), mode="bicubic", align_corners=False)
 
 
@@ -32,8 +30,7 @@ def resize(x: Tensor, h: int, w: int) -> Tensor:
 
 
 def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
-    """Extend to height h and width w by mirroring at the bottom and right edge. [B,C,*,*] ->
-    [B,C,h,w]
+    """Extend to [B,C,h,w] by mirroring at the bottom and right edge.
 
     Unlike `torch.nn.functional.pad` it mirrors again and again, so it works from 1x1 up.
 

@@ -1,5 +1,4 @@
-"""The chain on pictures of any size: seeded noise for the whole picture, padding in, cropping
-out."""
+"""The chain on pictures of any size: noise from a seed, padding in, cropping out."""
 
 from collections.abc import Mapping
 

@@ -1,5 +1,4 @@
-"""ComfyUI nodes: schemas and short executes. Their work is in `stages`, ComfyUI itself behind
-`host`."""
+"""ComfyUI nodes: schemas and short executes. Their work is in `stages`."""
 
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override

@@ -25,8 +25,7 @@ EXAMPLE_PICTURE = PACK / "workflows" / "lpnsr_example.png"
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OPERATIONS = comfy.ops.manual_cast
-"""Layers that cast their weights to the activations: which dtypes these are is chosen after
-loading."""
+"""Layers that cast their weights to the activations, since dtypes are chosen after loading."""
 
 _EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 
@@ -37,8 +36,7 @@ N = TypeVar("N", Autoencoder, Denoiser, NoisePredictor)
 
 
 def register_model_folder() -> None:
-    """List `models/lpnsr` and the bundled weights behind what `extra_model_paths.yaml` gave for
-    `lpnsr`."""
+    """List `models/lpnsr` and the bundled weights, behind folders of extra_model_paths.yaml."""
     default = Path(folder_paths.models_dir) / MODEL_FOLDER
     try:
         default.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,7 @@ from torch import Tensor
 
 UNIT_RANGE = (0.0, 1.0)
 BICUBIC_RANGE = (-0.5, 1.5)
-"""How far bicubic x4 of a [0,1] picture can overshoot; PreSet-A's start keeps its overshoot, as
-published."""
+"""How far bicubic x4 of [0,1] can overshoot. PreSet-A keeps the overshoot, as published."""
 
 
 @dataclass(frozen=True)

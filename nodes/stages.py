@@ -1,5 +1,4 @@
-"""The four stages of an upscale, picture by picture. Each node runs one of them; LPNSR Upscale runs
-all."""
+"""The four stages of an upscale. Each node runs one of them; LPNSR Upscale runs all."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,8 +20,7 @@ from .models import Condition, LPNSRModels, pack_latent, unpack_latent
 COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
 
 _SMALLEST_MODEL_INPUT = 64
-"""Upscale models see pictures mirrored to at least this height and width: windows and paddings need
-room."""
+"""Upscale models see pictures mirrored to at least this size: windows need room."""
 
 
 def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:

@@ -1,5 +1,4 @@
-"""VQ-f4 autoencoder (VQGAN's, as ResShift uses it). Module names are those of the released
-checkpoint."""
+"""VQ-f4 autoencoder of VQGAN, as ResShift uses it, with the released checkpoint's module names."""
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +9,7 @@ from ..config import AutoencoderConfig
 from .layers import NORM_GROUPS, Operations, Upsample, group_norm
 
 _CODE_SEARCH_ROWS = 2048
-"""Positions compared with the codebook at once: 64 MB of distances for 8192 codes, whatever the
-image."""
+"""Positions compared with the codebook at once: 64 MB of distances for 8192 codes."""
 
 
 def _norm(channels: int, operations: Operations) -> nn.Module:
@@ -19,8 +17,7 @@ def _norm(channels: int, operations: Operations) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """norm, swish, 3x3 convolution, twice, plus the input (through 1x1 where the channels
-    change)."""
+    """norm, swish, 3x3 convolution, twice, plus the input (by 1x1 where the channels change)."""
 
     def __init__(self, in_channels: int, out_channels: int, operations: Operations) -> None:
         super().__init__()
@@ -55,8 +52,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
         h = group_norm(self.norm, x)
-        # Contiguous, or the attention kernel falls back to one that holds the whole [h*w,h*w]
-        # matrix.
+        # Contiguous, or a kernel that holds the whole [h*w,h*w] matrix would be chosen.
         q, k, v = (
             rearrange(project(h), "b c h w -> b 1 (h w) c").contiguous()
             for project in (self.q, self.k, self.v)
@@ -204,8 +200,7 @@ class Quantizer(nn.Module):
         self.embedding = operations.Embedding(num_codes, channels)
 
     def codes(self, z: Tensor) -> Tensor:
-        """Index of the nearest code: [B,C,h,w] -> int64 [B,h,w]. Never holds all distances at
-        once."""
+        """Index of the nearest code, [B,C,h,w] -> int64 [B,h,w], some positions at a time."""
         codebook = self._codebook(z)
         square = codebook.square().sum(dim=1)  # [K]
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")
@@ -228,8 +223,7 @@ class Quantizer(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Image in [-1,1] to a continuous latent of a quarter of its size, and back through the
-    codebook.
+    """Image in [-1,1] to a continuous latent of a quarter of its size, and back by codes.
 
     Attributes:
         config: sizes.

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Operations = Any
-"""A namespace with Conv2d, Linear, GroupNorm and Embedding that take the arguments of
-`torch.nn`'s."""
+"""A namespace whose Conv2d, Linear, GroupNorm and Embedding take `torch.nn`'s arguments."""
 
 NORM_GROUPS = 32
 

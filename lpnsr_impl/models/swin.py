@@ -52,8 +52,7 @@ class WindowAttention(nn.Module):
         self.proj = operations.Linear(width, width)
 
     def position_bias(self, x: Tensor) -> Tensor:
-        """[1,heads,N,N] in the dtype and on the device of x: the host need not have moved the
-        table."""
+        """[1,heads,N,N] as x: the host need not have cast or moved the table."""
         index = relative_position_index(self.window, x.device)
         bias = self.relative_position_bias_table.to(x)[index]  # [N*N,heads]
         return rearrange(bias, "(n m) heads -> 1 heads n m", n=self.window**2)
@@ -136,8 +135,7 @@ class PointwiseProjection(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Project to the Swin width, run the blocks, project back. Replaces its input: there is no
-    outer skip."""
+    """Project to the Swin width, run the blocks, project back. There is no outer skip."""
 
     def __init__(
         self,

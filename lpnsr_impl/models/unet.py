@@ -117,8 +117,7 @@ class UNet(nn.Module):
         )
 
     def _down_path(self, skips: list[int]) -> Iterator[Block]:
-        """Blocks from the image's resolution down; appends each block's output channels to
-        `skips`."""
+        """Blocks from the top down; appends the output channels of each to `skips`."""
         channels = skips[-1]
         for level, level_channels in enumerate(self.config.level_channels):
             for i in range(self.config.num_res_blocks):
@@ -224,8 +223,7 @@ class Denoiser(UNet):
 
 
 class NoisePredictor(UNet):
-    """g_w of Eq. 11: predicts the noise of the step t -> t-1 as a Gaussian's mean and
-    log-variance."""
+    """g_w of Eq. 11: predicts mean and log-variance of the noise of the step t -> t-1."""
 
     def forward(
         self, x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int | Tensor

@@ -99,8 +99,7 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
 def test_dragged_in_nodes_have_defaults_that_run(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
-    """Every widget of our nodes starts at a value that the server accepts, with the bundled
-    files."""
+    """Every widget starts at a value that the server accepts, with the bundled files."""
     page.evaluate(
         """() => {
             const app = window.app, make = type => { const n = LiteGraph.createNode(type);

@@ -1,5 +1,4 @@
-"""Every golden of the specification, at full size: fp32 on the CPU, against an independent
-implementation."""
+"""Every golden, at full size in fp32 on the CPU, against an independent implementation."""
 
 import pytest
 import torch

@@ -23,8 +23,7 @@ START_SECONDS = 180
 
 
 class PromptError(RuntimeError):
-    """A prompt that the server refused, or that failed while it ran. `details` is the server's
-    answer."""
+    """A prompt that was refused or failed. `details` is the server's answer."""
 
     def __init__(self, message: str, details: Any) -> None:
         super().__init__(message)

@@ -47,8 +47,7 @@ class ProbeSave(io.ComfyNode):
 
 
 class ProbePartlyLoaded(io.ComfyNode):
-    """Passes LPNSR_MODELS on after comparing each U-Net fully loaded with the same one mostly
-    offloaded."""
+    """Passes LPNSR_MODELS on, if its denoiser gives the same when it is mostly offloaded."""
 
     @classmethod
     def define_schema(cls):
