@@ -1,6 +1,7 @@
 """`make serve`: ComfyUI with this pack, for a person's browser."""
 
 import argparse
+import signal
 import sys
 
 from .install import cache_dir
@@ -15,6 +16,7 @@ def main() -> int:
         "--gpu", action="store_true", help="let ComfyUI choose the device instead of the CPU"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server is stopped too
     with running(
         cache_dir() / "base", port=options.port, device=() if options.gpu else ("--cpu",)
     ) as server:

