@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.host.browser import api_prompt, drop_file, node_types, opened
+from tests.host.browser import api_prompt, drop_file, fit_view, node_types, opened
 from tests.host.server import PACK, Server, load_api_workflow
 
 from .test_nodes import NODES, WORKFLOWS
@@ -42,7 +42,7 @@ def drop_workflow(page: Page, name: str) -> None:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str) -> None:
     drop_workflow(page, name)
-    page.wait_for_timeout(500)
+    fit_view(page)
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
     assert api_prompt(page) == load_api_workflow(name)
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
@@ -70,7 +70,8 @@ def test_workflows_use_core_nodes_and_ours_and_say_where_weights_come_from(name:
 
 def test_quick_start_gives_a_picture(page: Page) -> None:
     drop_workflow(page, "LPNSR quick start")
-    page.evaluate("() => window.app.queuePrompt(0, 1)")
+    fit_view(page)
+    page.get_by_test_id("queue-button").click()
     page.wait_for_function(
         """() => window.app.graph.nodes.some(n => n.type === 'SaveImage' &&
         n.imgs?.[0]?.naturalWidth > 0)""",

@@ -70,6 +70,12 @@ def drop_file(page: Page, path: Path) -> None:
     )
 
 
+def fit_view(page: Page) -> None:
+    """Show the whole graph. Nodes out of sight load no preview."""
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1000)
+
+
 def node_types(page: Page) -> list[str]:
     """Types of the nodes in the graph on the page."""
     return page.evaluate("() => window.app.graph.nodes.map(n => n.type)")
