@@ -1,8 +1,8 @@
 """How much memory a network's activations need, from measurements.
 
 `python -m tests.bench.memory` prints them, in layers of the first level in fp32: up to 7.2 for the
-autoencoder and 37.1 for the U-Net. A quarter is added for workspaces of the kernels, and norms run in
-fp32 in any precision.
+autoencoder and 37.1 for the U-Net. A quarter is added for workspaces of the kernels, and what norms
+need, which run in fp32 in any precision.
 """
 
 from ..lpnsr_impl.models import Autoencoder, Denoiser

