@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 import torch
@@ -161,8 +161,8 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
     channels; of others the file's header tells, or else it is what the caller expects.
     """
     inputs, outputs = (
-        checkpoint.shape("input_blocks.0.0.weight")[1],
-        checkpoint.shape("out.2.weight")[0],
+        checkpoint.shape("input_blocks.0.0.weight", 4)[1],
+        checkpoint.shape("out.2.weight", 4)[0],
     )
     if inputs != outputs + 3:
         return (
@@ -198,14 +198,14 @@ def _autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
     num_levels = checkpoint.count(r"encoder\.down\.(\d+)\.")
     config = AutoencoderConfig(
         level_channels=tuple(
-            checkpoint.shape(f"encoder.down.{level}.block.0.conv1.weight")[0]
+            checkpoint.shape(f"encoder.down.{level}.block.0.conv1.weight", 4)[0]
             for level in range(num_levels)
         ),
         num_res_blocks=checkpoint.count(r"encoder\.down\.0\.block\.(\d+)\."),
-        image_channels=checkpoint.shape("encoder.conv_in.weight")[1],
-        latent_channels=checkpoint.shape("encoder.conv_out.weight")[0],
-        embed_channels=checkpoint.shape("quantize.embedding.weight")[1],
-        num_codes=checkpoint.shape("quantize.embedding.weight")[0],
+        image_channels=checkpoint.shape("encoder.conv_in.weight", 4)[1],
+        latent_channels=checkpoint.shape("encoder.conv_out.weight", 4)[0],
+        embed_channels=checkpoint.shape("quantize.embedding.weight", 2)[1],
+        num_codes=checkpoint.shape("quantize.embedding.weight", 2)[0],
     )
     if 2 ** (num_levels - 1) != SCALE:
         raise checkpoint.error(
@@ -218,21 +218,21 @@ def _unet_config(checkpoint: Checkpoint) -> UNetConfig:
     res_blocks, level_channels = _down_path(checkpoint)
     stage = "input_blocks.1.1"
     table = f"{stage}.blocks.0.attn.relative_position_bias_table"
-    swin_width = checkpoint.shape(f"{stage}.patch_embed.proj.weight")[0]
+    swin_width = checkpoint.shape(f"{stage}.patch_embed.proj.weight", 4)[0]
     config = UNetConfig(
-        in_channels=checkpoint.shape("input_blocks.0.0.weight")[1],
-        out_channels=checkpoint.shape("out.2.weight")[0],
-        model_channels=checkpoint.shape("input_blocks.0.0.weight")[0],
+        in_channels=checkpoint.shape("input_blocks.0.0.weight", 4)[1],
+        out_channels=checkpoint.shape("out.2.weight", 4)[0],
+        model_channels=checkpoint.shape("input_blocks.0.0.weight", 4)[0],
         level_channels=level_channels,
         num_res_blocks=res_blocks,
         swin_width=swin_width,
         swin_depth=checkpoint.count(re.escape(stage) + r"\.blocks\.(\d+)\."),
-        mlp_width=checkpoint.shape(f"{stage}.blocks.0.mlp.fc1.weight")[0],
-        head_width=swin_width // checkpoint.shape(table)[1],
-        window_size=_window(checkpoint.shape(table)),
+        mlp_width=checkpoint.shape(f"{stage}.blocks.0.mlp.fc1.weight", 4)[0],
+        head_width=swin_width // checkpoint.shape(table, 2)[1],
+        window_size=_window(checkpoint.shape(table, 2)),
     )
     config = replace(config, trained_resolution=_trained_resolution(checkpoint, config))
-    return replace(config, **_header_sizes(checkpoint))
+    return replace(config, **_header_sizes(checkpoint, config))
 
 
 def _down_path(checkpoint: Checkpoint) -> tuple[int, tuple[int, ...]]:
@@ -242,7 +242,7 @@ def _down_path(checkpoint: Checkpoint) -> tuple[int, tuple[int, ...]]:
         if f"input_blocks.{i}.0.op.weight" in checkpoint.tensors:
             levels.append([])
         else:
-            levels[-1].append(checkpoint.shape(f"input_blocks.{i}.0.out_layers.3.weight")[0])
+            levels[-1].append(checkpoint.shape(f"input_blocks.{i}.0.out_layers.3.weight", 4)[0])
     if not all(levels) or len({len(level) for level in levels}) != 1:
         raise checkpoint.error(
             f"its levels have {[len(level) for level in levels]} residual blocks, expected equal "
@@ -261,32 +261,39 @@ def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
     index = 1
     for level in range(len(config.level_channels)):
         prefix = f"input_blocks.{index}.1.blocks."
-        window = _window(checkpoint.shape(f"{prefix}0.attn.relative_position_bias_table"))
+        window = _window(checkpoint.shape(f"{prefix}0.attn.relative_position_bias_table", 2))
         if window < config.window_size:
             return window << level
         mask = checkpoint.structural.get(f"{prefix}1.attn_mask")
-        if mask is not None:
+        if mask is not None and mask.ndim == 3:
             return math.isqrt(mask.shape[0]) * window << level
         index += config.num_res_blocks + 1
     return config.trained_resolution
 
 
-def _header_sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """The sizes in the header's `lpnsr.config`, which no tensor shape tells."""
+def _header_sizes(checkpoint: Checkpoint, config: UNetConfig) -> dict[str, int]:
+    """What `lpnsr.config` in the header says that no shape tells; what shapes tell must agree."""
     text = checkpoint.header.get("lpnsr.config", "{}")
     try:
-        sizes = json.loads(text)
+        header = json.loads(text)
     except json.JSONDecodeError as e:
         raise checkpoint.error(f"lpnsr.config in its header is no JSON ({e}): {text[:80]!r}") from e
-    if not isinstance(sizes, dict):
+    if not isinstance(header, dict):
         raise checkpoint.error(
             f"lpnsr.config in its header is {text[:80]!r}, expected a JSON object"
         )
-    for name, value in sizes.items():
-        if name not in _HEADER_SIZES or type(value) is not int or value < 1:
+    sizes: dict[str, int] = {}
+    derived = json.loads(json.dumps(asdict(config)))
+    for name, value in header.items():
+        if name in _HEADER_SIZES:
+            if type(value) is not int or value < 1:
+                raise checkpoint.error(
+                    f"lpnsr.config in its header has {name} = {value!r}, expected 1 or more"
+                )
+            sizes[name] = value
+        elif name in derived and value != derived[name]:
             raise checkpoint.error(
-                f"lpnsr.config in its header has {name} = {value!r}, expected positive integers "
-                f"for {_HEADER_SIZES}"
+                f"lpnsr.config in its header has {name} = {value!r}, its weights {derived[name]!r}"
             )
     return sizes
 
@@ -303,7 +310,10 @@ def _build(
     except (ValueError, ZeroDivisionError) as e:
         raise checkpoint.error(f"its sizes make no network of this family ({e})") from e
     _check_tensors(checkpoint, network)
-    tensors = {key: tensor.float() for key, tensor in checkpoint.tensors.items()}
+    tensors = {
+        key: tensor.detach().to("cpu", torch.float32, copy=checkpoint.borrowed)
+        for key, tensor in checkpoint.tensors.items()
+    }
     network.load_state_dict(tensors, strict=True, assign=True)
     network.family = checkpoint.header.get("lpnsr.family") or (
         RELEASED_FAMILY if has_released_sizes else None
@@ -325,7 +335,9 @@ def _check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
             raise checkpoint.error(
                 f"{key} has shape {tuple(tensor.shape)}, expected {tuple(expected[key])}"
             )
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        if not tensor.is_floating_point():
+            raise checkpoint.error(f"{key} is {tensor.dtype}, expected floating-point weights")
+        if not tensor.float().isfinite().all():
             raise checkpoint.error(
                 f"{key} has values that are no finite numbers; the file is damaged, get it again"
             )

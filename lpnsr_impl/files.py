@@ -3,7 +3,7 @@
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,15 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     structural: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     header: dict[str, str] = field(default_factory=dict[str, str])
+    borrowed: bool = False  # the tensors belong to the caller
 
-    def shape(self, key: str) -> torch.Size:
+    def shape(self, key: str, ndim: int) -> torch.Size:
         if key not in self.tensors:
             raise self.error(f"the key {key} is missing")
-        return self.tensors[key].shape
+        shape = self.tensors[key].shape
+        if len(shape) != ndim or 0 in shape:
+            raise self.error(f"{key} has shape {tuple(shape)}, expected {ndim} dimensions")
+        return shape
 
     def count(self, pattern: str) -> int:
         """How many values the one group of the regular expression `pattern` takes."""
@@ -53,7 +57,7 @@ def read_checkpoint(src: Source) -> Checkpoint:
         UnsupportedCheckpointError: it is damaged, unsafe, or holds no tensors.
     """
     if isinstance(src, Mapping):
-        return _canonical("the state dict", src, {})
+        return replace(_canonical("the state dict", src, {}), borrowed=True)
     path = Path(fspath(src))
     if not path.exists():
         raise FileNotFoundError(
@@ -64,7 +68,7 @@ def read_checkpoint(src: Source) -> Checkpoint:
             f"{path} is a folder, expected a .safetensors or .pth file."
         )
     _refuse_text_and_empty(path)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         tensors, header = _read_safetensors(path)
     else:
         tensors, header = _read_pickle(path), {}
@@ -145,6 +149,8 @@ def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> 
         key = _strip_prefixes(str(key))
         if key.startswith("loss."):
             continue
+        if key in checkpoint.tensors:
+            raise checkpoint.error(f"it has {key} twice, under different prefixes")
         if key.rsplit(".", 1)[-1] in _STRUCTURAL:
             checkpoint.structural[key] = value
         else:

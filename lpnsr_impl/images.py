@@ -29,29 +29,41 @@ def resize(x: Tensor, h: int, w: int) -> Tensor:
     return F.interpolate(x, size=(h, w), mode="bicubic", align_corners=False, antialias=True)
 
 
-def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
+def reflect_pad(x: Tensor, h: int, w: int, block: int = 1) -> Tensor:
     """Extend to [B,C,h,w] by mirroring at the bottom and right edge.
 
     Unlike `torch.nn.functional.pad` it mirrors again and again, so it works from 1x1 up.
+
+    Args:
+        x: [B,C,*,*].
+        h, w: larger or equal sizes.
+        block: pixels of one LR pixel. With 4, a x4 picture is mirrored just as its LR picture is
+            with 1: about the middle of the last LR pixel.
 
     Raises:
         ValueError: h or w is smaller than it is already.
     """
     if h < x.shape[2] or w < x.shape[3]:
         raise ValueError(
-            f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; expected "
-            "larger sizes."
+            f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; "
+            "expected larger sizes."
         )
-    return x[:, :, _mirrored(x.shape[2], h, x.device)][:, :, :, _mirrored(x.shape[3], w, x.device)]
+    rows = _mirrored(x.shape[2], h, block, x.device)
+    columns = _mirrored(x.shape[3], w, block, x.device)
+    return x[:, :, rows][:, :, :, columns]
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Extend height and width by mirroring to the next multiples. [B,C,h,w] -> [B,C,h',w']"""
-    h, w = (-(-size // multiple) * multiple for size in x.shape[2:])
-    return reflect_pad(x, h, w)
+def padded_size(h: int, w: int, multiple: int) -> tuple[int, int]:
+    """The next multiples of `multiple` from h and w up."""
+    return -(-h // multiple) * multiple, -(-w // multiple) * multiple
 
 
-def _mirrored(size: int, target: int, device: torch.device) -> Tensor:
-    """Source index of each of `target` positions: 0 1 2 1 0 1 ... for size 3."""
-    index = torch.arange(target, device=device) % max(2 * (size - 1), 1)
-    return torch.where(index < size, index, 2 * (size - 1) - index)
+def _mirrored(size: int, target: int, block: int, device: torch.device) -> Tensor:
+    """Source index of each of `target` positions: 0 1 2 1 0 1 ... for size 3 and block 1."""
+    n = size // block
+    index = torch.arange(target // block, device=device) % max(2 * (n - 1), 1)
+    backwards = index >= n
+    index = torch.where(backwards, 2 * (n - 1) - index, index)
+    within = torch.arange(block, device=device).expand(len(index), block)
+    within = torch.where(backwards[:, None], block - 1 - within, within)
+    return (index[:, None] * block + within).flatten()

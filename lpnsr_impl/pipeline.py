@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .config import PredictorMode
-from .images import pad_to_multiple
+from .config import SCALE, PredictorMode
+from .images import padded_size, reflect_pad
 from .models import Denoiser, NoisePredictor
 from .sampler import ALL_ON, NoiseSource, StepCallback, sample
 from .schedule import Schedule
@@ -41,7 +41,7 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
     return noise
 
 
-def sample_any_size(
+def sample_picture(
     denoiser: Denoiser,
     noise_predictor: NoisePredictor | None,
     schedule: Schedule,
@@ -54,28 +54,42 @@ def sample_any_size(
     noise: NoiseSource,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """`sample` for any height and width from 1 up, by mirroring y0, lr and noise to what the
-    windows need.
+    """`sample` for a picture whose latent is padded: lr and noise are mirrored to its size.
 
-    Noise is asked for at the picture's own size, so it does not depend on the padding. Arguments,
-    result and errors are otherwise those of `lpnsr_impl.sampler.sample`.
+    Noise is asked for at the picture's own size, so it does not depend on the padding.
+
+    Args:
+        y0: latent of the padded start, see `pad_start`, [B,C,H,W].
+        lr: LR picture of its own size, [B,3,h,w] in [-1,1] with h <= H and w <= W.
+
+    The other arguments, the result x0 [B,C,H,W] and the errors are those of
+    `lpnsr_impl.sampler.sample`.
     """
-    multiple = denoiser.config.size_multiple
-    h, w = y0.shape[2:]
+    padded = y0.shape[2:]
 
     def padded_noise(kind: str, t: int, shape: torch.Size) -> Tensor:
-        return pad_to_multiple(noise(kind, t, y0.shape), multiple)
+        own = torch.Size((*shape[:2], *lr.shape[2:]))
+        return reflect_pad(noise(kind, t, own), *padded)
 
-    x0 = sample(
+    return sample(
         denoiser,
         noise_predictor,
         schedule,
-        pad_to_multiple(y0, multiple),
-        pad_to_multiple(lr, multiple),
+        y0,
+        reflect_pad(lr, *padded),
         steps=steps,
         predictor_on=predictor_on,
         predictor_mode=predictor_mode,
         noise=padded_noise,
         callback=callback,
     )
-    return x0[:, :, :h, :w]
+
+
+def pad_start(start: Tensor, multiple: int) -> Tensor:
+    """Mirror the x4 start so that its latent's height and width are multiples of `multiple`.
+
+    It is mirrored as its LR picture is, which is what the published inference pads.
+    [B,3,4h,4w] -> [B,3,4H,4W]
+    """
+    h, w = padded_size(start.shape[2] // SCALE, start.shape[3] // SCALE, multiple)
+    return reflect_pad(start, SCALE * h, SCALE * w, block=SCALE)

@@ -43,5 +43,6 @@ class LPNSRDecode(io.ComfyNode):
     @classmethod
     @override
     def execute(cls, models: LPNSRModels, samples: dict[str, Any], color_fix: str) -> io.NodeOutput:
+        widgets.require_choice("color_fix", color_fix)
         progress = host.Progress(len(samples["samples"]))
         return io.NodeOutput(stages.decode(models, samples, color_fix, progress).to_image())

@@ -114,6 +114,8 @@ class LoadLPNSRModels(io.ComfyNode):
     def execute(
         cls, autoencoder: str, denoiser: str, noise_predictor: str, precision: str
     ) -> io.NodeOutput:
+        if precision not in host.PRECISIONS:
+            raise ValueError(_unknown_precision(precision))
         a = _load("autoencoder", load_autoencoder, autoencoder)
         d = _load("denoiser", load_denoiser, denoiser)
         p = None
@@ -128,6 +130,10 @@ class LoadLPNSRModels(io.ComfyNode):
                 family,
             )
         )
+
+
+def _unknown_precision(precision: str) -> str:
+    return f"precision: {precision!r} is unknown, choose one of: {', '.join(host.PRECISIONS)}"
 
 
 def _load(widget: str, load: Callable[..., host.N], name: str) -> host.N:

@@ -6,6 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lpnsr_impl.images import padded_size
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from .host import Managed
 
@@ -28,8 +29,8 @@ class LPNSRModels:
 class Condition:
     """What a latent carries beside its samples.
 
-    lr: LR image, [B,3,h,w] in [-1,1]; alpha: [B,1,4h,4w] in [0,1] or None; family: of the
-    autoencoder.
+    lr: LR image in its true size, [B,3,h,w] in [-1,1]; alpha: [B,1,4h,4w] in [0,1] or None;
+    family: of the autoencoder.
     """
 
     lr: Tensor
@@ -38,12 +39,12 @@ class Condition:
 
 
 def pack_latent(samples: Tensor, condition: Condition) -> dict[str, Any]:
-    """LATENT of [B,C,h,w] samples and their condition."""
+    """LATENT of [B,C,H,W] samples, padded to what the windows need, and their condition."""
     return {"samples": samples, _CONDITION_KEY: condition}
 
 
 def unpack_latent(latent: dict[str, Any], models: LPNSRModels) -> tuple[Tensor, Condition]:
-    """Samples, as float32 [B,C,h,w], and condition of a LATENT of ours.
+    """Samples, as float32 [B,C,H,W], and condition of a LATENT of ours.
 
     Raises:
         ValueError: the latent is not ours, lost its condition, or no longer fits it or the models.
@@ -63,10 +64,11 @@ def unpack_latent(latent: dict[str, Any], models: LPNSRModels) -> tuple[Tensor, 
         )
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
-    if tuple(samples.shape) != (b, channels, h, w):
+    expected = (b, channels, *padded_size(h, w, models.denoiser.network.config.size_multiple))
+    if tuple(samples.shape) != expected:
         raise ValueError(
             f"This LATENT has the shape {tuple(samples.shape)}, but its LR image needs "
-            f"{(b, channels, h, w)}. A node after ResShift Encode has cropped, resized or "
+            f"{expected}. A node after ResShift Encode has cropped, resized or "
             "regrouped it; do that with the image, before ResShift Encode."
         )
     if not samples.isfinite().all():

@@ -69,6 +69,7 @@ class LPNSRSample(io.ComfyNode):
         predictor_t2: bool,
         predictor_mode: PredictorMode,
     ) -> io.NodeOutput:
+        widgets.require_choice("predictor_mode", predictor_mode)
         result = stages.sample(
             models,
             samples,

@@ -1,7 +1,6 @@
 """The four stages of an upscale. Each node runs one of them; LPNSR Upscale runs all."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +8,15 @@ from torch import Tensor
 
 from ..lpnsr_impl import Schedule, adain_color_fix, wavelet_color_fix
 from ..lpnsr_impl.config import SCALE, PredictorMode
-from ..lpnsr_impl.images import bicubic_upsample, reflect_pad, resize, to_01, to_pm1
-from ..lpnsr_impl.pipeline import sample_any_size, seeded_noise
+from ..lpnsr_impl.images import (
+    bicubic_upsample,
+    padded_size,
+    reflect_pad,
+    resize,
+    to_01,
+    to_pm1,
+)
+from ..lpnsr_impl.pipeline import pad_start, sample_picture, seeded_noise
 from ..lpnsr_impl.sampler import predictor_steps
 from . import host
 from .images import Picture
@@ -48,11 +54,25 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
     return Picture(y.clamp(0, 1).to(lr.rgb.device), alpha)
 
 
+def check_predictor(models: LPNSRModels, steps: int, predictor_on: Mapping[int, bool]) -> None:
+    """Check that there is a noise predictor if a run will ask for one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    predictor_at = predictor_steps(steps, predictor_on)
+    if predictor_at and models.noise_predictor is None:
+        raise ValueError(
+            f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, but "
+            "Load LPNSR Models has noise_predictor 'none'. Choose one there, or switch the "
+            "predictor off."
+        )
+
+
 def encode(
     models: LPNSRModels, start: Picture, lr: Picture, progress: host.Progress
 ) -> dict[str, Any]:
-    """LATENT of the pre-upsampled pictures, with the LR pictures as condition. One progress step a
-    picture.
+    """LATENT of the pre-upsampled pictures, with the LR pictures. One progress step a picture.
 
     Raises:
         ValueError: `start` is not exactly four times as high and wide as `lr`, or of another batch
@@ -66,12 +86,13 @@ def encode(
             "Pre-Upsample from the same LR image."
         )
     managed = models.autoencoder
-    host.load(managed, activations=autoencoder_activations(managed, SCALE * h, SCALE * w))
+    multiple = models.denoiser.network.config.size_multiple
+    rows, columns = padded_size(h, w, multiple)
+    host.load(managed, activations=autoencoder_activations(managed, SCALE * rows, SCALE * columns))
     latents: list[Tensor] = []
     for x in start.rgb.split(1):
-        latents.append(
-            managed.network.encode(to_pm1(x).to(managed.device)).to(host.result_device())
-        )
+        padded = pad_start(to_pm1(x).to(managed.device), multiple)
+        latents.append(managed.network.encode(padded).to(host.result_device()))
         progress.step()
     alpha = start.alpha
     if alpha is None and lr.alpha is not None:
@@ -98,22 +119,16 @@ def sample(
         ValueError: the latent does not fit, or a predictor is needed that is not loaded.
     """
     y0, condition = unpack_latent(latent, models)
-    predictor_at = predictor_steps(steps, predictor_on)
-    if predictor_at and models.noise_predictor is None:
-        raise ValueError(
-            f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, but "
-            "Load LPNSR Models has noise_predictor 'none'. Choose one there, or switch the "
-            "predictor off."
-        )
+    check_predictor(models, steps, predictor_on)
     denoiser = models.denoiser
-    predictor = models.noise_predictor if predictor_at else None
+    predictor = models.noise_predictor if predictor_steps(steps, predictor_on) else None
     in_use = [denoiser] if predictor is None else [denoiser, predictor]
     host.load(*in_use, activations=unet_activations(denoiser, *y0.shape[2:]))
 
     schedule = Schedule(kappa=kappa)
     results: list[Tensor] = []
     for y0_i, lr_i in zip(y0.split(1), condition.lr.split(1), strict=True):
-        x0 = sample_any_size(
+        x0 = sample_picture(
             denoiser.network,
             None if predictor is None else predictor.network,
             schedule,
@@ -138,18 +153,25 @@ def decode(
         ValueError: the latent does not fit the models.
     """
     samples, condition = unpack_latent(latent, models)
-    b, _, h, w = samples.shape
+    b, _, h, w = condition.lr.shape
     managed = models.autoencoder
-    host.load(managed, activations=autoencoder_activations(managed, SCALE * h, SCALE * w))
+    activations = autoencoder_activations(managed, *(SCALE * size for size in samples.shape[2:]))
+    host.load(managed, activations=activations)
     fix = COLOR_FIXES[color_fix]
     rgb = torch.empty(b, 3, SCALE * h, SCALE * w, device=host.result_device())
     for i in range(b):
-        sr = to_01(managed.network.decode(samples[i : i + 1].to(managed.device)))
+        sr = managed.network.decode(samples[i : i + 1].to(managed.device))
+        sr = to_01(sr[:, :, : SCALE * h, : SCALE * w])
         if fix:
             sr = fix(sr, to_01(bicubic_upsample(condition.lr[i : i + 1].to(sr))))
         rgb[i] = sr[0]
         progress.step()
-    return replace(Picture(rgb), alpha=condition.alpha)
+    if not rgb.isfinite().all():
+        raise ValueError(
+            "The decoded image has NaN or infinite values. Choose precision fp32 or bf16 in Load "
+            "LPNSR Models."
+        )
+    return Picture(rgb, None if condition.alpha is None else condition.alpha.to(rgb.device))
 
 
 def _size(picture: Picture) -> str:

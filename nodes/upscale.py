@@ -78,6 +78,10 @@ class LPNSRUpscale(io.ComfyNode):
         color_fix: str,
         upscale_model: Any | None = None,
     ) -> io.NodeOutput:
+        widgets.require_choice("predictor_mode", predictor_mode)
+        widgets.require_choice("color_fix", color_fix)
+        predictor_on = ALL_ON if use_predictor else {}
+        stages.check_predictor(models, steps, predictor_on)
         lr = read_image(image, "image")
         start = stages.pre_upsample(lr, upscale_model)
         progress = host.Progress(len(image) * (steps + 2))
@@ -88,7 +92,7 @@ class LPNSRUpscale(io.ComfyNode):
             seed=seed,
             steps=steps,
             kappa=kappa,
-            predictor_on=ALL_ON if use_predictor else {},
+            predictor_on=predictor_on,
             predictor_mode=predictor_mode,
             progress=progress,
         )

@@ -69,6 +69,16 @@ def color_fix() -> io.Combo.Input:
     )
 
 
+def require_choice(widget: str, value: str) -> None:
+    """For `execute`, since ComfyUI validates no linked combo.
+
+    Raises:
+        ValueError: the value is none of the widget's choices.
+    """
+    if (problem := check_choice(widget, value)) is not True:
+        raise ValueError(problem)
+
+
 def check_choice(widget: str, value: str | None) -> bool | str:
     """For `validate_inputs`: True, or what is wrong with a combo's value. A linked input is
     None."""

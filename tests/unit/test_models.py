@@ -9,7 +9,7 @@ from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.config import RELEASED_DENOISER, UNetConfig
 from lpnsr_impl.models import set_precision
 from lpnsr_impl.models.layers import timestep_embedding
-from lpnsr_impl.models.swin import relative_position_index, shift_mask
+from lpnsr_impl.models.swin import SwinBlock, relative_position_index, shift_mask
 from tests.golden.fill import noise
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
@@ -79,19 +79,31 @@ def test_relative_position_index_counts_offsets() -> None:
     assert index.unique().numel() == 25
 
 
-def test_shift_mask_parts_only_the_bottom_windows() -> None:
-    mask = shift_mask(24, 16, 8, 4, CPU).view(
-        3, 2, 8, 8, 8, 8
-    )  # window row, column, query y x, key y x
-    assert not mask[:2].any()
-    assert mask[2, 0, 0, 3, 7, 4]
-    assert not mask[2, 0, 0, 3, 7, 2]
-    assert torch.equal(mask[2, 0], mask[2, 1])
+def test_shift_mask_parts_left_from_right_columns() -> None:
+    mask = shift_mask(8, 4, CPU).view(8, 8, 8, 8)  # query y x, key y x
+    assert mask[0, 3, 7, 4]
+    assert mask[7, 7, 0, 0]
+    assert not mask[0, 3, 7, 2]
+    assert not mask[0, 4, 7, 7]
+    assert shift_mask(8, 4, CPU) is shift_mask(8, 4, CPU), "cached"
 
 
-def test_masks_are_cached_by_size() -> None:
-    assert shift_mask(32, 16, 8, 4, CPU) is shift_mask(32, 16, 8, 4, CPU)
-    assert shift_mask(32, 16, 8, 4, CPU) is not shift_mask(16, 32, 8, 4, CPU)
+def test_only_the_bottom_row_of_windows_is_masked() -> None:
+    """With values that tell their column half, a masked window never mixes the halves."""
+    block = SwinBlock(32, 1, 32, window=8, shift=4, operations=torch.nn)
+    for parameter in block.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.ones_(block.norm1.weight)
+    block.attn.qkv.weight.data[64:] = torch.eye(32)  # equal attention, values as they are
+    block.attn.proj.weight.data = torch.eye(32)
+    x = rand("x", 1, 32, 24, 16)
+    y = block.attention(x).roll((-4, -4), (2, 3)).detach()  # as the windows lie
+    for row, column in ((0, 0), (1, 1), (2, 0), (2, 1)):
+        window = y[0, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        left, right = window[:, :, :4].flatten(1), window[:, :, 4:].flatten(1)
+        assert (left - left[:, :1]).abs().max() < 1e-5
+        assert (right - right[:, :1]).abs().max() < 1e-5
+        assert ((left[:, 0] - right[:, 0]).abs().max() > 1e-3) == (row == 2)
 
 
 def test_training_works_after_inference_mode() -> None:

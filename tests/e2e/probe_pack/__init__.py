@@ -47,7 +47,7 @@ class ProbeSave(io.ComfyNode):
 
 
 class ProbePartlyLoaded(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if its denoiser gives the same when it is mostly offloaded."""
+    """Passes LPNSR_MODELS on, if its networks give the same when they are mostly offloaded."""
 
     @classmethod
     def define_schema(cls):
@@ -59,16 +59,20 @@ class ProbePartlyLoaded(io.ComfyNode):
     @classmethod
     def execute(cls, models):
         x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        managed = models.denoiser
-        managed.patcher.load(managed.device, full_load=True)
-        full = managed.network(x, 2, x)
-        managed.patcher.detach()
-        managed.patcher.load(managed.device, lowvram_model_memory=1e5)
-        if not managed.network.model_lowvram:
-            raise RuntimeError("the network was not loaded partly")
-        if not torch.equal(full, managed.network(x, 2, x)):
-            raise RuntimeError("a partly loaded network gives another result")
-        managed.patcher.detach()
+        runs = [
+            (models.denoiser, lambda network: network(x, 2, x)),
+            (models.autoencoder, lambda network: network.decode(network.encode(x))),
+        ]
+        for managed, run in runs:
+            managed.patcher.load(managed.device, full_load=True)
+            full = run(managed.network)
+            managed.patcher.detach()
+            managed.patcher.load(managed.device, lowvram_model_memory=1e5)
+            if not managed.network.model_lowvram:
+                raise RuntimeError("the network was not loaded partly")
+            if not torch.equal(full, run(managed.network)):
+                raise RuntimeError("a partly loaded network gives another result")
+            managed.patcher.detach()
         return io.NodeOutput(models)
 
 
