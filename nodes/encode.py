@@ -35,7 +35,8 @@ class ResShiftEncode(io.ComfyNode):
                 io.Latent.Output(
                     "latent",
                     display_name="latent",
-                    tooltip="As high and wide as the LR image, which it carries. For LPNSR Sample.",
+                    tooltip="Carries the LR image, and is padded to what the model's windows need. "
+                    "For LPNSR Sample.",
                 )
             ],
         )
