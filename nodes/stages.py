@@ -30,8 +30,13 @@ _SMALLEST_MODEL_INPUT = 64
 
 
 def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
-    """y0-hat: the LR picture exactly x4, by an SR network (PreSet-B) or bicubic (PreSet-A). Alpha
-    is bicubic."""
+    """y0-hat: the LR picture exactly x4, by an SR network (PreSet-B) or bicubic (PreSet-A).
+
+    Alpha is bicubic.
+
+    Raises:
+        ValueError: the model reads neither RGB nor grey, or gives no finite picture.
+    """
     alpha = None if lr.alpha is None else bicubic_upsample(lr.alpha).clamp(0, 1)
     if upscale_model is None:
         return Picture(bicubic_upsample(lr.rgb), alpha)
@@ -48,6 +53,11 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
     if channels == 1:
         x = x.reshape(3 * b, 1, *x.shape[2:])  # each of R, G and B as a grey picture
     y = host.run_upscale_model(upscale_model, x.movedim(1, -1)).movedim(-1, 1)
+    if not y.isfinite().all():
+        raise ValueError(
+            "The upscale model gave NaN or infinite values. Its file may be damaged; choose "
+            "another one in Load Upscale Model."
+        )
     y = y[:, :channels].reshape(b, 3, *y.shape[2:])
     scale = upscale_model.scale
     y = resize(y[:, :, : scale * h, : scale * w], SCALE * h, SCALE * w)

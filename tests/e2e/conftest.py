@@ -62,6 +62,9 @@ def upscale_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         img_range=1.0,
     )
     torch.save({"params_ema": swinir.state_dict()}, folder / SWINIR)
+    broken = torch.load(folder / "DAT_light_x2.pth", weights_only=True)
+    broken["params"]["conv_first.weight"].fill_(torch.nan)
+    torch.save(broken, folder / "broken.pth")
     return folder
 
 

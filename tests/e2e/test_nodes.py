@@ -278,6 +278,16 @@ def test_pre_upsample_with_real_weights(
     assert graph.run(prompt, "decode").shape == start.shape
 
 
+def test_an_upscale_model_that_gives_nan_is_named(graph: Graph) -> None:
+    prompt = graph.upscale(random_image(1, 8, 8, 3), upscale_model=["loader", 0])
+    prompt["loader"] = {
+        "class_type": "UpscaleModelLoader",
+        "inputs": {"model_name": "broken.pth"},
+    }
+    with pytest.raises(PromptError, match="The upscale model gave NaN or infinite values"):
+        graph.run(prompt, "upscale")
+
+
 # Errors
 
 

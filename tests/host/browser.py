@@ -40,7 +40,7 @@ def chromium_path() -> str:
 
 
 @contextlib.contextmanager
-def opened(server: Server, width: int = 1600, height: int = 900) -> Iterator[Page]:
+def opened(server: Server, width: int = 2000, height: int = 1150) -> Iterator[Page]:
     """A page with ComfyUI's editor, ready for input."""
     server.post("/settings/Comfy.TutorialCompleted", True)
     with sync_playwright() as playwright:
