@@ -14,9 +14,11 @@ from spandrel.architectures.SwinIR import SwinIR
 from torch import Tensor
 
 from tests.golden.fill import fill
-from tests.host.server import Server, load_api_workflow, node_of_type, running
+from tests.host.server import PACK, Server, load_api_workflow, node_of_type, running
 
 HERE = Path(__file__).parent
+WEIGHTS = PACK / "lpnsr_impl" / "weights"
+LITE_DENOISER = "lpnsr_lite_denoiser.safetensors"
 RELEASED = {
     "autoencoder_vq_f4.pth": "autoencoder_vq_f4",
     "resshift_realsrx4_s4_v3.pth": "resshift_denoiser",
