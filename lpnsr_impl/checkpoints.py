@@ -160,10 +160,8 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
     So an even number of outputs fits both. Six are a predictor for the family's three latent
     channels; of others the file's header tells, or else it is what the caller expects.
     """
-    inputs, outputs = (
-        checkpoint.shape("input_blocks.0.0.weight", 4)[1],
-        checkpoint.shape("out.2.weight", 4)[0],
-    )
+    inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
+    outputs = checkpoint.shape("out.2.weight", 4)[0]
     if inputs != outputs + 3:
         return (
             f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise "
@@ -175,10 +173,8 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
 
 
 def _describe_foreign(tensors: dict[str, Tensor]) -> str:
-    from spandrel import (
-        MAIN_REGISTRY,
-        canonicalize_state_dict,
-    )  # only needed to explain a wrong file
+    # Imported here, since only a wrong file needs it.
+    from spandrel import MAIN_REGISTRY, canonicalize_state_dict
 
     state_dict = canonicalize_state_dict(tensors)
     for support in MAIN_REGISTRY.architectures("detection"):

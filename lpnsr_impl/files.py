@@ -38,7 +38,9 @@ class Checkpoint:
             raise self.error(f"the key {key} is missing")
         shape = self.tensors[key].shape
         if len(shape) != ndim or 0 in shape:
-            raise self.error(f"{key} has shape {tuple(shape)}, expected {ndim} dimensions")
+            raise self.error(
+                f"{key} has shape {tuple(shape)}, expected {ndim} dimensions of 1 or more"
+            )
         return shape
 
     def count(self, pattern: str) -> int:

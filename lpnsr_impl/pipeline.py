@@ -1,15 +1,11 @@
-"""The chain on pictures of any size: noise from a seed, padding in, cropping out."""
-
-from collections.abc import Mapping
+"""What a picture of any size needs around the chain: noise from a seed, and padding."""
 
 import torch
 from torch import Tensor
 
-from .config import SCALE, PredictorMode
+from .config import SCALE
 from .images import padded_size, reflect_pad
-from .models import Denoiser, NoisePredictor
-from .sampler import ALL_ON, NoiseSource, StepCallback, sample
-from .schedule import Schedule
+from .sampler import NoiseSource
 
 
 def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
@@ -41,48 +37,16 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
     return noise
 
 
-def sample_picture(
-    denoiser: Denoiser,
-    noise_predictor: NoisePredictor | None,
-    schedule: Schedule,
-    y0: Tensor,
-    lr: Tensor,
-    *,
-    steps: int = 4,
-    predictor_on: Mapping[int, bool] = ALL_ON,
-    predictor_mode: PredictorMode = "sample",
-    noise: NoiseSource,
-    callback: StepCallback | None = None,
-) -> Tensor:
-    """`sample` for a picture whose latent is padded: lr and noise are mirrored to its size.
+def mirrored_noise(noise: NoiseSource, h: int, w: int) -> NoiseSource:
+    """Noise for a padded latent: drawn at the picture's own h and w, and mirrored as it is.
 
-    Noise is asked for at the picture's own size, so it does not depend on the padding.
-
-    Args:
-        y0: latent of the padded start, see `pad_start`, [B,C,H,W].
-        lr: LR picture of its own size, [B,3,h,w] in [-1,1] with h <= H and w <= W.
-
-    The other arguments, the result x0 [B,C,H,W] and the errors are those of
-    `lpnsr_impl.sampler.sample`.
+    So the noise inside the picture does not depend on the padding.
     """
-    padded = y0.shape[2:]
 
-    def padded_noise(kind: str, t: int, shape: torch.Size) -> Tensor:
-        own = torch.Size((*shape[:2], *lr.shape[2:]))
-        return reflect_pad(noise(kind, t, own), *padded)
+    def source(kind: str, t: int, shape: torch.Size) -> Tensor:
+        return reflect_pad(noise(kind, t, torch.Size((*shape[:2], h, w))), *shape[2:])
 
-    return sample(
-        denoiser,
-        noise_predictor,
-        schedule,
-        y0,
-        reflect_pad(lr, *padded),
-        steps=steps,
-        predictor_on=predictor_on,
-        predictor_mode=predictor_mode,
-        noise=padded_noise,
-        callback=callback,
-    )
+    return source
 
 
 def pad_start(start: Tensor, multiple: int) -> Tensor:

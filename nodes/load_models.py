@@ -98,9 +98,7 @@ class LoadLPNSRModels(io.ComfyNode):
                 f"{', '.join(files)}"
             )
         if precision is not None and precision not in host.PRECISIONS:
-            return (
-                f"precision: {precision!r} is unknown, choose one of: {', '.join(host.PRECISIONS)}"
-            )
+            return _unknown_precision(precision)
         return True
 
     @classmethod

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..lpnsr_impl import Schedule, adain_color_fix, wavelet_color_fix
+from ..lpnsr_impl import sample as run_chain
 from ..lpnsr_impl.config import SCALE, PredictorMode
 from ..lpnsr_impl.images import (
     bicubic_upsample,
@@ -16,7 +17,7 @@ from ..lpnsr_impl.images import (
     to_01,
     to_pm1,
 )
-from ..lpnsr_impl.pipeline import pad_start, sample_picture, seeded_noise
+from ..lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
 from ..lpnsr_impl.sampler import predictor_steps
 from . import host
 from .images import Picture
@@ -136,18 +137,20 @@ def sample(
     host.load(*in_use, activations=unet_activations(denoiser, *y0.shape[2:]))
 
     schedule = Schedule(kappa=kappa)
+    h, w = condition.lr.shape[2:]
+    noise = mirrored_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
     results: list[Tensor] = []
     for y0_i, lr_i in zip(y0.split(1), condition.lr.split(1), strict=True):
-        x0 = sample_picture(
+        x0 = run_chain(
             denoiser.network,
             None if predictor is None else predictor.network,
             schedule,
             y0_i.to(denoiser.device),
-            lr_i.to(denoiser.device),
+            reflect_pad(lr_i.to(denoiser.device), *y0.shape[2:]),
             steps=steps,
             predictor_on=predictor_on,
             predictor_mode=predictor_mode,
-            noise=seeded_noise(seed, schedule.num_timesteps),
+            noise=noise,
             callback=lambda t, x_t, x0_pred: progress.step(),
         )
         results.append(x0.to(host.result_device()))

@@ -23,8 +23,8 @@ from lpnsr_impl import (
     sample,
     wavelet_color_fix,
 )
-from lpnsr_impl.images import bicubic_upsample, to_01, to_pm1
-from lpnsr_impl.pipeline import pad_start, sample_picture, seeded_noise
+from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01, to_pm1
+from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
 from tests.golden.fill import fill
 from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
 
@@ -104,8 +104,14 @@ def core_upscale(lr: Tensor, seed: int, steps: int) -> Tensor:
     x = lr.movedim(-1, 1)
     start = bicubic_upsample(x)
     y0 = autoencoder.encode(pad_start(to_pm1(start), denoiser.config.size_multiple))
-    x0 = sample_picture(
-        denoiser, predictor, Schedule(), y0, to_pm1(x), steps=steps, noise=seeded_noise(seed)
+    x0 = sample(
+        denoiser,
+        predictor,
+        Schedule(),
+        y0,
+        reflect_pad(to_pm1(x), *y0.shape[2:]),
+        steps=steps,
+        noise=mirrored_noise(seeded_noise(seed), *x.shape[2:]),
     )
     sr = to_01(autoencoder.decode(x0))[:, :, : start.shape[2], : start.shape[3]]
     sr = wavelet_color_fix(sr, start.clamp(0, 1))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,7 @@ class Server:
             raise PromptError("\n".join(lines), body)
         return body["prompt_id"]
 
-    def wait(
-        self, prompt_id: str, timeout: float = 600, poll: Callable[[], None] | None = None
-    ) -> dict[str, dict[str, Any]]:
+    def wait(self, prompt_id: str, timeout: float = 600) -> dict[str, dict[str, Any]]:
         """Wait for a prompt and return the outputs of its nodes.
 
         Raises:
@@ -95,8 +93,6 @@ class Server:
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return self._outputs(entry)
-            if poll:
-                poll()
             time.sleep(0.1)
         raise TimeoutError(f"The prompt {prompt_id} took more than {timeout} s.\n{self.tail()}")
 
@@ -156,7 +152,6 @@ def running(
     port: int | None = None,
     model_folders: dict[str, str] | None = None,
     packs: dict[str, Path] | None = None,
-    arguments: tuple[str, ...] = (),
     device: tuple[str, ...] = ("--cpu",),
 ) -> Iterator[Server]:
     """A ComfyUI server below `base`, stopped at the end.
@@ -166,7 +161,6 @@ def running(
         port: TCP port, a free one by default.
         model_folders: {model type: folder}, given to the server as extra_model_paths.yaml.
         packs: more custom node packs, {name: folder}.
-        arguments: more command line arguments.
         device: arguments that choose the device.
     """
     all_packs = {"LPNSR": PACK, **(packs or {})}
@@ -175,23 +169,20 @@ def running(
     extra_paths = base / "extra_model_paths.yaml"
     extra_paths.write_text(yaml.safe_dump({"tests": model_folders} if model_folders else {}))
     log = base / "comfyui.log"
+    options = {
+        "--port": str(port),
+        "--base-directory": str(base),
+        "--database-url": "sqlite:///:memory:",
+        "--extra-model-paths-config": str(extra_paths),
+    }
     command = [
         sys.executable,
         "main.py",
         *device,
-        "--port",
-        str(port),
-        "--base-directory",
-        str(base),
+        *(word for pair in options.items() for word in pair),
     ]
-    command += [
-        "--database-url",
-        "sqlite:///:memory:",
-        "--disable-auto-launch",
-        "--disable-api-nodes",
-    ]
-    command += ["--extra-model-paths-config", str(extra_paths)]
-    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *all_packs, *arguments]
+    command += ["--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes"]
+    command += ["--whitelist-custom-nodes", *all_packs]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,

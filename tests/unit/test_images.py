@@ -5,17 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from lpnsr_impl import (
-    Schedule,
     adain_color_fix,
-    load_denoiser,
-    load_noise_predictor,
     wavelet_color_fix,
 )
 from lpnsr_impl.images import bicubic_upsample, padded_size, reflect_pad, resize, to_01, to_pm1
-from lpnsr_impl.pipeline import pad_start, sample_picture, seeded_noise
-from lpnsr_impl.sampler import sample
+from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
 from tests.golden.fill import noise
-from tests.small import denoiser_weights, predictor_weights
 
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (2, 5), (7, 3), (16, 16)])
@@ -96,30 +91,13 @@ def test_noise_is_standard_normal_for_the_largest_seed() -> None:
     assert (n.std() - 1).abs() < 0.02
 
 
-def test_a_picture_equals_the_chain_where_nothing_is_padded() -> None:
-    denoiser = load_denoiser(denoiser_weights())
-    predictor = load_noise_predictor(predictor_weights())
-    y0, lr = noise("any.y0", (1, 3, 32, 16)), noise("any.lr", (1, 3, 32, 16))
-    arguments = (denoiser, predictor, Schedule(), y0, lr)
-    expected = sample(*arguments, noise=seeded_noise(1))
-    assert torch.equal(sample_picture(*arguments, noise=seeded_noise(1)), expected)
-
-
-@pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5), (31, 33)])
-def test_lr_and_noise_are_mirrored_to_the_latent(h: int, w: int) -> None:
-    denoiser = load_denoiser(denoiser_weights())
-    lr = noise("any.lr", (1, 3, h, w))
-    padded = padded_size(h, w, denoiser.config.size_multiple)
-    y0 = noise("any.y0", (1, 3, *padded))
-
-    def mirrored(kind: str, t: int, shape: torch.Size) -> torch.Tensor:
-        return reflect_pad(seeded_noise(1)(kind, t, torch.Size((1, 3, h, w))), *padded)
-
-    arguments = (denoiser, None, Schedule(), y0)
-    x0 = sample_picture(*arguments, lr, predictor_on={}, noise=seeded_noise(1))
-    expected = sample(*arguments, reflect_pad(lr, *padded), predictor_on={}, noise=mirrored)
-    assert torch.equal(x0, expected)
-    assert x0.isfinite().all()
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5), (32, 32)])
+def test_noise_of_a_padded_latent_is_the_pictures_own(h: int, w: int) -> None:
+    own = seeded_noise(1)("step", 3, torch.Size((1, 3, h, w)))
+    padded = mirrored_noise(seeded_noise(1), h, w)("step", 3, torch.Size((1, 3, 32, 32)))
+    assert padded.shape == (1, 3, 32, 32)
+    assert torch.equal(padded[:, :, :h, :w], own)
+    assert torch.equal(padded, reflect_pad(own, 32, 32))
 
 
 def picture(name: str, *shape: int) -> torch.Tensor:
