@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ RELEASED_FAMILY = "released"
 """Family of checkpoints without a header whose sizes are the published ones."""
 
 _HEADER_SIZES = ("trained_resolution", "window_size", "head_width")
+_HEADER_SWITCHES = ("attention",)
 _PARTS = {
     "autoencoder": "an autoencoder",
     "denoiser": "a denoiser",
@@ -207,7 +208,7 @@ def _autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
         raise checkpoint.error(
             f"it has {num_levels} levels and compresses x{2 ** (num_levels - 1)}, expected x{SCALE}"
         )
-    return config
+    return replace(config, **_header_sizes(checkpoint, config))
 
 
 def _unet_config(checkpoint: Checkpoint) -> UNetConfig:
@@ -267,7 +268,7 @@ def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
     return config.trained_resolution
 
 
-def _header_sizes(checkpoint: Checkpoint, config: UNetConfig) -> dict[str, int]:
+def _header_sizes(checkpoint: Checkpoint, config: UNetConfig | AutoencoderConfig) -> dict[str, Any]:
     """What `lpnsr.config` in the header says that no shape tells; what shapes tell must agree."""
     text = checkpoint.header.get("lpnsr.config", "{}")
     try:
@@ -278,10 +279,16 @@ def _header_sizes(checkpoint: Checkpoint, config: UNetConfig) -> dict[str, int]:
         raise checkpoint.error(
             f"lpnsr.config in its header is {text[:80]!r}, expected a JSON object"
         )
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     derived = json.loads(json.dumps(asdict(config)))
     for name, value in header.items():
-        if name in _HEADER_SIZES:
+        if name in _HEADER_SWITCHES and name in derived:
+            if type(value) is not bool:
+                raise checkpoint.error(
+                    f"lpnsr.config in its header has {name} = {value!r}, expected true or false"
+                )
+            sizes[name] = value
+        elif name in _HEADER_SIZES and name in derived:
             if type(value) is not int or value < 1:
                 raise checkpoint.error(
                     f"lpnsr.config in its header has {name} = {value!r}, expected 1 or more"
@@ -314,6 +321,8 @@ def _build(
     network.family = checkpoint.header.get("lpnsr.family") or (
         RELEASED_FAMILY if has_released_sizes else None
     )
+    # Convolutions are faster so, on CPUs and GPUs.
+    network.to(memory_format=torch.channels_last)
     return network.requires_grad_(False).eval()
 
 

@@ -23,6 +23,7 @@ class AutoencoderConfig:
     latent_channels: int = 3
     embed_channels: int = 3
     num_codes: int = 8192
+    attention: bool = True  # of the whole picture, in the middle of encoder and decoder
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,12 @@ class Downsample(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block at the latent's resolution."""
+    """Residual block, attention (or not), residual block at the latent's resolution."""
 
-    def __init__(self, channels: int, operations: Operations) -> None:
+    def __init__(self, channels: int, attention: bool, operations: Operations) -> None:
         super().__init__()
         self.block_1 = ResBlock(channels, channels, operations)
-        self.attn_1 = Attention(channels, operations)
+        self.attn_1 = Attention(channels, operations) if attention else nn.Identity()
         self.block_2 = ResBlock(channels, channels, operations)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class Encoder(nn.Module):
             DownLevel(inputs[i], levels[i], config.num_res_blocks, i == len(levels) - 1, operations)
             for i in range(len(levels))
         )
-        self.mid = Middle(levels[-1], operations)
+        self.mid = Middle(levels[-1], config.attention, operations)
         self.norm_out = _norm(levels[-1], operations)
         self.conv_out = operations.Conv2d(levels[-1], config.latent_channels, 3, padding=1)
 
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         levels = config.level_channels
         inputs = (*levels[1:], levels[-1])
         self.conv_in = operations.Conv2d(config.latent_channels, levels[-1], 3, padding=1)
-        self.mid = Middle(levels[-1], operations)
+        self.mid = Middle(levels[-1], config.attention, operations)
         self.up = nn.ModuleList(
             UpLevel(inputs[i], levels[i], config.num_res_blocks + 1, i == 0, operations)
             for i in range(len(levels))

@@ -90,7 +90,6 @@ class UNet(nn.Module):
         self.config = config
         self.family: str | None = None
         self.compute_dtype = torch.float32
-        self._operations = operations
 
         width = config.model_channels
         self._embed_width = 4 * width
@@ -103,51 +102,53 @@ class UNet(nn.Module):
         self.input_blocks = nn.ModuleList(
             [Block(operations.Conv2d(config.in_channels, width, 3, padding=1))]
         )
-        self.input_blocks.extend(self._down_path(skips))
+        self.input_blocks.extend(self._down_path(skips, operations))
         deepest = len(config.level_channels) - 1
         bottom = config.level_channels[-1]
         self.middle_block = Block(
-            self._res(bottom, bottom), self._swin(deepest), self._res(bottom, bottom)
+            self._res(bottom, bottom, operations),
+            self._swin(deepest, operations),
+            self._res(bottom, bottom, operations),
         )
-        self.output_blocks = nn.ModuleList(self._up_path(skips))
+        self.output_blocks = nn.ModuleList(self._up_path(skips, operations))
         self.out = nn.Sequential(
             operations.GroupNorm(NORM_GROUPS, config.level_channels[0], eps=1e-5),
             nn.SiLU(),
             operations.Conv2d(config.level_channels[0], config.out_channels, 3, padding=1),
         )
 
-    def _down_path(self, skips: list[int]) -> Iterator[Block]:
+    def _down_path(self, skips: list[int], operations: Operations) -> Iterator[Block]:
         """Blocks from the top down; appends the output channels of each to `skips`."""
         channels = skips[-1]
         for level, level_channels in enumerate(self.config.level_channels):
             for i in range(self.config.num_res_blocks):
-                res = self._res(channels, level_channels)
-                yield Block(res, self._swin(level)) if i == 0 else Block(res)
+                res = self._res(channels, level_channels, operations)
+                yield Block(res, self._swin(level, operations)) if i == 0 else Block(res)
                 channels = level_channels
                 skips.append(channels)
             if level < len(self.config.level_channels) - 1:
-                yield Block(Downsample(channels, self._operations))
+                yield Block(Downsample(channels, operations))
                 skips.append(channels)
 
-    def _up_path(self, skips: list[int]) -> Iterator[Block]:
+    def _up_path(self, skips: list[int], operations: Operations) -> Iterator[Block]:
         """Blocks from the bottom up; each takes the last entry off `skips`."""
         channels = self.config.level_channels[-1]
         for level in reversed(range(len(self.config.level_channels))):
             for i in range(self.config.num_res_blocks + 1):
                 layers: list[nn.Module] = [
-                    self._res(channels + skips.pop(), self.config.level_channels[level])
+                    self._res(channels + skips.pop(), self.config.level_channels[level], operations)
                 ]
                 channels = self.config.level_channels[level]
                 if i == 0:
-                    layers.append(self._swin(level))
+                    layers.append(self._swin(level, operations))
                 if level > 0 and i == self.config.num_res_blocks:
-                    layers.append(Upsample(channels, self._operations))
+                    layers.append(Upsample(channels, operations))
                 yield Block(*layers)
 
-    def _res(self, in_channels: int, out_channels: int) -> ResBlock:
-        return ResBlock(in_channels, out_channels, self._embed_width, self._operations)
+    def _res(self, in_channels: int, out_channels: int, operations: Operations) -> ResBlock:
+        return ResBlock(in_channels, out_channels, self._embed_width, operations)
 
-    def _swin(self, level: int) -> SwinStage:
+    def _swin(self, level: int, operations: Operations) -> SwinStage:
         config = self.config
         return SwinStage(
             config.level_channels[level],
@@ -157,7 +158,7 @@ class UNet(nn.Module):
             config.mlp_width,
             config.window_at(level),
             config.shift_at(level),
-            self._operations,
+            operations,
         )
 
     def run(self, x: Tensor, t_index: int | Tensor) -> Tensor:
