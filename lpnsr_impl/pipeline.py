@@ -1,11 +1,91 @@
-"""What a picture of any size needs around the chain: noise from a seed, and padding."""
+"""What a picture of any size needs around the chain: padding, noise from a seed, colours.
+
+`encode_start`, `run_chain` and `decode_latent` are the three stages that nodes and evaluation
+share.
+"""
+
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from .config import SCALE
-from .images import padded_size, reflect_pad
-from .sampler import NoiseSource
+from .config import SCALE, PredictorMode
+from .images import bicubic_upsample, padded_size, reflect_pad, to_01, to_pm1
+from .models import Autoencoder, Denoiser, NoisePredictor
+from .sampler import ALL_ON, NoiseSource, StepCallback, sample
+from .schedule import Schedule
+
+ColorFix = Callable[[Tensor, Tensor], Tensor]
+
+
+def encode_start(autoencoder: Autoencoder, start: Tensor, multiple: int) -> Tensor:
+    """y0 of a pre-upsampled picture, padded to what the denoiser's windows need.
+
+    Args:
+        autoencoder: encodes.
+        start: [B,3,4h,4w] in [0,1].
+        multiple: `size_multiple` of the denoiser's config.
+
+    Returns:
+        [B,C,H,W] with H and W the next multiples of `multiple` from h and w.
+    """
+    return autoencoder.encode(pad_start(to_pm1(start), multiple))
+
+
+def run_chain(
+    denoiser: Denoiser,
+    noise_predictor: NoisePredictor | None,
+    schedule: Schedule,
+    y0: Tensor,
+    lr: Tensor,
+    *,
+    seed: int,
+    steps: int = 4,
+    predictor_on: Mapping[int, bool] = ALL_ON,
+    predictor_mode: PredictorMode = "sample",
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """The chain of `sampler.sample` on a padded latent, with noise of a seed.
+
+    Args:
+        y0: padded, [B,C,H,W].
+        lr: not padded, [B,3,h,w] in [-1,1].
+        seed: 0 to 2^64 - 1.
+
+    Returns:
+        x0, padded, [B,C,H,W].
+    """
+    noise = seeded_noise(seed, schedule.num_timesteps)
+    return sample(
+        denoiser,
+        noise_predictor,
+        schedule,
+        y0,
+        reflect_pad(lr, *y0.shape[2:]),
+        steps=steps,
+        predictor_on=predictor_on,
+        predictor_mode=predictor_mode,
+        noise=mirrored_noise(noise, *lr.shape[2:]),
+        callback=callback,
+    )
+
+
+def decode_latent(
+    autoencoder: Autoencoder, x0: Tensor, lr: Tensor, color_fix: ColorFix | None
+) -> Tensor:
+    """Picture of a padded latent, cut to size, its colours those of bicubic x4.
+
+    Args:
+        x0: padded, [B,C,H,W].
+        lr: not padded, [B,3,h,w] in [-1,1].
+        color_fix: fix(sr, reference), or None.
+
+    Returns:
+        [B,3,4h,4w] in [0,1].
+    """
+    h, w = lr.shape[2:]
+    sr = to_01(autoencoder.decode(x0)[:, :, : SCALE * h, : SCALE * w])
+    return color_fix(sr, to_01(bicubic_upsample(lr))) if color_fix else sr
 
 
 def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:

@@ -7,17 +7,15 @@ import torch
 from torch import Tensor
 
 from ..lpnsr_impl import Schedule, adain_color_fix, wavelet_color_fix
-from ..lpnsr_impl import sample as run_chain
 from ..lpnsr_impl.config import SCALE, PredictorMode
 from ..lpnsr_impl.images import (
     bicubic_upsample,
     padded_size,
     reflect_pad,
     resize,
-    to_01,
     to_pm1,
 )
-from ..lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
+from ..lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
 from ..lpnsr_impl.sampler import predictor_steps
 from . import host
 from .images import Picture
@@ -102,8 +100,8 @@ def encode(
     host.load(managed, activations=autoencoder_activations(managed, SCALE * rows, SCALE * columns))
     latents: list[Tensor] = []
     for x in start.rgb.split(1):
-        padded = pad_start(to_pm1(x).to(managed.device), multiple)
-        latents.append(managed.network.encode(padded).to(host.result_device()))
+        y0 = encode_start(managed.network, x.to(managed.device), multiple)
+        latents.append(y0.to(host.result_device()))
         progress.step()
     alpha = start.alpha
     if alpha is None and lr.alpha is not None:
@@ -137,8 +135,6 @@ def sample(
     host.load(*in_use, activations=unet_activations(denoiser, *y0.shape[2:]))
 
     schedule = Schedule(kappa=kappa)
-    h, w = condition.lr.shape[2:]
-    noise = mirrored_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
     results: list[Tensor] = []
     for y0_i, lr_i in zip(y0.split(1), condition.lr.split(1), strict=True):
         x0 = run_chain(
@@ -146,11 +142,11 @@ def sample(
             None if predictor is None else predictor.network,
             schedule,
             y0_i.to(denoiser.device),
-            reflect_pad(lr_i.to(denoiser.device), *y0.shape[2:]),
+            lr_i.to(denoiser.device),
+            seed=seed,
             steps=steps,
             predictor_on=predictor_on,
             predictor_mode=predictor_mode,
-            noise=noise,
             callback=lambda t, x_t, x0_pred: progress.step(),
         )
         results.append(x0.to(host.result_device()))
@@ -173,11 +169,8 @@ def decode(
     fix = COLOR_FIXES[color_fix]
     rgb = torch.empty(b, 3, SCALE * h, SCALE * w, device=host.result_device())
     for i in range(b):
-        sr = managed.network.decode(samples[i : i + 1].to(managed.device))
-        sr = to_01(sr[:, :, : SCALE * h, : SCALE * w])
-        if fix:
-            sr = fix(sr, to_01(bicubic_upsample(condition.lr[i : i + 1].to(sr))))
-        rgb[i] = sr[0]
+        x0, lr = samples[i : i + 1].to(managed.device), condition.lr[i : i + 1].to(managed.device)
+        rgb[i] = decode_latent(managed.network, x0, lr, fix)[0]
         progress.step()
     if not rgb.isfinite().all():
         raise ValueError(
