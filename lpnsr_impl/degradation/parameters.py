@@ -1,0 +1,172 @@
+"""Draws the parameters of a degradation. The numbers are LPNSR's; the recipe is Real-ESRGAN's."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from .kernels import gaussian_kernel, sinc_kernel
+
+ResizeMode = Literal["area", "bilinear", "bicubic"]
+NoiseKind = Literal["gaussian", "poisson"]
+
+RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
+JPEG_QUALITY = (30, 95)
+
+
+@dataclass(frozen=True)
+class OrderSettings:
+    """Ranges and probabilities of one order: blur, resize, noise."""
+
+    blur: float  # probability
+    kernel_sizes: tuple[int, int]  # smallest and largest, odd
+    sigma: tuple[float, float]  # pixels
+    resize: tuple[float, float, float]  # probability of up, down, keep
+    scale: tuple[float, float]
+    gaussian_sigma: tuple[float, float]  # of 255
+    poisson_scale: tuple[float, float]
+
+
+FIRST = OrderSettings(
+    1.0, (3, 21), (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1.0, 30.0), (0.05, 3.0)
+)
+SECOND = OrderSettings(
+    0.8, (3, 15), (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1.0, 25.0), (0.05, 2.5)
+)
+
+SECOND_PROBABILITY = 0.5
+SINC_PROBABILITY = 0.1
+GAUSSIAN_NOISE_PROBABILITY = 0.5
+GREY_NOISE_PROBABILITY = 0.4
+FINAL_SINC_PROBABILITY = 0.8
+FINAL_KERNEL_SIZES = (3, 21)
+FINAL_CUTOFF = (math.pi / 3, math.pi)
+BETA_GENERALIZED = (0.5, 4.0)
+BETA_PLATEAU = (1.0, 2.0)
+SHAPES = ("gaussian", "generalized", "plateau")
+SHAPE_PROBABILITIES = (  # (isotropic, anisotropic) of each shape
+    (0.45, 0.25),
+    (0.12, 0.03),
+    (0.12, 0.03),
+)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A kernel and the branch it came from: "sinc", or shape and "iso" or "aniso"."""
+
+    name: str
+    kernel: Tensor  # [size,size], sums to 1
+
+
+@dataclass(frozen=True)
+class Resize:
+    scale: float  # of the HR size in the first order, of the LR size in the second
+    mode: ResizeMode
+
+
+@dataclass(frozen=True)
+class Noise:
+    kind: NoiseKind
+    level: float  # Gaussian: deviation of [0,1]; Poisson: factor on the deviation from the mean
+    grey: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """Blur (or none), resize, noise."""
+
+    blur: Blur | None
+    resize: Resize
+    noise: Noise
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """All that turns one HR picture into one LR picture."""
+
+    first: Order
+    first_jpeg: int  # quality
+    second: Order | None
+    final_mode: ResizeMode
+    final_sinc: Blur | None
+    final_jpeg: int
+    jpeg_last: bool  # else the sinc filter and the last resize come after the JPEG
+
+
+def draw(rng: np.random.Generator) -> Degradation:
+    """Draw a degradation; all randomness, that of the noise included, comes from `rng`."""
+    first = _draw_order(rng, FIRST)
+    first_jpeg = _draw_jpeg(rng)
+    second = _draw_order(rng, SECOND) if rng.random() < SECOND_PROBABILITY else None
+    final_sinc = None
+    if rng.random() < FINAL_SINC_PROBABILITY:
+        size = _draw_size(rng, FINAL_KERNEL_SIZES)
+        final_sinc = Blur("sinc", sinc_kernel(size, rng.uniform(*FINAL_CUTOFF)))
+    return Degradation(
+        first=first,
+        first_jpeg=first_jpeg,
+        second=second,
+        final_mode=_draw_mode(rng),
+        final_sinc=final_sinc,
+        final_jpeg=_draw_jpeg(rng),
+        jpeg_last=bool(rng.random() < 0.5),
+    )
+
+
+def _draw_order(rng: np.random.Generator, settings: OrderSettings) -> Order:
+    blur = _draw_blur(rng, settings) if rng.random() < settings.blur else None
+    return Order(blur, _draw_resize(rng, settings), _draw_noise(rng, settings))
+
+
+def _draw_blur(rng: np.random.Generator, settings: OrderSettings) -> Blur:
+    size = _draw_size(rng, settings.kernel_sizes)
+    if rng.random() < SINC_PROBABILITY:
+        # Larger kernels may cut lower frequencies (Real-ESRGAN).
+        lowest = math.pi / 3 if size < 13 else math.pi / 5
+        return Blur("sinc", sinc_kernel(size, rng.uniform(lowest, math.pi)))
+    branch = int(rng.choice(6, p=np.ravel(SHAPE_PROBABILITIES)))
+    shape, isotropic = SHAPES[branch // 2], branch % 2 == 0
+    sigma_x = rng.uniform(*settings.sigma)
+    sigma_y = sigma_x if isotropic else rng.uniform(*settings.sigma)
+    theta = 0.0 if isotropic else rng.uniform(-math.pi, math.pi)
+    beta = 1.0
+    if shape != "gaussian":
+        low, high = BETA_GENERALIZED if shape == "generalized" else BETA_PLATEAU
+        beta = rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
+    kernel = gaussian_kernel(size, sigma_x, sigma_y, theta, shape, beta)
+    return Blur(f"{shape} {'iso' if isotropic else 'aniso'}", kernel)
+
+
+def _draw_resize(rng: np.random.Generator, settings: OrderSettings) -> Resize:
+    direction = rng.choice(("up", "down", "keep"), p=settings.resize)
+    low, high = settings.scale
+    scale = {"up": rng.uniform(1, high), "down": rng.uniform(low, 1), "keep": 1.0}[direction]
+    return Resize(scale, _draw_mode(rng))
+
+
+def _draw_noise(rng: np.random.Generator, settings: OrderSettings) -> Noise:
+    kind: NoiseKind = "gaussian" if rng.random() < GAUSSIAN_NOISE_PROBABILITY else "poisson"
+    if kind == "gaussian":
+        level = rng.uniform(*settings.gaussian_sigma) / 255
+    else:
+        level = rng.uniform(*settings.poisson_scale)
+    grey = bool(rng.random() < GREY_NOISE_PROBABILITY)
+    return Noise(kind, level, grey, int(rng.integers(2**63)))
+
+
+def _draw_mode(rng: np.random.Generator) -> ResizeMode:
+    return RESIZE_MODES[rng.integers(len(RESIZE_MODES))]
+
+
+def _draw_size(rng: np.random.Generator, sizes: tuple[int, int]) -> int:
+    smallest, largest = sizes
+    return int(rng.integers(smallest // 2, largest // 2 + 1)) * 2 + 1
+
+
+def _draw_jpeg(rng: np.random.Generator) -> int:
+    low, high = JPEG_QUALITY
+    return int(rng.integers(low, high + 1))

@@ -1,0 +1,56 @@
+"""Picture files, for training and evaluation."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All files below a folder that are named as pictures, sorted.
+
+    Raises:
+        ValueError: there are none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(
+            f"{folder} has no pictures. Give a folder with {', '.join(sorted(SUFFIXES))} files."
+        )
+    return files
+
+
+def readable_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder; those that can't be read are logged and left out.
+
+    Raises:
+        ValueError: none can be read.
+    """
+    pictures: list[Path] = []
+    for path in picture_files(folder):
+        try:
+            with Image.open(path):  # reads the header alone
+                pictures.append(path)
+        except (UnidentifiedImageError, OSError) as e:
+            logger.warning("%s is left out, it can't be read: %s", path, e)
+    if not pictures:
+        raise ValueError(f"None of the pictures in {folder} can be read.")
+    return pictures
+
+
+def read_picture(path: Path) -> Tensor:
+    """RGB picture, upright, float32 [3,H,W] in [0,1].
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with Image.open(path) as file:
+        rgb = ImageOps.exif_transpose(file).convert("RGB")
+    return torch.from_numpy(np.array(rgb, dtype=np.float32)).movedim(-1, 0) / 255
