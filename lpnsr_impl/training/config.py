@@ -1,0 +1,171 @@
+"""Settings of a training, read from a TOML file. Every key, its meaning and its default."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TaskName = Literal["autoencoder", "denoiser", "noise_predictor", "compact"]
+SHIPPED = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Weights: paths, or names of files in `lpnsr_impl/weights`; empty for none."""
+
+    init: str = ""  # start from these; a denoiser's file may start a noise predictor
+    autoencoder: str = ""  # frozen; for denoiser and noise predictor
+    denoiser: str = ""  # frozen; for the noise predictor
+    freeze_encoder: bool = False  # autoencoder: train the decoder alone, latents stay as they are
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the losses; 0 leaves one out. Images are in [-1,1]."""
+
+    l1: float = 0.0  # image (Eq. 12)
+    lpips: float = 0.0  # image, VGG (Eq. 12)
+    gan: float = 0.0  # hinge; latents for the noise predictor, else images (Eq. 12)
+    pyramid: float = 0.0  # L1 of pictures averaged 2x2 and 4x4: keeps colours
+    gradient: float = 0.0  # L1 of differences between neighbours: keeps edges
+    latent: float = 0.0  # squared error of x0_pred (ResShift's objective)
+    codebook: float = 0.0  # codes to latents, and 0.25 of it the other way (VQ)
+    noise: float = 0.0  # Gaussian likelihood of the optimal noise of Eq. 9, one step at a time
+
+
+@dataclass(frozen=True)
+class Discriminator:
+    """Spectral-norm PatchGAN, used where `loss.gan` is above 0."""
+
+    channels: int = 64
+    layers: int = 3
+    start_epoch: int = 2  # the first epoch is 1
+    every: int = 2  # updated at every second step
+    learning_rate: float = 5e-5
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training. Sizes of crops are in HR pixels."""
+
+    task: TaskName
+    steps: int
+    batch: int  # over all processes
+    crop: int
+    family: str = ""  # stored in the exported file; networks of one family go together
+    size: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of a network made anew
+    networks: Networks = Networks()
+    loss: LossWeights = LossWeights()
+    discriminator: Discriminator = Discriminator()
+    learning_rate: float = 5e-5
+    learning_rate_end: float = 1e-5  # cosine
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 1.0  # gradient norm
+    ema: float = 0.999
+    precision: Literal["no", "fp16", "bf16"] = "no"  # mixed precision
+    checkpointing: bool = False  # recompute the chain's activations in the backward pass
+    compile: bool = False
+    degradation: bool = True  # else LR is the picture averaged 4x4
+    seed: int = 0
+    workers: int = 0  # processes that prepare pictures
+    validation_pictures: int = 16  # kept out of the training
+    validation_crop: int = 256
+    validate_every: int = 500
+    best: str = "l1"  # which of the task's validation figures picks the best; the lowest wins
+    save_every: int = 250
+
+
+def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a config.
+
+    Args:
+        name: path of a TOML file, or the name of a shipped one, such as "lite-denoiser".
+        overrides: "key=value" with TOML values, such as "steps=50" or "loss.gan=0.0".
+
+    Raises:
+        FileNotFoundError: there is no such file and no shipped config of that name.
+        ValueError: a key is unknown or missing, or a value has the wrong type or range.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = SHIPPED / f"{name}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
+        raise FileNotFoundError(
+            f"There is no config {name!r}: give the path of a .toml file, or one of {shipped}."
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        for override in overrides:
+            _merge(table, tomllib.loads(override))
+    except tomllib.TOMLDecodeError as e:
+        raise ValueError(f"{path.name} {list(overrides)}: {e}. Strings need quotes.") from e
+    config = _parse(TrainConfig, table, path.name)
+    _check(config, path.name)
+    return config
+
+
+def _merge(table: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(table.get(key), dict):
+            _merge(table[key], value)
+        else:
+            table[key] = value
+
+
+def _parse(kind: type, table: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a table, strictly."""
+    hints = get_type_hints(kind)
+    unknown = table.keys() - hints.keys()
+    if unknown:
+        raise ValueError(
+            f"{where}: unknown {sorted(unknown)}, expected some of {', '.join(hints)}."
+        )
+    required = {
+        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
+    }
+    missing = required - table.keys()
+    if missing:
+        raise ValueError(f"{where}: {', '.join(sorted(missing))} missing.")
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return _parse(hint, value, where)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where} is {value!r}, expected one of {arguments}.")
+        return value
+    if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
+        return tuple(_value(kind, item, where) for kind, item in zip(arguments, value, strict=True))
+    if hint is float and type(value) is int:
+        return float(value)
+    assert origin not in (Union, UnionType), "settings have one type each"
+    if not isinstance(value, origin or hint) or (type(value) is bool and hint is not bool):
+        raise ValueError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}.")
+    return value
+
+
+def _check(config: TrainConfig, where: str) -> None:
+    least = {"steps": 1, "batch": 1, "crop": 16, "validate_every": 1, "save_every": 1}
+    for key, value in least.items():
+        if getattr(config, key) < value:
+            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected {value} or more.")
+    for key in ("crop", "validation_crop"):
+        if getattr(config, key) % 4:
+            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected a multiple of 4.")
+    if not any(vars(config.loss).values()):
+        raise ValueError(
+            f"{where}: all losses are 0; set one of [loss] {', '.join(vars(config.loss))}."
+        )

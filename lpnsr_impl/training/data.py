@@ -1,0 +1,91 @@
+"""Crops of a folder of pictures, and their degraded LR. Sample `index` depends on the seed and on
+`index` alone, so a resumed training goes on with just the samples it would have had."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..config import SCALE
+from ..degradation import degrade, draw
+from ..images import reflect_pad, to_pm1
+from ..pictures import read_picture
+
+Sample = dict[str, Tensor]
+
+
+class Crops(Dataset[Sample]):
+    """HR crops with their LR.
+
+    A sample is {"hr": [3,s,s], "lr": [3,s/4,s/4]} in [-1,1] and {"index": int64 []}.
+
+    Args:
+        pictures: files.
+        crop: s, a multiple of 4; smaller pictures are mirrored to it.
+        seed: of all draws.
+        degraded: degrade; else LR is the crop averaged 4x4.
+        augment: crop, flip and turn at random; else the middle of each picture, upright.
+    """
+
+    def __init__(
+        self, pictures: list[Path], crop: int, seed: int, *, degraded: bool, augment: bool
+    ) -> None:
+        self.pictures = pictures
+        self.crop = crop
+        self.seed = seed
+        self.degraded = degraded
+        self.augment = augment
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Any index from 0 up; a pass over all pictures is an epoch."""
+        epoch, position = divmod(index, len(self.pictures))
+        rng = np.random.default_rng([self.seed, index])
+        which = int(self._order(epoch)[position]) if self.augment else position
+        hr = self._cut(read_picture(self.pictures[which]), rng)
+        lr = degrade(hr[None], draw(rng)) if self.degraded else F.avg_pool2d(hr[None], SCALE)
+        return {"hr": to_pm1(hr), "lr": to_pm1(lr[0]), "index": torch.tensor(index)}
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.pictures))
+
+    def _cut(self, hr: Tensor, rng: np.random.Generator) -> Tensor:
+        s = self.crop
+        hr = reflect_pad(hr[None], max(s, hr.shape[1]), max(s, hr.shape[2]))[0]
+        spare_y, spare_x = hr.shape[1] - s, hr.shape[2] - s
+        if not self.augment:
+            return hr[:, spare_y // 2 :, spare_x // 2 :][:, :s, :s].contiguous()
+        y, x = int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1))
+        hr = hr[:, y : y + s, x : x + s]
+        if rng.random() < 0.5:
+            hr = hr.flip(2)
+        return torch.rot90(hr, int(rng.integers(4)), (1, 2)).contiguous()
+
+
+def split_pictures(
+    pictures: list[Path], validation: int, seed: int
+) -> tuple[list[Path], list[Path]]:
+    """Training and validation pictures. Of few pictures at most a quarter is for validation; with
+    fewer than four, the one is both."""
+    order = np.random.default_rng([seed, 2]).permutation(len(pictures))
+    held_out = min(validation, len(pictures) // 4)
+    kept = [pictures[i] for i in sorted(order[held_out:])]
+    return kept, [pictures[i] for i in sorted(order[:held_out])] or kept[:1]
+
+
+def batches(
+    first_step: int, steps: int, batch: int, rank: int = 0, processes: int = 1
+) -> Iterator[list[int]]:
+    """Sample numbers of each step for one of several processes, which share out each batch."""
+    share = batch // processes
+    for step in range(first_step, steps):
+        start = step * batch + rank * share
+        yield list(range(start, start + share))

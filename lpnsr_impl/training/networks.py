@@ -1,0 +1,124 @@
+"""Networks to train: loaded, made anew, or a noise predictor made from a denoiser."""
+
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from spandrel import ModelLoader
+from spandrel.architectures.Compact import Compact
+from torch import nn
+
+from ..checkpoints import load_autoencoder, load_denoiser, load_noise_predictor
+from ..config import SCALE, AutoencoderConfig, UNetConfig
+from ..files import read_checkpoint
+from ..models import Autoencoder, Denoiser, NoisePredictor
+from ..weights_folder import find_weights
+from .config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+def make_network(config: TrainConfig) -> nn.Module:
+    """The network that `config.task` trains, in fp32, with weights from `networks.init` if given.
+
+    Raises:
+        ValueError: `size` does not fit the network.
+        UnsupportedCheckpointError: the file does not fit the task.
+    """
+    torch.manual_seed(config.seed)
+    init = find_weights(config.networks.init) if config.networks.init else None
+    makers = {
+        "autoencoder": _make_autoencoder,
+        "denoiser": _make_denoiser,
+        "noise_predictor": _make_noise_predictor,
+        "compact": _make_compact,
+    }
+    try:
+        network = makers[config.task](config, init)
+    except TypeError as e:
+        raise ValueError(f"size = {dict(config.size)} does not fit: {e}.") from e
+    return network.requires_grad_(True).train()
+
+
+def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
+    if init is None:
+        return Autoencoder(AutoencoderConfig(**_tuples(config)))
+    weights = read_checkpoint(init).tensors
+    autoencoder = load_autoencoder(init)
+    if config.size.get("attention", True) or not autoencoder.config.attention:
+        return autoencoder
+    # Asked for one without the attention that the file has.
+    bare = Autoencoder(AutoencoderConfig(**{**vars(autoencoder.config), "attention": False}))
+    kept = {key: value.float() for key, value in weights.items() if ".attn_1." not in key}
+    bare.load_state_dict(kept)
+    return bare
+
+
+def _make_denoiser(config: TrainConfig, init: Path | None) -> Denoiser:
+    return load_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
+
+
+def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
+    checkpoint = read_checkpoint(init) if init else None
+    if init and checkpoint and checkpoint.header.get("lpnsr.part") != "denoiser":
+        return load_noise_predictor(init)
+    denoiser = load_denoiser(init) if init else None
+    sizes = vars(denoiser.config) if denoiser else {}
+    channels = denoiser.config.out_channels if denoiser else UNetConfig.out_channels
+    sizes = {**sizes, "in_channels": 2 * channels + 3, "out_channels": 2 * channels}
+    predictor = NoisePredictor(UNetConfig(**{**sizes, **_tuples(config)}))
+    if denoiser:
+        copy_denoiser(denoiser, predictor)
+    # Mean 0 and log-variance 0: the training starts from ResShift's random noise.
+    last = predictor.out[2]
+    assert isinstance(last, nn.Conv2d)
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+    return predictor
+
+
+def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
+    if init:
+        return ModelLoader().load_from_state_dict(load_file(init)).model.float()
+    sizes = {"num_feat": 64, "num_conv": 16, **config.size}
+    return Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
+
+
+def _tuples(config: TrainConfig) -> dict[str, object]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in config.size.items()}
+
+
+@torch.no_grad()
+def copy_denoiser(denoiser: Denoiser, predictor: NoisePredictor) -> int:
+    """Start a noise predictor from the features of a denoiser, which may have more levels.
+
+    Levels are matched from the finest on. The first convolution reads x_t and lr with the
+    denoiser's weights and x0_pred with zeros. What has another shape stays as it is.
+
+    Returns:
+        How many tensors were copied.
+    """
+    levels = len(denoiser.config.level_channels), len(predictor.config.level_channels)
+    skipped = (levels[0] - levels[1]) * (denoiser.config.num_res_blocks + 1)
+    source = denoiser.state_dict()
+    copied = 0
+    for key, target in predictor.state_dict().items():
+        parts = key.split(".")
+        if parts[0] == "output_blocks":
+            parts[1] = str(int(parts[1]) + skipped)
+        found = source.get(".".join(parts))
+        if found is not None and found.shape == target.shape:
+            target.copy_(found)
+            copied += 1
+    c = denoiser.config.out_channels
+    first, given = predictor.state_dict()["input_blocks.0.0.weight"], None
+    given = source["input_blocks.0.0.weight"]
+    if given.shape[0] == first.shape[0]:
+        first.zero_()
+        first[:, :c] = given[:, :c]
+        first[:, 2 * c :] = given[:, c:]
+        copied += 1
+    logger.info("%d of %d tensors come from the denoiser", copied, len(predictor.state_dict()))
+    return copied

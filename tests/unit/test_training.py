@@ -1,0 +1,588 @@
+"""The trainer: four tasks that learn, stop and go on; data, settings, losses and files."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from spandrel import ImageModelDescriptor, ModelLoader
+from torch import Tensor, nn
+
+from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
+from lpnsr_impl.cli import main
+from lpnsr_impl.models import NoisePredictor
+from lpnsr_impl.training.config import (
+    SHIPPED,
+    Discriminator,
+    LossWeights,
+    Networks,
+    TrainConfig,
+    read_config,
+)
+from lpnsr_impl.training.data import Crops, batches, split_pictures
+from lpnsr_impl.training.discriminator import PatchDiscriminator, discriminator_loss
+from lpnsr_impl.training.losses import ImageLoss, gradient_loss, pyramid_loss
+from lpnsr_impl.training.networks import copy_denoiser, make_network
+from lpnsr_impl.training.tasks import TASKS, NoisePredictorTask
+from lpnsr_impl.training.trainer import Trainer
+from tests.small import (
+    autoencoder_weights,
+    denoiser_weights,
+    predictor_weights,
+    unet_config,
+)
+
+PACK = Path(__file__).parents[2]
+PICTURE = PACK / "workflows" / "lpnsr_example.png"
+UNET_HEADER = {"lpnsr.config": json.dumps({"trained_resolution": 16, "head_width": 16})}
+UNET_SIZE = {
+    **{k: v for k, v in vars(unet_config()).items() if not k.endswith("_channels")},
+    "model_channels": 32,
+    "level_channels": [32, 64],
+    "trained_resolution": 16,
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps the precision of a process's first training."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight crops of the example picture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with Image.open(PICTURE) as file:
+        rgb = file.convert("RGB")
+        for i in range(8):
+            rgb.crop((12 * i, 5 * i, 12 * i + 90, 5 * i + 80)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    """Small frozen networks, as files."""
+    folder = tmp_path_factory.mktemp("networks")
+    autoencoder, denoiser = folder / "autoencoder.safetensors", folder / "denoiser.safetensors"
+    save_file(autoencoder_weights(), autoencoder)
+    config = unet_config(trained_resolution=16)
+    save_file(denoiser_weights(config), denoiser, UNET_HEADER | {"lpnsr.part": "denoiser"})
+    return Networks(autoencoder=str(autoencoder), denoiser=str(denoiser))
+
+
+@pytest.fixture
+def configs(networks: Networks) -> dict[str, TrainConfig]:
+    """A small training of each task, with every kind of loss that it has."""
+    shared = {"steps": 6, "batch": 2, "crop": 64, "validation_crop": 64, "family": "small",
+              "validate_every": 3, "save_every": 3, "learning_rate": 1e-3,
+              "validation_pictures": 2}  # fmt: skip
+    sizes = {"level_channels": [32, 64, 64], "num_res_blocks": 1, "num_codes": 64}
+    shared["discriminator"] = Discriminator(channels=8, layers=2)
+    images = LossWeights(l1=1, pyramid=0.5, gradient=0.5, gan=0.1)
+    both = replace(networks, init="")
+    return {
+        "autoencoder": TrainConfig(
+            task="autoencoder", size=sizes, loss=replace(images, codebook=1.0), **shared
+        ),
+        "denoiser": TrainConfig(
+            task="denoiser", size=UNET_SIZE, networks=both, loss=LossWeights(latent=1), **shared
+        ),
+        "noise_predictor": TrainConfig(
+            task="noise_predictor",
+            networks=replace(networks, init=networks.denoiser),
+            loss=replace(images, noise=0.1),
+            **shared,
+        ),
+        "compact": TrainConfig(
+            task="compact", size={"num_feat": 8, "num_conv": 2}, loss=images, **shared
+        ),
+    }
+
+
+def weights_of(network: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "autoencoder": load_autoencoder,
+    "denoiser": load_denoiser,
+    "noise_predictor": load_noise_predictor,
+    "compact": lambda path: ModelLoader("cpu").load_from_file(str(path)),
+}
+
+# Settings
+
+
+@pytest.mark.parametrize("name", [p.stem for p in sorted(SHIPPED.glob("*.toml"))])
+def test_shipped_configs_can_be_read(name: str) -> None:
+    assert read_config(name).task in TASKS
+
+
+def test_the_papers_settings_are_the_papers() -> None:
+    config = read_config("paper-predictor")
+    assert (config.batch, config.crop, config.learning_rate, config.learning_rate_end) == (
+        16, 256, 5e-5, 1e-5)  # fmt: skip
+    assert (config.ema, config.clip, config.weight_decay) == (0.999, 1.0, 0.0)
+    assert config.loss == LossWeights(l1=1, lpips=1, gan=0.1)
+    assert (config.discriminator.start_epoch, config.discriminator.every) == (2, 2)
+
+
+def test_settings_can_be_overridden() -> None:
+    config = read_config("lite-predictor", ["steps=50", "loss.gan=0.5", 'networks.init=""'])
+    assert (config.steps, config.loss.gan, config.networks.init) == (50, 0.5, "")
+    assert config.loss.l1 == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepz=5", "unknown"),
+        ("steps=0", "expected 1 or more"),
+        ("steps=1.5", "steps is 1.5, expected int"),
+        ("crop=130", "multiple of 4"),
+        ('task="gan"', "expected one of"),
+        ("loss.l2=1.0", "unknown"),
+        ("betas=[0.9]", "betas"),
+        ("steps", "Strings need quotes"),
+        ("loss={l1=0.0}", "all losses are 0"),
+        ("compile=1", "compile is 1, expected bool"),
+    ],
+)
+def test_wrong_settings_are_named(override: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('task = "compact"\nsteps = 5\nbatch = 2\ncrop = 64\n[loss]\nl1 = 1.0\n')
+    assert read_config(str(path)).steps == 5
+    with pytest.raises(ValueError, match=message):
+        read_config(str(path), [override, "loss.l1=0.0"] if "all" in message else [override])
+
+
+def test_a_missing_config_lists_the_shipped_ones() -> None:
+    with pytest.raises(FileNotFoundError, match="lite-denoiser"):
+        read_config("no-such")
+
+
+# Data
+
+
+def test_samples_depend_on_seed_and_number_alone(pictures: Path) -> None:
+    files = sorted(pictures.iterdir())
+    a, b = (Crops(files, 64, 1, degraded=True, augment=True) for _ in range(2))
+    for index in (5, 0, 13):
+        assert all(torch.equal(a[index][key], b[index][key]) for key in ("hr", "lr", "index"))
+    other = Crops(files, 64, 2, degraded=True, augment=True)
+    assert not torch.equal(a[0]["hr"], other[0]["hr"])
+
+
+def test_an_epoch_has_each_picture_once(pictures: Path, tmp_path: Path) -> None:
+    for i in range(5):
+        Image.new("RGB", (64, 64), (50 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    crops = Crops(sorted(tmp_path.iterdir()), 64, 0, degraded=False, augment=True)
+    epochs = [[round(float(crops[5 * e + i]["hr"][0, 0, 0]), 3) for i in range(5)] for e in (0, 1)]
+    assert sorted(epochs[0]) == sorted(epochs[1])
+    assert len(set(epochs[0])) == 5
+    assert epochs[0] != epochs[1], "every epoch has the same order"
+
+
+def test_sizes_and_ranges_of_a_sample(tmp_path: Path) -> None:
+    Image.open(PICTURE).convert("L").crop((0, 0, 40, 20)).save(tmp_path / "small.png")
+    sample = Crops([tmp_path / "small.png"], 64, 0, degraded=True, augment=True)[0]
+    assert sample["hr"].shape == (3, 64, 64)
+    assert sample["lr"].shape == (3, 16, 16)
+    assert sample["hr"].min() >= -1
+    assert sample["hr"].max() <= 1
+
+
+def test_without_degradation_lr_is_hr_averaged(pictures: Path) -> None:
+    sample = Crops(sorted(pictures.iterdir()), 64, 0, degraded=False, augment=True)[3]
+    assert torch.allclose(sample["lr"], nn.functional.avg_pool2d(sample["hr"], 4), atol=1e-6)
+
+
+def test_processes_share_out_the_same_batches() -> None:
+    alone = list(batches(3, 6, 4))
+    shares = [list(batches(3, 6, 4, rank, 2)) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == alone
+    assert alone[0] == [12, 13, 14, 15]
+
+
+def test_validation_pictures_are_kept_out_of_training() -> None:
+    files = [Path(str(i)) for i in range(40)]
+    training, validation = split_pictures(files, 16, 0)
+    assert (len(training), len(validation)) == (30, 10)
+    assert not set(training) & set(validation)
+    assert split_pictures(files[:2], 16, 0) == (files[:2], files[:1])
+
+
+# Losses
+
+
+def test_image_losses_are_zero_for_equal_pictures_and_weighted() -> None:
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    losses = ImageLoss(LossWeights(l1=2, pyramid=1, gradient=1))
+    assert all(float(value) == 0 for value in losses(x, x).values())
+    shifted = losses(x + 0.1, x)
+    assert float(shifted["l1"]) == pytest.approx(0.2, rel=1e-4)
+    assert float(shifted["pyramid"]) == pytest.approx(0.2, rel=1e-4)
+    assert float(shifted["gradient"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_gradient_loss_sees_edges_and_pyramid_loss_does_not_see_what_averages_out() -> None:
+    flat = torch.zeros(1, 3, 8, 8)
+    checks = torch.ones(1, 3, 8, 8)
+    checks[..., ::2] = -1
+    assert float(pyramid_loss(checks, flat)) == 0
+    assert float(gradient_loss(checks, flat)) == pytest.approx(2)
+
+
+def test_lpips_without_its_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyiqa
+
+    def offline(name: str, **options: object) -> object:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(pyiqa, "create_metric", offline)
+    with pytest.raises(RuntimeError, match=r"set loss.lpips=0.0"):
+        ImageLoss(LossWeights(lpips=1))
+
+
+def test_the_discriminator_learns_to_tell_two_kinds_apart() -> None:
+    torch.manual_seed(0)
+    judge = PatchDiscriminator(3, 8, 2)
+    optimizer = torch.optim.Adam(judge.parameters(), 1e-2)
+    for _ in range(60):
+        real, fake = torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16) * 0.3
+        loss = discriminator_loss(judge(real), judge(fake))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.5, "1 is what a judge gets that cannot tell"
+
+
+def test_a_crop_too_small_for_the_discriminator_is_named() -> None:
+    with pytest.raises(ValueError, match=r"judges 16x16, expected 24 or more"):
+        PatchDiscriminator(3)(torch.zeros(1, 3, 16, 16))
+    assert PatchDiscriminator(3)(torch.zeros(1, 3, 24, 24)).shape[1] == 1
+
+
+# Starting
+
+
+def test_a_fresh_noise_predictor_is_random_noise(configs: dict[str, TrainConfig]) -> None:
+    predictor = make_network(configs["noise_predictor"])
+    assert isinstance(predictor, NoisePredictor)
+    x = torch.randn(1, 3, 16, 16)
+    mean, logvar = predictor(x, x, x, 2)
+    assert not mean.any()
+    assert not logvar.any()
+
+
+def test_a_noise_predictor_takes_over_the_denoisers_features(networks: Networks) -> None:
+    denoiser = load_denoiser(networks.denoiser)
+    predictor = NoisePredictor(replace(denoiser.config, in_channels=9, out_channels=6))
+    copied = copy_denoiser(denoiser, predictor)
+    assert copied == len(predictor.state_dict()) - 2, "all but the last layer"
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            last = denoiser.state_dict()[f"out.2.{name}"]
+            predictor.state_dict()[f"out.2.{name}"].copy_(torch.cat([last, last]))
+        x, lr, ignored = torch.randn(3, 1, 3, 16, 16)
+        mean, _ = predictor(x, ignored, lr, 1)
+        assert torch.allclose(mean, denoiser(x, 1, lr), atol=1e-5)
+
+
+def test_fewer_levels_are_taken_from_the_finest_on(networks: Networks) -> None:
+    deep = unet_config(level_channels=(32, 64, 64), trained_resolution=32)
+    denoiser = load_denoiser(denoiser_weights(deep))
+    shallow = replace(deep, in_channels=9, out_channels=6, level_channels=(32, 64))
+    predictor = NoisePredictor(shallow)
+    copy_denoiser(denoiser, predictor)
+    ours, theirs = predictor.state_dict(), denoiser.state_dict()
+    key = "in_layers.2.weight"
+    assert torch.equal(ours[f"output_blocks.0.0.{key}"], theirs[f"output_blocks.2.0.{key}"])
+    assert torch.equal(ours[f"input_blocks.3.0.{key}"], theirs[f"input_blocks.3.0.{key}"])
+
+
+def test_an_autoencoder_can_be_stripped_of_its_attention(networks: Networks) -> None:
+    config = TrainConfig(
+        task="autoencoder", steps=1, batch=1, crop=64, size={"attention": False},
+        networks=Networks(init=networks.autoencoder), loss=LossWeights(l1=1),
+    )  # fmt: skip
+    assert not any("attn_1" in key for key in make_network(config).state_dict())
+
+
+# Algorithm 1
+
+
+def make_task(config: TrainConfig, pictures: Path) -> tuple[NoisePredictorTask, dict[str, Tensor]]:
+    task = NoisePredictorTask(config)
+    crops = Crops(sorted(pictures.iterdir()), 64, 0, degraded=True, augment=True)
+    batch = [crops[i] for i in range(2)]
+    return task, {key: torch.stack([s[key] for s in batch]) for key in batch[0]}
+
+
+def test_the_loss_is_that_of_the_chain_that_the_nodes_run(
+    configs: dict[str, TrainConfig], pictures: Path
+) -> None:
+    config = replace(configs["noise_predictor"], loss=LossWeights(l1=1))
+    task, batch = make_task(config, pictures)
+    task.network.load_state_dict(predictor_weights(task.network.config))
+    losses = task(batch)
+    _, y0 = task.latents(batch)
+    x0 = sample(task.denoiser, task.network, Schedule(), y0, batch["lr"], noise=task.noise(batch))
+    image = task.autoencoder.decode(x0)
+    expected = nn.functional.l1_loss(image, batch["hr"])
+    assert float(losses.terms["l1"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_only_the_predictor_learns_and_every_step_of_the_chain_teaches_it(
+    configs: dict[str, TrainConfig], pictures: Path
+) -> None:
+    config = replace(configs["noise_predictor"], loss=LossWeights(l1=1))
+    task, batch = make_task(config, pictures)
+    task.network.load_state_dict(predictor_weights(task.network.config))
+    seen: dict[int, float] = {}
+    real = type(task.network).forward
+
+    def watched(network: NoisePredictor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = real(network, *inputs)
+        t = int(inputs[3]) + 1
+        mean.register_hook(lambda grad: seen.__setitem__(t, float(grad.abs().sum())))
+        return mean, logvar
+
+    task.network.forward = watched.__get__(task.network)  # type: ignore[method-assign]
+    sum(task(batch).terms.values()).backward()
+    assert seen.keys() == {4, 3, 2}
+    assert all(gradient > 0 for gradient in seen.values())
+    assert all(p.grad is None for p in task.denoiser.parameters())
+    assert all(p.grad is None for p in task.autoencoder.parameters())
+
+
+def test_recomputing_activations_changes_no_gradient(
+    configs: dict[str, TrainConfig], pictures: Path
+) -> None:
+    gradients: list[Tensor] = []
+    for checkpointing in (False, True):
+        config = replace(
+            configs["noise_predictor"], checkpointing=checkpointing, loss=LossWeights(l1=1)
+        )
+        task, batch = make_task(config, pictures)
+        task.network.load_state_dict(predictor_weights(task.network.config))
+        sum(task(batch).terms.values()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in task.network.parameters()]))
+    assert gradients[0].any()
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_regression_on_the_optimal_noise_falls(
+    configs: dict[str, TrainConfig], pictures: Path
+) -> None:
+    config = replace(configs["noise_predictor"], loss=LossWeights(noise=1))
+    task, batch = make_task(config, pictures)
+    optimizer = torch.optim.Adam(task.network.parameters(), 1e-3)
+    history: list[float] = []
+    for _ in range(15):
+        loss = task(batch).terms["noise"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss))
+    assert history[-1] < 0.8 * history[0]
+
+
+# The trainer
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_training_that_stops_goes_on_bit_for_bit(
+    name: str, configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    config = configs[name]
+    through = Trainer(config, pictures, tmp_path / "through", cpu=True)
+    start = weights_of(through.task.network).clone()
+    through.run()
+    Trainer(config, pictures, tmp_path / "stopped", cpu=True).run(stop_at=3)
+    resumed = Trainer(config, pictures, tmp_path / "stopped", cpu=True)
+    assert resumed.step == 3
+    resumed.run()
+    assert torch.equal(weights_of(through.task.network), weights_of(resumed.task.network))
+    assert torch.equal(weights_of(through.ema.module), weights_of(resumed.ema.module))
+    assert not torch.equal(start, weights_of(through.task.network))
+    if through.judge is not None:
+        assert resumed.judge is not None
+        assert torch.equal(weights_of(through.judge), weights_of(resumed.judge))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_exported_weights_load_and_tell_where_they_come_from(
+    name: str, configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(configs[name], pictures, tmp_path, cpu=True)
+    trainer.run()
+    for file in ("best.safetensors", "last.safetensors"):
+        loaded = LOADERS[name](tmp_path / file)
+    with safe_open(tmp_path / "last.safetensors", "pt") as file:
+        header = file.metadata()
+    assert (header["lpnsr.family"], header["lpnsr.part"]) == ("small", name)
+    provenance = json.loads(header["lpnsr.provenance"])
+    assert provenance["steps"] == 6
+    assert provenance["pictures"] == 6
+    assert provenance["config"]["batch"] == 2
+    assert provenance["commit"]
+    network = loaded.model if isinstance(loaded, ImageModelDescriptor) else loaded
+    assert isinstance(network, nn.Module)
+    expected = weights_of(trainer.ema.module).half().float()
+    assert torch.equal(weights_of(network).float(), expected)
+    if name != "compact":
+        assert network.config == trainer.task.network.config
+
+
+def test_a_training_lowers_its_validation_error(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    config = replace(configs["compact"], steps=40, validate_every=40, ema=0.5,
+                     loss=LossWeights(l1=1))  # fmt: skip
+    trainer = Trainer(config, pictures, tmp_path, cpu=True)
+    before = trainer.validate()["l1"]
+    assert trainer.run()["l1"] < 0.8 * before
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_other_settings_are_refused_in_the_same_folder(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    Trainer(configs["compact"], pictures, tmp_path, cpu=True).run(stop_at=3)
+    with pytest.raises(ValueError, match="learning_rate changed"):
+        Trainer(replace(configs["compact"], learning_rate=1.0), pictures, tmp_path, cpu=True)
+
+
+def test_an_infinite_loss_stops_the_training_and_leaves_the_state(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(configs["compact"], pictures, tmp_path, cpu=True)
+    trainer.run(stop_at=3)
+    saved = (tmp_path / "state.pt").read_bytes()
+    with torch.no_grad():
+        next(trainer.task.network.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="at step 3"):
+        trainer.run()
+    assert (tmp_path / "state.pt").read_bytes() == saved
+
+
+def test_unknown_best_figure_is_named(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(replace(configs["compact"], best="fid"), pictures, tmp_path, cpu=True)
+    with pytest.raises(ValueError, match="minus_psnr"):
+        trainer.validate()
+
+
+def test_pictures_that_cannot_be_read_are_left_out(
+    configs: dict[str, TrainConfig],
+    pictures: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for path in pictures.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "bad.png").write_text("no picture")
+    trainer = Trainer(configs["compact"], tmp_path, tmp_path / "out", cpu=True)
+    assert len(trainer.crops) == 6
+    assert "bad.png is left out" in caplog.text
+
+
+def test_bf16_trains(configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path) -> None:
+    config = replace(configs["noise_predictor"], precision="bf16", steps=2)
+    trainer = Trainer(config, pictures, tmp_path, cpu=True)
+    trainer.run()
+    assert weights_of(trainer.task.network).isfinite().all()
+    assert weights_of(trainer.task.network).dtype == torch.float32
+
+
+def test_two_processes_train_as_one(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    """By torchrun, with every loss, the discriminator in its first epoch."""
+    config = tmp_path / "c.toml"
+    networks = configs["noise_predictor"].networks
+    config.write_text(
+        'task = "noise_predictor"\nsteps = 4\nbatch = 2\ncrop = 64\nvalidation_crop = 64\n'
+        "learning_rate = 1e-4\nvalidation_pictures = 2\n"
+        f'[networks]\ninit = "{networks.denoiser}"\nautoencoder = "{networks.autoencoder}"\n'
+        f'denoiser = "{networks.denoiser}"\n'
+        "[loss]\nl1 = 1.0\ngan = 0.1\nnoise = 0.1\n"
+        "[discriminator]\nlayers = 2\nstart_epoch = 1\nevery = 1\n"
+    )
+    arguments = ["train", str(config), "--data", str(pictures), "--cpu", "--out"]
+    assert main([*arguments, str(tmp_path / "one")]) == 0
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "lpnsr_impl", *arguments, str(tmp_path / "two")],
+        cwd=PACK, check=True, timeout=240, capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    one, two = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two")
+    )
+    assert two["step"] == 4
+    for part in ("network", "ema", "judge"):
+        for key, value in one[part].items():
+            other = two[part][key]
+            assert torch.allclose(value, other, rtol=1e-3, atol=2e-5), f"{part} {key}"
+
+
+# The commands
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_fifty_steps_from_one_command_and_on_to_sixty(
+    name: str, configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    shipped = {"noise_predictor": "lite-predictor"}.get(name, f"lite-{name}")
+    config, out = configs[name], tmp_path / "out"
+    settings = {
+        "steps": 60, "batch": 1, "crop": 64, "validation_crop": 64, "validation_pictures": 1,
+        "compile": "false", "discriminator.layers": 2, "precision": '"no"', "networks.init": '""',
+        "networks.autoencoder": f'"{config.networks.autoencoder}"',
+        "networks.denoiser": f'"{config.networks.denoiser}"',
+    }  # fmt: skip
+    sizes = UNET_SIZE if name == "noise_predictor" else config.size
+    settings |= {f"size.{k}": json.dumps(v) for k, v in sizes.items()}
+    command = ["train", shipped, "--data", str(pictures), "--out", str(out), "--cpu"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    assert main([*command, "--stop-at", "50"]) == 0
+    assert torch.load(out / "state.pt", weights_only=True)["step"] == 50
+    assert main(command) == 0
+    assert torch.load(out / "state.pt", weights_only=True)["step"] == 60
+    assert LOADERS[name](out / "best.safetensors")
+
+
+def test_errors_of_use_have_no_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "empty").mkdir()
+    command = ["train", "lite-compact", "--data", str(tmp_path / "empty"), "--out", str(tmp_path)]
+    assert main(command) == 1
+    assert "has no pictures" in caplog.text
+
+
+def test_the_degradation_can_be_looked_at(pictures: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    command = ["degrade", "--data", str(pictures), "--out", str(sheet)]
+    assert main([*command, "--crop", "64", "--pictures", "3", "--draws", "4"]) == 0
+    with Image.open(sheet) as file:
+        assert file.width == 5 * 64
+        first = np.asarray(file.convert("RGB"))
+    assert main([*command, "--crop", "64", "--pictures", "3", "--draws", "4"]) == 0
+    with Image.open(sheet) as file:
+        assert np.array_equal(first, np.asarray(file.convert("RGB"))), "the seed is not honoured"
+    assert main([*command, "--crop", "512"]) == 1
