@@ -1,0 +1,79 @@
+"""The `evaluate` command: from its options to tables, sheets and figures."""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from ..sampler import ALL_ON
+from ..weights_folder import find_weights
+from .experiments import EXPERIMENTS
+from .family import BICUBIC, Method, load_family
+from .metrics import Measurer
+from .report import contact_sheet, markdown_table
+from .run import evaluate, find_pairs
+
+
+def run(options: argparse.Namespace) -> str:
+    """Do what the options say (see `lpnsr_impl.cli`).
+
+    Returns:
+        The table, which is also in `out`.
+    """
+    family = load_family(
+        options.autoencoder, options.denoiser, options.noise_predictor, options.upscale_model
+    )
+    pairs = find_pairs(options.lr, options.hr)
+    out: Path = options.out
+    if options.experiment == "noise":
+        from .noise_maps import noise_experiment
+
+        text = noise_experiment(family, pairs, out, options.seed)
+        (out / "noise.md").write_text(text, encoding="utf-8")
+        return text
+    measurer = Measurer(options.metrics)
+    methods = _methods(options)
+    settings: dict[str, object] = {
+        "metrics": options.metrics or "all",
+        "models": {
+            name: _fingerprint(name)
+            for name in (
+                options.autoencoder,
+                options.denoiser,
+                options.noise_predictor,
+                *options.upscale_model,
+            )
+            if name != "none"
+        },
+    }
+    rows = evaluate(family, methods, pairs, measurer, out, settings)
+    text = markdown_table(rows, measurer.missing)
+    (out / "table.md").write_text(text, encoding="utf-8")
+    contact_sheet(pairs, methods, out).save(out / "sheet.jpg", quality=90)
+    return text
+
+
+def _methods(options: argparse.Namespace) -> list[Method]:
+    starts = [Path(name).name for name in options.upscale_model]
+    shared = {
+        "predictor_mode": options.predictor_mode,
+        "color_fix": options.color_fix,
+        "seed": options.seed,
+    }
+    if options.experiment:
+        methods = EXPERIMENTS[options.experiment](starts)
+    else:
+        on = {t: t not in options.predictor_off for t in ALL_ON}
+        preset = "PreSet-B" if starts else "PreSet-A"
+        start = starts[0] if starts else BICUBIC
+        methods = [
+            Method("bicubic", steps=0),
+            Method(preset, start, options.steps, on),
+        ]
+    if options.noise_predictor == "none":
+        methods = [m for m in methods if not any(m.predictor_on[t] for t in range(2, m.steps + 1))]
+    return [Method(**{**vars(method), **shared}) for method in methods]
+
+
+def _fingerprint(name: str) -> str:
+    """SHA-256 of the file, shortened."""
+    return hashlib.sha256(find_weights(name).read_bytes()).hexdigest()[:16]

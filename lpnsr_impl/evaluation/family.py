@@ -1,0 +1,127 @@
+"""The networks under test, and one picture through them."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from spandrel import ImageModelDescriptor, ModelLoader
+from torch import Tensor
+
+from ..checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
+from ..color import adain_color_fix, wavelet_color_fix
+from ..config import SCALE, PredictorMode
+from ..images import bicubic_upsample, reflect_pad, resize, to_pm1
+from ..models import Autoencoder, Denoiser, NoisePredictor
+from ..pipeline import decode_latent, encode_start, run_chain
+from ..sampler import ALL_ON
+from ..schedule import Schedule
+from ..weights_folder import find_weights
+
+COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix, "none": None}
+BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to upscale: a row of a table.
+
+    `start` is "bicubic" or the name of an upscale model's file. Without `steps` the start is the
+    result.
+    """
+
+    name: str
+    start: str = BICUBIC
+    steps: int = 4
+    predictor_on: Mapping[int, bool] = field(default_factory=lambda: dict(ALL_ON))
+    predictor_mode: PredictorMode = "sample"
+    color_fix: str = "wavelet"
+    seed: int = 12345
+    kappa: float = 2.0
+
+
+@dataclass
+class Family:
+    """Autoencoder, denoiser, noise predictor (or none), and upscale models by file name."""
+
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    noise_predictor: NoisePredictor | None
+    upscale_models: dict[str, ImageModelDescriptor]
+
+    @torch.no_grad()
+    def start(self, lr: Tensor, start: str) -> Tensor:
+        """y0-hat. [1,3,h,w] -> [1,3,4h,4w], both in [0,1]"""
+        if start == BICUBIC:
+            return bicubic_upsample(lr)
+        model = self.upscale_models[start]
+        h, w = lr.shape[2:]
+        y = model(reflect_pad(lr, max(h, 64), max(w, 64)))
+        y = y[:, :, : model.scale * h, : model.scale * w]
+        return resize(y, SCALE * h, SCALE * w).clamp(0, 1)
+
+    @torch.no_grad()
+    def upscale(self, lr: Tensor, method: Method) -> tuple[Tensor, float]:
+        """One picture.
+
+        Args:
+            lr: [1,3,h,w] in [0,1].
+            method: how.
+
+        Returns:
+            [1,3,4h,4w] in [0,1], and seconds, those of reading and writing files left out.
+        """
+        began = time.perf_counter()
+        x = self.start(lr, method.start)
+        if method.steps:
+            y0 = encode_start(self.autoencoder, x, self.denoiser.config.size_multiple)
+            x0 = run_chain(
+                self.denoiser,
+                self.noise_predictor,
+                Schedule(kappa=method.kappa),
+                y0,
+                to_pm1(lr),
+                seed=method.seed,
+                steps=method.steps,
+                predictor_on=method.predictor_on,
+                predictor_mode=method.predictor_mode,
+            )
+            fix = COLOR_FIXES[method.color_fix]
+            x = decode_latent(self.autoencoder, x0, to_pm1(lr), fix)
+        return x.clamp(0, 1), time.perf_counter() - began
+
+
+def load_family(
+    autoencoder: str, denoiser: str, noise_predictor: str, upscale_models: list[str]
+) -> Family:
+    """Load files, by path or by the name of a bundled one.
+
+    Args:
+        autoencoder, denoiser: files.
+        noise_predictor: file, or "none".
+        upscale_models: files of any architecture that spandrel knows.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        UnsupportedCheckpointError: a file is not what it should be.
+        ValueError: the networks are of different families, or an upscale model is not for RGB.
+    """
+    predictor = None
+    if noise_predictor != "none":
+        predictor = load_noise_predictor(find_weights(noise_predictor))
+    family = Family(
+        load_autoencoder(find_weights(autoencoder)),
+        load_denoiser(find_weights(denoiser)),
+        predictor,
+        {Path(name).name: _load_upscale_model(find_weights(name)) for name in upscale_models},
+    )
+    check_family(family.autoencoder, family.denoiser, family.noise_predictor)
+    return family
+
+
+def _load_upscale_model(path: Path) -> ImageModelDescriptor:
+    model = ModelLoader("cpu").load_from_file(str(path))
+    if not isinstance(model, ImageModelDescriptor) or model.input_channels != 3:
+        raise ValueError(f"{path.name} is no upscale model for RGB pictures.")
+    return model.eval()

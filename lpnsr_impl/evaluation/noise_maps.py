@@ -1,0 +1,150 @@
+"""The predicted noise: Figures 2 and 4, and how far it is from the optimum of Eq. 9."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import SCALE
+from ..images import bicubic_upsample, reflect_pad, to_pm1
+from ..pictures import read_picture
+from ..pipeline import encode_start, mirrored_noise, seeded_noise
+from ..sampler import ALL_ON, sample
+from ..schedule import Schedule
+from .family import Family
+from .run import Pair
+
+
+@dataclass
+class StepNoise:
+    """The noise of the step t -> t-1 in one run; latents are [1,C,h,w].
+
+    `optimal` is Eq. 9's, None without an HR picture. In the run itself n = mean + exp(logvar / 2)
+    eps was used.
+    """
+
+    t: int
+    mean: Tensor
+    logvar: Tensor
+    used: Tensor
+    x0_pred: Tensor
+    optimal: Tensor | None
+
+    def distance(self) -> tuple[float, float, float] | None:
+        """Squared error from the optimum, over the optimum's power: of the mean, of the noise used,
+        and of Gaussian noise (which adds 1 / power). Mean 0 has 1."""
+        if self.optimal is None:
+            return None
+        power = float(self.optimal.square().mean())
+        of_mean = float((self.mean - self.optimal).square().mean()) / power
+        of_used = float((self.used - self.optimal).square().mean()) / power
+        return of_mean, of_used, 1 + 1 / power
+
+
+@torch.no_grad()
+def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> list[StepNoise]:
+    """Run the chain from bicubic with the predictor on, and keep what it predicted.
+
+    Args:
+        family: networks; it needs a noise predictor.
+        lr: [1,3,h,w] in [0,1].
+        hr: [1,3,4h,4w] in [0,1], or None.
+        seed: of the noise.
+
+    Returns:
+        Steps from t = T to 2.
+
+    Raises:
+        ValueError: there is no noise predictor.
+    """
+    predictor = family.noise_predictor
+    if predictor is None:
+        raise ValueError("These models have no noise predictor; give one to show its noise.")
+    schedule = Schedule()
+    h, w = lr.shape[2:]
+    multiple = family.denoiser.config.size_multiple
+    y0 = encode_start(family.autoencoder, bicubic_upsample(lr), multiple)
+    x0 = None if hr is None else encode_start(family.autoencoder, hr, multiple)
+    steps: list[StepNoise] = []
+    source = mirrored_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
+
+    def watched(x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int) -> tuple[Tensor, Tensor]:
+        mean, logvar = predictor(x_t, x0_pred, lr, t_index)
+        t = t_index + 1
+        used = mean + torch.exp(0.5 * logvar) * source("step", t, mean.shape)
+        optimal = None if x0 is None else schedule.optimal_noise(x0, y0, x_t, x0_pred, t)
+        kept = [None if x is None else x[:, :, :h, :w] for x in
+                (mean, logvar, used, x0_pred, optimal)]  # fmt: skip
+        steps.append(StepNoise(t, *kept))  # type: ignore[arg-type]
+        return mean, logvar
+
+    padded = reflect_pad(to_pm1(lr), *y0.shape[2:])
+    sample(family.denoiser, watched, schedule, y0, padded, predictor_on=ALL_ON, noise=source)
+    return steps
+
+
+def draw_figure(lr: Tensor, steps: Sequence[StepNoise]) -> plt.Figure:
+    """LR, the noise at each step as a picture, and below its distribution beside N(0, 1)."""
+    figure, axes = plt.subplots(
+        2, len(steps) + 1, figsize=(3.2 * (len(steps) + 1), 5.2), layout="constrained"
+    )
+    axes[0, 0].imshow(lr[0].movedim(0, -1).numpy())
+    axes[0, 0].set_title("LR")
+    axes[1, 0].axis("off")
+    x = np.linspace(-4, 4, 200)
+    for column, step in enumerate(steps, start=1):
+        n = step.used[0, :3].movedim(0, -1).numpy()
+        axes[0, column].imshow(np.clip((n + 3) / 6, 0, 1))
+        axes[0, column].set_title(f"noise at t = {step.t}")
+        below = axes[1, column]
+        values = step.used.flatten().numpy()
+        below.hist(values, bins=80, range=(-4, 4), density=True, color="tab:blue", alpha=0.7)
+        below.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), "k--", linewidth=1, label="N(0, 1)")
+        below.set_title(f"mean {values.mean():+.3f}, std {values.std():.3f}", fontsize=10)
+        below.set_yticks([])
+        below.legend(fontsize=8)
+    for axis in axes[0]:
+        axis.axis("off")
+    return figure
+
+
+def noise_experiment(family: Family, pairs: Sequence[Pair], out: Path, seed: int) -> str:
+    """Write one figure a picture into `out/noise`; return a Markdown table of all pictures."""
+    (out / "noise").mkdir(parents=True, exist_ok=True)
+    records: dict[int, list[StepNoise]] = {}
+    for pair in pairs:
+        lr = read_picture(pair.lr)[None]
+        hr = None if pair.hr is None else read_picture(pair.hr)[None]
+        if hr is not None and hr.shape[2:] != (SCALE * lr.shape[2], SCALE * lr.shape[3]):
+            raise ValueError(f"{pair.hr} is not {SCALE} times as large as {pair.lr}.")
+        steps = record_noise(family, lr, hr, seed)
+        figure = draw_figure(lr, steps)
+        figure.savefig(out / "noise" / f"{pair.name}.png", dpi=110)
+        plt.close(figure)
+        for step in steps:
+            records.setdefault(step.t, []).append(step)
+    lines = [
+        "| t | mean | std | std of the mean map | error of mean | error of noise used | error of "
+        "random noise |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for t, of_t in records.items():
+        used = torch.cat([step.used.flatten() for step in of_t])
+        means = torch.cat([step.mean.flatten() for step in of_t])
+        distances = [d for step in of_t if (d := step.distance())]
+        errors = np.mean(distances, axis=0) if distances else []
+        cells = [f"{used.mean():+.3f}", f"{used.std():.3f}", f"{means.std():.3f}"]
+        cells += [f"{error:.3f}" for error in errors] or ["", "", ""]
+        lines.append(f"| {t} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Errors are squared, from Eq. 9's optimum, over its power: 1 is as far as no noise.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,323 @@
+"""The evaluation harness: metrics against another library, and what goes wrong with pictures."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
+from lpnsr_impl.cli import main
+from lpnsr_impl.evaluation.experiments import EXPERIMENTS
+from lpnsr_impl.evaluation.family import Family, Method
+from lpnsr_impl.evaluation.metrics import Measurer
+from lpnsr_impl.evaluation.noise_maps import record_noise
+from lpnsr_impl.evaluation.report import contact_sheet, markdown_table
+from lpnsr_impl.evaluation.run import evaluate, find_pairs, to_pil
+from lpnsr_impl.images import bicubic_upsample
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
+
+OFFLINE = ["PSNR", "SSIM", "NIQE"]
+PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    return Family(
+        load_autoencoder(autoencoder_weights()),
+        load_denoiser(denoiser_weights()),
+        load_noise_predictor(predictor_weights()),
+        {},
+    )
+
+
+@pytest.fixture(scope="module")
+def measurer() -> Measurer:
+    return Measurer(OFFLINE)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three pairs of 24x16 and 96x64."""
+    lr, hr = tmp_path / "lr", tmp_path / "hr"
+    lr.mkdir()
+    hr.mkdir()
+    for i, name in enumerate("abc"):
+        with Image.open(PICTURE) as file:
+            truth = file.convert("RGB").crop((20 * i, 10, 20 * i + 96, 74))
+        truth.save(hr / f"{name}.png")
+        truth.resize((24, 16), Image.Resampling.BOX).save(lr / f"{name}.png")
+    return lr, hr
+
+
+def example() -> Tensor:
+    with Image.open(PICTURE) as file:
+        rgb = np.asarray(file.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(rgb / 255).movedim(-1, 0)[None]
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    return x[0].movedim(0, -1).double().numpy()
+
+
+# Metrics
+
+
+def test_psnr_and_ssim_agree_with_scikit_image(measurer: Measurer) -> None:
+    hr = example()
+    noise = torch.randn(hr.shape, generator=torch.Generator().manual_seed(0))
+    sr = (hr + 0.05 * noise).clamp(0, 1)
+    values = measurer.measure(sr, hr)
+    y_sr, y_hr = (rgb2ycbcr(as_array(x))[4:-4, 4:-4, 0] for x in (sr, hr))
+    expected = peak_signal_noise_ratio(y_hr, y_sr, data_range=255)
+    assert values["PSNR"] == pytest.approx(expected, abs=0.02)
+    expected = structural_similarity(
+        y_hr, y_sr, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert values["SSIM"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_border_does_not_count(measurer: Measurer) -> None:
+    hr = example()
+    sr = (hr * 0.9).clamp(0, 1)
+    spoilt = torch.zeros_like(sr)
+    spoilt[:, :, 4:-4, 4:-4] = sr[:, :, 4:-4, 4:-4]
+    before, after = measurer.measure(sr, hr), measurer.measure(spoilt, hr)
+    assert before["PSNR"] == after["PSNR"]
+    assert before["SSIM"] == after["SSIM"]
+
+
+def test_identical_pictures(measurer: Measurer) -> None:
+    values = measurer.measure(example(), example())
+    assert math.isinf(values["PSNR"])
+    assert values["SSIM"] == pytest.approx(1, abs=1e-6)
+
+
+def test_niqe_prefers_the_picture_to_its_blurred_and_noisy_versions(measurer: Measurer) -> None:
+    x = bicubic_upsample(example()).clamp(0, 1)  # large enough for several of its 96-pixel blocks
+    sharp = example().repeat_interleave(1, 2)
+    sharp = torch.cat([sharp, sharp.flip(2)], dim=2)
+    sharp = torch.cat([sharp, sharp.flip(3)], dim=3)
+    noise = torch.randn(sharp.shape, generator=torch.Generator().manual_seed(0))
+    natural = measurer.measure(sharp, None)["NIQE"]
+    assert natural < measurer.measure(x, None)["NIQE"]
+    assert natural < measurer.measure((sharp + 0.2 * noise).clamp(0, 1), None)["NIQE"]
+
+
+def test_without_hr_only_what_needs_none_is_measured(measurer: Measurer) -> None:
+    assert measurer.measure(example(), None).keys() == {"NIQE"}
+
+
+def test_sizes_that_differ_are_refused(measurer: Measurer) -> None:
+    with pytest.raises(ValueError, match="188x124 and the HR picture 188x123"):
+        measurer.measure(example(), example()[:, :, :-1])
+
+
+def test_a_metric_that_cannot_be_loaded_leaves_its_column_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pyiqa
+
+    real = pyiqa.create_metric
+
+    def offline(name: str, **options: object) -> object:
+        if name == "lpips-vgg":
+            raise OSError("no network")
+        return real(name, **options)
+
+    monkeypatch.setattr(pyiqa, "create_metric", offline)
+    measurer = Measurer(["PSNR", "LPIPS"])
+    assert "no network" in measurer.missing["LPIPS"]
+    assert measurer.measure(example(), example() * 0.9).keys() == {"PSNR"}
+
+
+def test_unknown_metrics_are_named() -> None:
+    with pytest.raises(ValueError, match="FID"):
+        Measurer(["FID"])
+
+
+# Runs
+
+
+def run(
+    family: Family, folders: tuple[Path, Path], out: Path, methods: list[Method], **settings: object
+) -> list[dict[str, str]]:
+    return evaluate(family, methods, find_pairs(*folders), Measurer(["PSNR"]), out, settings)
+
+
+METHODS = [Method("bicubic", steps=0), Method("PreSet-A")]
+
+
+def test_values_are_those_of_the_written_pictures(
+    family: Family, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    measurer = Measurer(["PSNR"])
+    rows = run(family, folders, tmp_path / "out", METHODS)
+    assert [(r["method"], r["picture"]) for r in rows] == [
+        (m.name, p) for m in METHODS for p in "abc"
+    ]
+    for row in rows:
+        with Image.open(
+            tmp_path / "out" / "pictures" / row["method"] / f"{row['picture']}.png"
+        ) as f:
+            sr = torch.from_numpy(np.asarray(f, dtype=np.float32) / 255).movedim(-1, 0)[None]
+        with Image.open(folders[1] / f"{row['picture']}.png") as f:
+            hr = torch.from_numpy(np.asarray(f, dtype=np.float32) / 255).movedim(-1, 0)[None]
+        assert float(row["PSNR"]) == pytest.approx(measurer.measure(sr, hr)["PSNR"], abs=1e-3)
+
+
+def test_a_run_goes_on_where_it_stopped(
+    family: Family, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    rows = run(family, folders, out, METHODS)
+    lines = (out / "results.csv").read_text().splitlines()
+    (out / "results.csv").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])  # cut short
+    picture = out / "pictures" / "bicubic" / "a.png"
+    before = picture.stat().st_mtime_ns
+    again = run(family, folders, out, METHODS)
+    assert picture.stat().st_mtime_ns == before, "a picture that was done was done again"
+    assert [r["PSNR"] for r in again] == [r["PSNR"] for r in rows]
+    with (out / "results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+
+
+def test_other_settings_need_another_folder(
+    family: Family, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(family, folders, tmp_path, METHODS, models="one")
+    with pytest.raises(ValueError, match="models changed"):
+        run(family, folders, tmp_path, METHODS, models="two")
+    with pytest.raises(ValueError, match="PreSet-A changed"):
+        run(family, folders, tmp_path, [Method("PreSet-A", steps=2)], models="one")
+
+
+def test_bad_pictures_are_reported_and_skipped(
+    family: Family, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    lr, hr = folders
+    (lr / "b.png").write_bytes((lr / "b.png").read_bytes()[:60])
+    (lr / "d.png").write_text("no picture")
+    with Image.open(hr / "c.png") as file:
+        file.resize((95, 64)).save(hr / "c.png")
+    rows = {r["picture"]: r for r in run(family, folders, tmp_path / "out", METHODS[:1])}
+    assert rows["a"]["PSNR"]
+    assert not rows["a"]["problem"]
+    for name in "bd":
+        assert rows[name]["problem"]
+        assert not rows[name]["PSNR"]
+    assert "HR is 95x64, expected 4 times LR's 24x16" in rows["c"]["problem"]
+    table = markdown_table(list(rows.values()), {})
+    assert "bicubic, c: left out, HR is 95x64" in table
+    sheet = contact_sheet(find_pairs(lr, hr), METHODS[:1], tmp_path / "out")
+    assert sheet.size == (3 * 256, 16 + 4 * 256)
+
+
+def test_a_missing_pair_has_no_reference_values(
+    family: Family, folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folders[1] / "b.png").unlink()
+    rows = {r["picture"]: r for r in run(family, folders, tmp_path / "out", METHODS[:1])}
+    assert "b.png has no HR picture" in caplog.text
+    assert (rows["b"]["PSNR"], rows["b"]["problem"]) == ("", "")
+
+
+def test_two_pictures_of_one_name_are_refused(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "more").mkdir()
+    to_pil(example()).save(folders[0] / "more" / "a.png")
+    with pytest.raises(ValueError, match="two pictures named a"):
+        find_pairs(*folders)
+
+
+def test_means_are_over_the_pictures_that_have_a_value() -> None:
+    blank = {
+        "SSIM": "",
+        "NIQE": "",
+        "LPIPS": "",
+        "PI": "",
+        "CLIPIQA": "",
+        "MUSIQ": "",
+        "seconds": "1",
+    }
+    rows = [
+        {**blank, "method": "m", "picture": "a", "PSNR": "20", "problem": ""},
+        {**blank, "method": "m", "picture": "b", "PSNR": "30", "problem": ""},
+        {**blank, "method": "m", "picture": "c", "PSNR": "", "problem": "bad"},
+    ]
+    line = next(x for x in markdown_table(rows, {}).splitlines() if x.startswith("| m "))
+    assert line == "| m | 25.00 |  |  |  |  |  |  | 1.00 | 2 |"
+
+
+# Experiments
+
+
+def test_table_1_has_each_preset_at_each_number_of_steps() -> None:
+    methods = {m.name: m for m in EXPERIMENTS["table1"](["start.pth"])}
+    for steps in (1, 2, 3, 4):
+        resshift, a, b = (methods[f"T={steps} {n}"] for n in ("ResShift", "PreSet-A", "PreSet-B"))
+        assert {resshift.steps, a.steps, b.steps} == {steps}
+        assert not any(resshift.predictor_on.values())
+        assert all(a.predictor_on.values())
+        assert all(b.predictor_on.values())
+        assert (resshift.start, a.start, b.start) == ("bicubic", "bicubic", "start.pth")
+
+
+def test_table_4_switches_one_step_off_at_a_time() -> None:
+    off = [{t for t, on in m.predictor_on.items() if not on} for m in EXPERIMENTS["table4"]([])]
+    assert off == [set(), {4}, {3}, {2}, {4, 3, 2}]
+
+
+def test_table_6_has_a_row_for_each_start() -> None:
+    assert [m.start for m in EXPERIMENTS["table6"](["x", "y"])] == ["bicubic", "x", "y"]
+
+
+def test_noise_of_a_predictor_that_predicts_nothing_is_as_far_as_random_noise() -> None:
+    weights = predictor_weights()
+    weights["out.2.weight"].zero_()
+    weights["out.2.bias"].zero_()
+    family = Family(
+        load_autoencoder(autoencoder_weights()),
+        load_denoiser(denoiser_weights()),
+        load_noise_predictor(weights),
+        {},
+    )
+    hr = example()[:, :, :120, :188]
+    lr = torch.nn.functional.avg_pool2d(hr, 4)
+    steps = record_noise(family, lr, hr, seed=1)
+    assert [step.t for step in steps] == [4, 3, 2]
+    for step in steps:
+        distance = step.distance()
+        assert distance is not None
+        of_mean, of_used, of_random = distance
+        assert of_mean == 1
+        assert of_used == pytest.approx(of_random, rel=0.15)
+        assert step.used.shape[2:] == lr.shape[2:]
+
+
+def test_the_command_writes_table_sheet_and_pictures(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["evaluate", "--lr", str(folders[0]), "--hr", str(folders[1]), "--out", str(out),
+               "--metrics", "PSNR", "--steps", "2", "--predictor-off", "2"]  # fmt: skip
+    assert main(command) == 0
+    assert "| PreSet-A |" in capsys.readouterr().out
+    assert (out / "sheet.jpg").exists()
+    assert "| bicubic |" in (out / "table.md").read_text(encoding="utf-8")
+    assert main([*command, "--color-fix", "none"]) == 1  # other settings
+    assert main([*command[:5], "--out", str(tmp_path / "noise"), "--experiment", "noise"]) == 0
+    assert (tmp_path / "noise" / "noise" / "a.png").exists()
+    assert "| 4 |" in (tmp_path / "noise" / "noise.md").read_text(encoding="utf-8")
+
+
+def test_a_missing_model_is_named(folders: tuple[Path, Path], tmp_path: Path,
+                                  caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    command = ["evaluate", "--lr", str(folders[0]), "--out", str(tmp_path), "--denoiser", "no.pth"]
+    assert main(command) == 1
+    assert "There is no file 'no.pth'" in caplog.text
