@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from spandrel import ImageModelDescriptor, ModelLoader
@@ -48,7 +49,7 @@ class Family:
     autoencoder: Autoencoder
     denoiser: Denoiser
     noise_predictor: NoisePredictor | None
-    upscale_models: dict[str, ImageModelDescriptor]
+    upscale_models: dict[str, ImageModelDescriptor[Any]]
 
     @torch.no_grad()
     def start(self, lr: Tensor, start: str) -> Tensor:
@@ -120,7 +121,7 @@ def load_family(
     return family
 
 
-def _load_upscale_model(path: Path) -> ImageModelDescriptor:
+def _load_upscale_model(path: Path) -> ImageModelDescriptor[Any]:
     model = ModelLoader("cpu").load_from_file(str(path))
     if not isinstance(model, ImageModelDescriptor) or model.input_channels != 3:
         raise ValueError(f"{path.name} is no upscale model for RGB pictures.")

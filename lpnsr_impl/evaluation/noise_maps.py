@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..config import SCALE
@@ -90,7 +91,7 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     return steps
 
 
-def draw_figure(lr: Tensor, steps: Sequence[StepNoise]) -> plt.Figure:
+def draw_figure(lr: Tensor, steps: Sequence[StepNoise]) -> Figure:
     """LR, the noise at each step as a picture, and below its distribution beside N(0, 1)."""
     figure, axes = plt.subplots(
         2, len(steps) + 1, figsize=(3.2 * (len(steps) + 1), 5.2), layout="constrained"

@@ -65,7 +65,7 @@ def contact_sheet(pairs: Sequence[Pair], methods: Sequence[Method], out: Path) -
     for row, pair in enumerate(pairs):
         files = [pair.lr, *(result_path(out, m, pair.name) for m in methods)]
         for column, file in enumerate([*files, pair.hr] if pair.hr else files):
-            if file is None or not file.exists():
+            if not file.exists():
                 continue  # its row in the table names the problem
             side = CELL // 4 if column == 0 else CELL
             try:

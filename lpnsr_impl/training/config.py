@@ -152,7 +152,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     assert origin not in (Union, UnionType), "settings have one type each"
-    if not isinstance(value, origin or hint) or (type(value) is bool and hint is not bool):
+    kind: type = origin or hint
+    if not isinstance(value, kind) or (type(value) is bool and hint is not bool):
         raise ValueError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}.")
     return value
 

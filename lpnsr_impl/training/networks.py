@@ -1,7 +1,9 @@
 """Networks to train: loaded, made anew, or a noise predictor made from a denoiser."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -49,7 +51,7 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
     if config.size.get("attention", True) or not autoencoder.config.attention:
         return autoencoder
     # Asked for one without the attention that the file has.
-    bare = Autoencoder(AutoencoderConfig(**{**vars(autoencoder.config), "attention": False}))
+    bare = Autoencoder(replace(autoencoder.config, attention=False))
     kept = {key: value.float() for key, value in weights.items() if ".attn_1." not in key}
     bare.load_state_dict(kept)
     return bare
@@ -64,7 +66,7 @@ def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredic
     if init and checkpoint and checkpoint.header.get("lpnsr.part") != "denoiser":
         return load_noise_predictor(init)
     denoiser = load_denoiser(init) if init else None
-    sizes = vars(denoiser.config) if denoiser else {}
+    sizes: dict[str, Any] = vars(denoiser.config) if denoiser else {}
     channels = denoiser.config.out_channels if denoiser else UNetConfig.out_channels
     sizes = {**sizes, "in_channels": 2 * channels + 3, "out_channels": 2 * channels}
     predictor = NoisePredictor(UNetConfig(**{**sizes, **_tuples(config)}))
@@ -82,11 +84,11 @@ def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredic
 def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
     if init:
         return ModelLoader().load_from_state_dict(load_file(init)).model.float()
-    sizes = {"num_feat": 64, "num_conv": 16, **config.size}
+    sizes: dict[str, Any] = {"num_feat": 64, "num_conv": 16, **config.size}
     return Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
 
 
-def _tuples(config: TrainConfig) -> dict[str, object]:
+def _tuples(config: TrainConfig) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.size.items()}
 
 

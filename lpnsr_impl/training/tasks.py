@@ -5,7 +5,9 @@ sample is drawn from the seed and its index.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -238,7 +240,7 @@ class NoisePredictorTask(LatentTask):
             noise=self.noise(batch),
         )  # fmt: skip
 
-    def _recomputed(self, function, *inputs):  # noqa: ANN001, ANN002, ANN202
+    def _recomputed(self, function: Callable[..., Any], *inputs: Any) -> Any:
         if self.config.checkpointing and torch.is_grad_enabled():
             return checkpoint(function, *inputs, use_reentrant=False)
         return function(*inputs)
@@ -255,8 +257,12 @@ class NoisePredictorTask(LatentTask):
         x_t = self.diffused(batch, x0, y0, t)
         with torch.no_grad():
             x0_pred = self.denoiser(self.scaled(x_t, t), t - 1, batch["lr"])
-        rows = zip(x0, y0, x_t, x0_pred, t, strict=True)
-        z = torch.stack([self.schedule.optimal_noise(*x, int(t_i)) for *x, t_i in rows])
+        z = torch.stack(
+            [
+                self.schedule.optimal_noise(x0[i], y0[i], x_t[i], x0_pred[i], int(t_i))
+                for i, t_i in enumerate(t)
+            ]
+        )
         mean, logvar = network(x_t, x0_pred, batch["lr"], t - 1)
         return mean, logvar, z
 

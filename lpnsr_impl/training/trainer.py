@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from ..images import bicubic_upsample, to_01
+from ..models import Autoencoder
 from ..pictures import readable_pictures
 from .config import TrainConfig
 from .data import Crops, Sample, batches, split_pictures
@@ -336,8 +337,8 @@ class Trainer:
 def compile_networks(task: Task) -> None:
     """torch.compile in place: keys of state dicts stay as they are."""
     for network in task.children():
-        parts = [network]
-        if hasattr(network, "encoder") and hasattr(network, "decoder"):
-            parts = [network.encoder, network.decoder]  # entered by encode and decode
-        for part in parts:
-            part.compile()
+        if isinstance(network, Autoencoder):  # entered by encode and decode, not by forward
+            network.encoder.compile()
+            network.decoder.compile()
+        else:
+            network.compile()
