@@ -25,7 +25,7 @@ class LPNSRExtension(ComfyExtension):
     """The pack, as ComfyUI sees it."""
 
     def __init__(self) -> None:
-        host.register_model_folder()
+        host.register_model_folders()
         host.offer_example_picture()
 
     @override

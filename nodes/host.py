@@ -17,10 +17,10 @@ from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
+from ..lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
 
 MODEL_FOLDER = "lpnsr"
 PACK = Path(__file__).parent.parent
-BUNDLED_WEIGHTS = PACK / "lpnsr_impl" / "weights"
 EXAMPLE_PICTURE = PACK / "workflows" / "lpnsr_example.png"
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,7 +35,7 @@ N = TypeVar("N", Autoencoder, Denoiser, NoisePredictor)
 # Files
 
 
-def register_model_folder() -> None:
+def register_model_folders() -> None:
     """List `models/lpnsr` and the bundled weights, behind folders of extra_model_paths.yaml."""
     default = Path(folder_paths.models_dir) / MODEL_FOLDER
     try:
@@ -47,7 +47,8 @@ def register_model_folder() -> None:
             e,
         )
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(default))
-    folder_paths.add_model_folder_path(MODEL_FOLDER, str(BUNDLED_WEIGHTS))
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(BUNDLED))
+    folder_paths.add_model_folder_path("upscale_models", str(BUNDLED_UPSCALE_MODELS))
     paths, extensions = folder_paths.folder_names_and_paths[MODEL_FOLDER]
     folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, extensions | _EXTENSIONS)
 

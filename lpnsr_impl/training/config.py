@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -152,7 +152,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     assert origin not in (Union, UnionType), "settings have one type each"
-    kind: type = origin or hint
+    kind = cast(type, origin or hint)
     if not isinstance(value, kind) or (type(value) is bool and hint is not bool):
         raise ValueError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}.")
     return value

@@ -115,8 +115,7 @@ def copy_denoiser(denoiser: Denoiser, predictor: NoisePredictor) -> int:
             target.copy_(found)
             copied += 1
     c = denoiser.config.out_channels
-    first, given = predictor.state_dict()["input_blocks.0.0.weight"], None
-    given = source["input_blocks.0.0.weight"]
+    first, given = (x["input_blocks.0.0.weight"] for x in (predictor.state_dict(), source))
     if given.shape[0] == first.shape[0]:
         first.zero_()
         first[:, :c] = given[:, :c]

@@ -56,7 +56,7 @@ def insert(name: str, class_type: str, into: tuple[str, str], **inputs: Any) -> 
         ),
         (
             stage_change("models", denoiser="resshift_realsrx4_s4_v3.pth", noise_predictor="none"),
-            "These networks are of different families: Autoencoder is of 'lite-0', Denoiser is of "
+            "These networks are of different families: Autoencoder is of 'lite-1', Denoiser is of "
             "'released'",
         ),
         (
