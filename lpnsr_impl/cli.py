@@ -13,14 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    parser = argparse.ArgumentParser(prog="python -m lpnsr_impl", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_train(commands.add_parser("train", help="train a network of a family", description=_TRAIN))
-    _add_evaluate(
-        commands.add_parser("evaluate", help="measure models on pictures", description=_EVALUATE)
-    )
-    _add_degrade(commands.add_parser("degrade", help="show the degradation", description=_DEGRADE))
-    parsed = parser.parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout
     )
@@ -32,6 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
         logging.error("%s", e)
         return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    whole = argparse.ArgumentParser(prog="python -m lpnsr_impl", description=__doc__)
+    commands = whole.add_subparsers(dest="command", required=True)
+    _add_train(commands.add_parser("train", help="train a network of a family", description=_TRAIN))
+    _add_evaluate(
+        commands.add_parser("evaluate", help="measure models on pictures", description=_EVALUATE)
+    )
+    _add_degrade(commands.add_parser("degrade", help="show the degradation", description=_DEGRADE))
+    return whole
 
 
 _TRAIN = """Train one of the four networks on a folder of pictures. Run the same command again to
@@ -52,7 +57,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stop-at", type=int, help="stop early, at this step")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
-    parser.set_defaults(run=_train, needs="accelerate tensorboard torchvision")
+    parser.set_defaults(run=_train, needs="accelerate tensorboard")
 
 
 def _train(parsed: argparse.Namespace) -> int:
@@ -67,7 +72,7 @@ def _train(parsed: argparse.Namespace) -> int:
 
 _EVALUATE = """Upscale a folder of pictures and measure the results. Writes results.csv, table.md,
 sheet.jpg and the pictures; run it again to go on after a stop. Without --experiment it measures
-bicubic and one method: PreSet-B if there is an --upscale-model, else PreSet-A."""
+bicubic and one preset."""
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +89,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--experiment", choices=("table1", "table4", "table6", "noise"), help="of the paper"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("A", "B", "ResShift"),
+        help="without it, B if there is an --upscale-model, else A",
     )
     parser.add_argument("--steps", type=int, default=4, choices=(1, 2, 3, 4))
     parser.add_argument(
@@ -117,7 +127,7 @@ def _add_degrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=5, help="degradations of each picture")
     parser.add_argument("--crop", type=int, default=256, help="HR pixels, a multiple of 4")
     parser.add_argument("--seed", type=int, default=0)
-    parser.set_defaults(run=_degrade, needs="torchvision")
+    parser.set_defaults(run=_degrade, needs="Pillow")
 
 
 def _degrade(parsed: argparse.Namespace) -> int:

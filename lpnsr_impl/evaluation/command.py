@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..sampler import ALL_ON
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> str:
         (out / "noise.md").write_text(text, encoding="utf-8")
         return text
     measurer = Measurer(options.metrics)
-    methods = _methods(options)
+    methods = chosen_methods(options)
     settings: dict[str, object] = {
         "metrics": options.metrics or "all",
         "models": {
@@ -52,7 +53,12 @@ def run(options: argparse.Namespace) -> str:
     return text
 
 
-def _methods(options: argparse.Namespace) -> list[Method]:
+def chosen_methods(options: argparse.Namespace) -> list[Method]:
+    """The methods that the options name.
+
+    Raises:
+        ValueError: PreSet-B without an upscale model.
+    """
     starts = [Path(name).name for name in options.upscale_model]
     shared = {
         "predictor_mode": options.predictor_mode,
@@ -62,16 +68,23 @@ def _methods(options: argparse.Namespace) -> list[Method]:
     if options.experiment:
         methods = EXPERIMENTS[options.experiment](starts)
     else:
-        on = {t: t not in options.predictor_off for t in ALL_ON}
-        preset = "PreSet-B" if starts else "PreSet-A"
-        start = starts[0] if starts else BICUBIC
-        methods = [
-            Method("bicubic", steps=0),
-            Method(preset, start, options.steps, on),
-        ]
+        methods = [Method("bicubic", steps=0), _preset(options, starts)]
     if options.noise_predictor == "none":
         methods = [m for m in methods if not any(m.predictor_on[t] for t in range(2, m.steps + 1))]
     return [Method(**{**vars(method), **shared}) for method in methods]
+
+
+def _preset(options: argparse.Namespace, starts: Sequence[str]) -> Method:
+    preset = options.preset or ("B" if starts else "A")
+    if preset == "B" and not starts:
+        raise ValueError("PreSet-B starts from an SR network; give its file as --upscale-model.")
+    off = set(ALL_ON) if preset == "ResShift" else set(options.predictor_off)
+    return Method(
+        preset if preset == "ResShift" else f"PreSet-{preset}",
+        start=starts[0] if preset == "B" else BICUBIC,
+        steps=options.steps,
+        predictor_on={t: t not in off for t in ALL_ON},
+    )
 
 
 def _fingerprint(name: str) -> str:

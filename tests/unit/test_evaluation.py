@@ -13,7 +13,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
-from lpnsr_impl.cli import main
+from lpnsr_impl.cli import main, parser
+from lpnsr_impl.evaluation.command import chosen_methods
 from lpnsr_impl.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.evaluation.family import Family, Method
 from lpnsr_impl.evaluation.metrics import Measurer
@@ -314,6 +315,30 @@ def test_the_command_writes_table_sheet_and_pictures(
     assert main([*command[:5], "--out", str(tmp_path / "noise"), "--experiment", "noise"]) == 0
     assert (tmp_path / "noise" / "noise" / "a.png").exists()
     assert "| 4 |" in (tmp_path / "noise" / "noise.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ("PreSet-A", "bicubic", {4, 3, 2})),
+        (["--predictor-off", "3", "2"], ("PreSet-A", "bicubic", {4})),
+        (["--preset", "ResShift"], ("ResShift", "bicubic", set())),
+        (["--upscale-model", "folder/x.pth"], ("PreSet-B", "x.pth", {4, 3, 2})),
+        (["--upscale-model", "x.pth", "--preset", "A"], ("PreSet-A", "bicubic", {4, 3, 2})),
+    ],
+)
+def test_presets(options: list[str], expected: tuple[str, str, set[int]]) -> None:
+    parsed = parser().parse_args(["evaluate", "--lr", "x", "--out", "y", *options])
+    bicubic, method = chosen_methods(parsed)
+    assert (bicubic.start, bicubic.steps) == ("bicubic", 0)
+    on = {t for t, on in method.predictor_on.items() if on}
+    assert (method.name, method.start, on) == expected
+
+
+def test_preset_b_needs_a_start() -> None:
+    parsed = parser().parse_args(["evaluate", "--lr", "x", "--out", "y", "--preset", "B"])
+    with pytest.raises(ValueError, match="--upscale-model"):
+        chosen_methods(parsed)
 
 
 def test_a_missing_model_is_named(folders: tuple[Path, Path], tmp_path: Path,

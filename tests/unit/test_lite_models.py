@@ -1,0 +1,83 @@
+"""The bundled models are what their card says."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from lpnsr_impl.evaluation.experiments import EXPERIMENTS
+from lpnsr_impl.evaluation.family import Family, load_family
+from lpnsr_impl.evaluation.metrics import Measurer
+from lpnsr_impl.evaluation.report import markdown_table
+from lpnsr_impl.evaluation.run import Row, evaluate, find_pairs
+from lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
+
+DATA = Path(__file__).parents[1] / "data"
+CARD = (BUNDLED / "README.md").read_text(encoding="utf-8")
+START = "lpnsr_lite_compact_x4.safetensors"
+FILES = [*BUNDLED.glob("*.safetensors"), *BUNDLED_UPSCALE_MODELS.glob("*.safetensors")]
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    names = [f"lpnsr_lite_{p}.safetensors" for p in ("autoencoder", "denoiser", "noise_predictor")]
+    return load_family(*names, [START])
+
+
+def recorded() -> list[Row]:
+    with (DATA / "lite_results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def means(label: str) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in recorded():
+        values.setdefault(row["method"], []).append(float(row[label]))
+    return {method: sum(of) / len(of) for method, of in values.items()}
+
+
+def test_they_are_small_enough() -> None:
+    assert len(FILES) == 4
+    assert sum(path.stat().st_size for path in FILES) <= 40e6
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_they_tell_where_they_come_from(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    assert header["lpnsr.family"] == "lite-1"
+    provenance = json.loads(header["lpnsr.provenance"])
+    assert provenance["steps"] > 0
+    assert provenance["commit"]
+
+
+@pytest.mark.parametrize("table", ["table1", "table4"])
+def test_the_cards_tables_are_the_recorded_results(table: str) -> None:
+    names = [method.name for method in EXPERIMENTS[table]([START])]
+    rows = [row | {"seconds": ""} for row in recorded() if row["method"] in names]
+    assert len(rows) == 12 * len(names)
+    for line in markdown_table(rows, {}).splitlines():
+        if line.startswith("| ") and not line.startswith("| method"):
+            name, psnr, ssim, _, niqe = (cell.strip() for cell in line.split("|")[1:6])
+            assert f"| {name} | {psnr} | {ssim} | {niqe} |" in CARD
+
+
+@pytest.mark.parametrize("name", ["T=4 PreSet-B", "T=4 ResShift"])
+def test_results_can_be_had_again(family: Family, name: str, tmp_path: Path) -> None:
+    (method,) = (m for m in EXPERIMENTS["table1"]([START]) if m.name == name)
+    pairs = [p for p in find_pairs(DATA / "eval" / "lr", DATA / "eval" / "hr") if "23" in p.name]
+    (now,) = evaluate(family, [method], pairs, Measurer(["PSNR", "SSIM", "NIQE"]), tmp_path, {})
+    (then,) = (r for r in recorded() if (r["method"], r["picture"]) == (name, "kodim23"))
+    for label, tolerance in (("PSNR", 0.05), ("SSIM", 0.002), ("NIQE", 0.1)):
+        assert float(now[label]) == pytest.approx(float(then[label]), abs=tolerance)
+
+
+def test_preset_b_is_ahead_of_bicubic() -> None:
+    assert means("PSNR")["T=4 PreSet-B"] > means("PSNR")["bicubic"]
+    assert means("NIQE")["T=4 PreSet-B"] < means("NIQE")["bicubic"]
+
+
+def test_the_predictor_is_ahead_of_random_noise() -> None:
+    assert means("NIQE")["T=4 PreSet-A"] < means("NIQE")["T=4 ResShift"]
