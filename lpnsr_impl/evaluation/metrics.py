@@ -72,6 +72,7 @@ class Measurer:
     def _load(self, metric: Metric) -> None:
         import pyiqa
 
+        logging.getLogger("pyiqa").setLevel(logging.WARNING)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 loaded = pyiqa.create_metric(
@@ -80,9 +81,7 @@ class Measurer:
         except Exception as e:  # noqa: BLE001  (pyiqa and its downloaders raise many kinds)
             reason = f"pyiqa could not load {metric.pyiqa_name}: {type(e).__name__}, {_line(e)}"
             self.missing[metric.label] = reason
-            logger.warning(
-                "%s is left out. %s. Connect once, and it is kept.", metric.label, reason
-            )
+            logger.warning("%s is left out: %s", metric.label, reason)
             return
         self._loaded[metric.label] = loaded
 

@@ -79,6 +79,7 @@ class TrainConfig:
     validation_pictures: int = 16  # kept out of the training
     validation_crop: int = 256
     validate_every: int = 500
+    validation_niqe: bool = False  # adds the figure "niqe"; needs pyiqa, and crops above 192
     best: str = "l1"  # which of the task's validation figures picks the best; the lowest wins
     save_every: int = 250
 

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from ..evaluation.metrics import Measurer
 from ..images import bicubic_upsample, to_01
 from ..models import Autoencoder
 from ..pictures import readable_pictures
@@ -85,6 +86,7 @@ class Trainer:
             degraded=degraded,
             augment=False,
         )
+        self.measurer = Measurer(["NIQE"]) if config.validation_niqe else None
         self.step = 0
         self.best = float("inf")
         self._make_networks()
@@ -220,6 +222,8 @@ class Trainer:
                 key: x[None].to(self.accelerator.device) for key, x in self.held_out[i].items()
             }
             figures, image = self.task.validate(network, sample)
+            if self.measurer is not None:
+                figures["niqe"] = self.measurer.measure(to_01(image), None)["NIQE"]
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value / len(self.held_out)
             if writer and i < SHOWN:

@@ -10,8 +10,6 @@ import psutil
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lpnsr_impl import (
@@ -25,11 +23,11 @@ from lpnsr_impl import (
 )
 from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01, to_pm1
 from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
-from tests.golden.fill import fill
 from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
 
 from .conftest import LITE_DENOISER, WEIGHTS, Graph, random_image
 
+BUNDLED_START = "lpnsr_lite_compact_x4.safetensors"
 NODES = [
     "LoadLPNSRModels",
     "LPNSRPreUpsample",
@@ -187,28 +185,14 @@ def test_color_fixes(graph: Graph, color_fix: str, core: Any) -> None:
     assert (fixed - plain).abs().mean() > 1e-3
 
 
-@pytest.fixture(scope="module")
-def formula_predictor(server: Server) -> str:
-    """A predictor of the lite family whose noise is not zero, unlike the bundled one's."""
-    with safe_open(WEIGHTS / "lpnsr_lite_noise_predictor.safetensors", "pt") as file:
-        header = file.metadata()
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    name = "formula_predictor.safetensors"
-    save_file(fill(shapes), server.base / "models" / "lpnsr" / name, header)
-    return name
-
-
 @pytest.mark.parametrize("on", [(), (4,), (3,), (2,), (4, 3, 2)])
-def test_predictor_switches_reach_their_steps(
-    server: Server, graph: Graph, formula_predictor: str, on: tuple[int, ...]
-) -> None:
+def test_predictor_switches_reach_their_steps(graph: Graph, on: tuple[int, ...]) -> None:
     image = random_image(1, 32, 32, 3)
     prompt = graph.stages(image, **{f"predictor_t{t}": t in on for t in (4, 3, 2)})
-    prompt["models"] = graph.models(noise_predictor=formula_predictor)
     y0 = graph.run(prompt, "encode", "latent")
     expected = sample(
         load_denoiser(WEIGHTS / LITE_DENOISER),
-        load_noise_predictor(server.base / "models" / "lpnsr" / formula_predictor),
+        load_noise_predictor(WEIGHTS / "lpnsr_lite_noise_predictor.safetensors"),
         Schedule(),
         y0,
         to_pm1(image.movedim(-1, 1)),
@@ -219,14 +203,14 @@ def test_predictor_switches_reach_their_steps(
     assert (ours - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
-def test_one_box_switches_the_predictor(graph: Graph, formula_predictor: str) -> None:
+def test_one_box_switches_the_predictor(graph: Graph) -> None:
     image = random_image(1, 16, 16, 3)
+    results: list[Tensor] = []
     for on in (True, False):
-        box = graph.upscale(image, use_predictor=on)
         stages = graph.stages(image, **{f"predictor_t{t}": on for t in (4, 3, 2)})
-        for prompt in (box, stages):
-            prompt["models"] = graph.models(noise_predictor=formula_predictor)
-        assert torch.equal(graph.run(box, "upscale"), graph.run(stages, "decode"))
+        results.append(graph.run(graph.upscale(image, use_predictor=on), "upscale"))
+        assert torch.equal(results[-1], graph.run(stages, "decode"))
+    assert not torch.equal(*results)
 
 
 def test_kappa_and_predictor_mode_reach_the_chain(graph: Graph) -> None:
@@ -263,7 +247,7 @@ def test_a_partly_offloaded_network_gives_the_same(graph: Graph) -> None:
 # Upscale models
 
 
-@pytest.mark.parametrize("model", ["DAT_light_x4.pth", "DAT_light_x2.pth"])
+@pytest.mark.parametrize("model", ["DAT_light_x4.pth", "DAT_light_x2.pth", BUNDLED_START])
 @pytest.mark.parametrize(("h", "w", "channels"), [(21, 30, 3), (1, 1, 4)])
 def test_pre_upsample_with_real_weights(
     graph: Graph, model: str, h: int, w: int, channels: int

