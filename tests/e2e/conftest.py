@@ -111,7 +111,7 @@ class Graph:
         }
 
     def stages(self, image: Tensor, **sample: Any) -> dict[str, Any]:
-        """PreSet-A from a tensor: nodes "image", "models", "start", "encode", "sample", "decode"."""
+        """PreSet-A from a tensor: "image", "models", "start", "encode", "sample", "decode"."""
         switches = {f"predictor_t{t}": True for t in (4, 3, 2)}
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, **switches, "predictor_mode": "sample"}
         link = {"models": ["models", 0]}
