@@ -14,22 +14,32 @@ from .images import bicubic_upsample, padded_size, reflect_pad, to_01, to_pm1
 from .models import Autoencoder, Denoiser, NoisePredictor
 from .sampler import ALL_ON, NoiseSource, StepCallback, sample
 from .schedule import Schedule
+from .tiling import TilePlan, apply_tiled
 
 ColorFix = Callable[[Tensor, Tensor], Tensor]
 
 
-def encode_start(autoencoder: Autoencoder, start: Tensor, multiple: int) -> Tensor:
+def encode_start(
+    autoencoder: Autoencoder,
+    start: Tensor,
+    multiple: int,
+    plan: TilePlan | None = None,
+    on_tile: Callable[[], None] | None = None,
+) -> Tensor:
     """y0 of a pre-upsampled picture, padded to what the denoiser's windows need.
 
     Args:
         autoencoder: encodes.
         start: [B,3,4h,4w] in [0,1].
         multiple: `size_multiple` of the denoiser's config.
+        plan: tiles of the padded latent; None for the whole at once.
+        on_tile: called after each tile.
 
     Returns:
         [B,C,H,W] with H and W the next multiples of `multiple` from h and w.
     """
-    return autoencoder.encode(pad_start(to_pm1(start), multiple))
+    x = pad_start(to_pm1(start), multiple)
+    return apply_tiled(autoencoder.encode, [x], plan, input_scale=SCALE, callback=on_tile)
 
 
 def run_chain(
@@ -44,21 +54,28 @@ def run_chain(
     predictor_on: Mapping[int, bool] = ALL_ON,
     predictor_mode: PredictorMode = "sample",
     callback: StepCallback | None = None,
+    plan: TilePlan | None = None,
+    on_tile: Callable[[], None] | None = None,
 ) -> Tensor:
     """The chain of `sampler.sample` on a padded latent, with noise of a seed.
+
+    In tiles, every network call is tiled and blended: neighbours agree on x0_pred before the next
+    step. Noise is drawn for the whole picture, so it does not depend on the tiles.
 
     Args:
         y0: padded, [B,C,H,W].
         lr: not padded, [B,3,h,w] in [-1,1].
         seed: 0 to 2^64 - 1.
+        plan: tiles of the padded latent; None for the whole at once.
+        on_tile: called after each tile of each network.
 
     Returns:
         x0, padded, [B,C,H,W].
     """
     noise = seeded_noise(seed, schedule.num_timesteps)
     return sample(
-        denoiser,
-        noise_predictor,
+        _tiled_denoiser(denoiser, plan, on_tile),
+        None if noise_predictor is None else _tiled_predictor(noise_predictor, plan, on_tile),
         schedule,
         y0,
         reflect_pad(lr, *y0.shape[2:]),
@@ -71,7 +88,12 @@ def run_chain(
 
 
 def decode_latent(
-    autoencoder: Autoencoder, x0: Tensor, lr: Tensor, color_fix: ColorFix | None
+    autoencoder: Autoencoder,
+    x0: Tensor,
+    lr: Tensor,
+    color_fix: ColorFix | None,
+    plan: TilePlan | None = None,
+    on_tile: Callable[[], None] | None = None,
 ) -> Tensor:
     """Picture of a padded latent, cut to size, its colours those of bicubic x4.
 
@@ -79,13 +101,43 @@ def decode_latent(
         x0: padded, [B,C,H,W].
         lr: not padded, [B,3,h,w] in [-1,1].
         color_fix: fix(sr, reference), or None.
+        plan: tiles of the padded latent; None for the whole at once.
+        on_tile: called after each tile.
 
     Returns:
         [B,3,4h,4w] in [0,1].
     """
     h, w = lr.shape[2:]
-    sr = to_01(autoencoder.decode(x0)[:, :, : SCALE * h, : SCALE * w])
+    sr = apply_tiled(autoencoder.decode, [x0], plan, output_scale=SCALE, callback=on_tile)
+    sr = to_01(sr[:, :, : SCALE * h, : SCALE * w])
     return color_fix(sr, to_01(bicubic_upsample(lr))) if color_fix else sr
+
+
+def _tiled_denoiser(
+    denoiser: Denoiser, plan: TilePlan | None, on_tile: Callable[[], None] | None
+) -> Callable[[Tensor, int, Tensor], Tensor]:
+    def tiled(x_scaled: Tensor, t_index: int, lr: Tensor) -> Tensor:
+        return apply_tiled(
+            lambda x, lr: denoiser(x, t_index, lr), [x_scaled, lr], plan, callback=on_tile
+        )
+
+    return tiled
+
+
+def _tiled_predictor(
+    noise_predictor: NoisePredictor, plan: TilePlan | None, on_tile: Callable[[], None] | None
+) -> Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+    def tiled(x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int) -> tuple[Tensor, Tensor]:
+        both = apply_tiled(
+            lambda *x: torch.cat(noise_predictor(*x, t_index), dim=1),
+            [x_t, x0_pred, lr],
+            plan,
+            callback=on_tile,
+        )
+        mean, logvar = both.chunk(2, dim=1)
+        return mean, logvar
+
+    return tiled
 
 
 def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:

@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from . import host, stages, widgets
 from .models import LPNSRModels, LPNSRModelsType
+from .tiles import Tiling
 
 
 class LPNSRDecode(io.ComfyNode):
@@ -25,6 +26,8 @@ class LPNSRDecode(io.ComfyNode):
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From LPNSR Sample."),
                 widgets.color_fix(),
+                widgets.tile_size(),
+                widgets.overlap(),
             ],
             outputs=[
                 io.Image.Output(
@@ -42,7 +45,15 @@ class LPNSRDecode(io.ComfyNode):
 
     @classmethod
     @override
-    def execute(cls, models: LPNSRModels, samples: dict[str, Any], color_fix: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        models: LPNSRModels,
+        samples: dict[str, Any],
+        color_fix: str,
+        tile_size: int = 0,
+        overlap: int = 32,
+    ) -> io.NodeOutput:
         widgets.require_choice("color_fix", color_fix)
         progress = host.Progress(len(samples["samples"]))
-        return io.NodeOutput(stages.decode(models, samples, color_fix, progress).to_image())
+        tiling = Tiling(tile_size, overlap)
+        return io.NodeOutput(stages.decode(models, samples, color_fix, tiling, progress).to_image())

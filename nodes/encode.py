@@ -4,9 +4,10 @@ from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
-from . import host, stages
+from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image
 from .models import LPNSRModels, LPNSRModelsType
+from .tiles import Tiling
 
 
 class ResShiftEncode(io.ComfyNode):
@@ -30,6 +31,8 @@ class ResShiftEncode(io.ComfyNode):
                     "lr_image",
                     tooltip="The low-resolution image itself, a quarter as high and wide as image.",
                 ),
+                widgets.tile_size(),
+                widgets.overlap(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -43,7 +46,15 @@ class ResShiftEncode(io.ComfyNode):
 
     @classmethod
     @override
-    def execute(cls, models: LPNSRModels, image: Tensor, lr_image: Tensor) -> io.NodeOutput:
+    def execute(
+        cls,
+        models: LPNSRModels,
+        image: Tensor,
+        lr_image: Tensor,
+        tile_size: int = 0,
+        overlap: int = 32,
+    ) -> io.NodeOutput:
         start = read_image(image, "image", BICUBIC_RANGE)
         lr = read_image(lr_image, "lr_image")
-        return io.NodeOutput(stages.encode(models, start, lr, host.Progress(len(image))))
+        tiling = Tiling(tile_size, overlap)
+        return io.NodeOutput(stages.encode(models, start, lr, tiling, host.Progress(len(image))))

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,6 +27,9 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16
 
 OPERATIONS = comfy.ops.manual_cast
 """Layers that cast their weights to the activations, since dtypes are chosen after loading."""
+
+_USABLE = 0.7
+"""Share of the free memory that a run plans with."""
 
 _EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 
@@ -139,6 +143,31 @@ def load(*networks: Managed[Any], activations: float) -> None:
     mm.load_models_gpu([network.patcher for network in networks], memory_required=int(activations))
 
 
+def memory_budget(networks: Sequence[Managed[Any]]) -> float:
+    """Bytes for activations beside these networks, if the host unloads all others."""
+    device = networks[0].device
+    ours = {id(network.patcher): network.patcher for network in networks}
+    evictable = sum(
+        patcher.loaded_size() for patcher in mm.loaded_models() if patcher.load_device == device
+    )
+    weights = sum(patcher.model_size() for patcher in ours.values())
+    return _USABLE * (mm.get_free_memory(device) + evictable - weights)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device."""
+    text = str(error).lower()
+    return isinstance(error, (mm.OOM_EXCEPTION, MemoryError)) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def free_memory() -> None:
+    """Give cached memory back to the device."""
+    mm.soft_empty_cache()
+
+
 def result_device() -> torch.device:
     """Where IMAGE and LATENT tensors go."""
     return mm.intermediate_device()
@@ -159,8 +188,16 @@ class Progress:
         Raises:
             InterruptProcessingException: the user pressed Cancel.
         """
-        mm.throw_exception_if_processing_interrupted()
+        self.check()
         self._bar.update(1)
+
+    def check(self) -> None:
+        """Stop here if the user wants to.
+
+        Raises:
+            InterruptProcessingException: the user pressed Cancel.
+        """
+        mm.throw_exception_if_processing_interrupted()
 
 
 # Upscale models

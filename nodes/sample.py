@@ -8,6 +8,7 @@ from typing_extensions import override
 from ..lpnsr_impl.config import PredictorMode
 from . import host, stages, widgets
 from .models import LPNSRModels, LPNSRModelsType
+from .tiles import Tiling
 
 
 class LPNSRSample(io.ComfyNode):
@@ -42,6 +43,8 @@ class LPNSRSample(io.ComfyNode):
                     for t in (4, 3, 2)
                 ),
                 widgets.predictor_mode(),
+                widgets.tile_size(),
+                widgets.overlap(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -68,6 +71,8 @@ class LPNSRSample(io.ComfyNode):
         predictor_t3: bool,
         predictor_t2: bool,
         predictor_mode: PredictorMode,
+        tile_size: int = 0,
+        overlap: int = 32,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         result = stages.sample(
@@ -78,6 +83,7 @@ class LPNSRSample(io.ComfyNode):
             kappa=kappa,
             predictor_on={4: predictor_t4, 3: predictor_t3, 2: predictor_t2},
             predictor_mode=predictor_mode,
+            tiling=Tiling(tile_size, overlap),
             progress=host.Progress(len(samples["samples"]) * steps),
         )
         return io.NodeOutput(result)

@@ -21,6 +21,7 @@ from . import host
 from .images import Picture
 from .memory import autoencoder_activations, unet_activations
 from .models import Condition, LPNSRModels, pack_latent, unpack_latent
+from .tiles import Tiles, Tiling
 
 COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
 
@@ -79,7 +80,7 @@ def check_predictor(models: LPNSRModels, steps: int, predictor_on: Mapping[int, 
 
 
 def encode(
-    models: LPNSRModels, start: Picture, lr: Picture, progress: host.Progress
+    models: LPNSRModels, start: Picture, lr: Picture, tiling: Tiling, progress: host.Progress
 ) -> dict[str, Any]:
     """LATENT of the pre-upsampled pictures, with the LR pictures. One progress step a picture.
 
@@ -94,13 +95,16 @@ def encode(
             f"exactly {SCALE} times the LR image, which is {_size(lr)}. Make it with LPNSR "
             "Pre-Upsample from the same LR image."
         )
-    managed = models.autoencoder
     multiple = models.denoiser.network.config.size_multiple
-    rows, columns = padded_size(h, w, multiple)
-    host.load(managed, activations=autoencoder_activations(managed, SCALE * rows, SCALE * columns))
+    tiles = _autoencoder_tiles(models, padded_size(h, w, multiple), tiling)
+    autoencoder, device = models.autoencoder.network, models.autoencoder.device
     latents: list[Tensor] = []
     for x in start.rgb.split(1):
-        y0 = encode_start(managed.network, x.to(managed.device), multiple)
+        y0 = tiles.run(
+            lambda plan, x=x: encode_start(
+                autoencoder, x.to(device), multiple, plan, progress.check
+            )
+        )
         latents.append(y0.to(host.result_device()))
         progress.step()
     alpha = start.alpha
@@ -118,6 +122,7 @@ def sample(
     kappa: float,
     predictor_on: Mapping[int, bool],
     predictor_mode: PredictorMode,
+    tiling: Tiling,
     progress: host.Progress,
 ) -> dict[str, Any]:
     """LATENT of the super-resolved pictures. `steps` progress steps a picture.
@@ -132,29 +137,38 @@ def sample(
     denoiser = models.denoiser
     predictor = models.noise_predictor if predictor_steps(steps, predictor_on) else None
     in_use = [denoiser] if predictor is None else [denoiser, predictor]
-    host.load(*in_use, activations=unet_activations(denoiser, *y0.shape[2:]))
-
+    multiple = denoiser.network.config.size_multiple
+    h, w = y0.shape[2:]
+    tiles = Tiles(in_use, (h, w), multiple, tiling, lambda *tile: unet_activations(denoiser, *tile))
     schedule = Schedule(kappa=kappa)
     results: list[Tensor] = []
     for y0_i, lr_i in zip(y0.split(1), condition.lr.split(1), strict=True):
-        x0 = run_chain(
-            denoiser.network,
-            None if predictor is None else predictor.network,
-            schedule,
-            y0_i.to(denoiser.device),
-            lr_i.to(denoiser.device),
-            seed=seed,
-            steps=steps,
-            predictor_on=predictor_on,
-            predictor_mode=predictor_mode,
-            callback=lambda t, x_t, x0_pred: progress.step(),
+        x0 = tiles.run(
+            lambda plan, y0_i=y0_i, lr_i=lr_i: run_chain(
+                denoiser.network,
+                None if predictor is None else predictor.network,
+                schedule,
+                y0_i.to(denoiser.device),
+                lr_i.to(denoiser.device),
+                seed=seed,
+                steps=steps,
+                predictor_on=predictor_on,
+                predictor_mode=predictor_mode,
+                callback=lambda t, x_t, x0_pred: progress.step(),
+                plan=plan,
+                on_tile=progress.check,
+            )
         )
         results.append(x0.to(host.result_device()))
     return pack_latent(torch.cat(results), condition)
 
 
 def decode(
-    models: LPNSRModels, latent: dict[str, Any], color_fix: str, progress: host.Progress
+    models: LPNSRModels,
+    latent: dict[str, Any],
+    color_fix: str,
+    tiling: Tiling,
+    progress: host.Progress,
 ) -> Picture:
     """Pictures exactly x4 their LR image, with its alpha. One progress step a picture.
 
@@ -163,14 +177,16 @@ def decode(
     """
     samples, condition = unpack_latent(latent, models)
     b, _, h, w = condition.lr.shape
-    managed = models.autoencoder
-    activations = autoencoder_activations(managed, *(SCALE * size for size in samples.shape[2:]))
-    host.load(managed, activations=activations)
+    rows, columns = samples.shape[2:]
+    tiles = _autoencoder_tiles(models, (rows, columns), tiling)
+    autoencoder, device = models.autoencoder.network, models.autoencoder.device
     fix = COLOR_FIXES[color_fix]
     rgb = torch.empty(b, 3, SCALE * h, SCALE * w, device=host.result_device())
     for i in range(b):
-        x0, lr = samples[i : i + 1].to(managed.device), condition.lr[i : i + 1].to(managed.device)
-        rgb[i] = decode_latent(managed.network, x0, lr, fix)[0]
+        x0, lr = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(device)
+        rgb[i] = tiles.run(
+            lambda plan, x0=x0, lr=lr: decode_latent(autoencoder, x0, lr, fix, plan, progress.check)
+        )[0]
         progress.step()
     if not rgb.isfinite().all():
         raise ValueError(
@@ -178,6 +194,17 @@ def decode(
             "LPNSR Models."
         )
     return Picture(rgb, None if condition.alpha is None else condition.alpha.to(rgb.device))
+
+
+def _autoencoder_tiles(models: LPNSRModels, size: tuple[int, int], tiling: Tiling) -> Tiles:
+    managed = models.autoencoder
+    return Tiles(
+        [managed],
+        size,
+        models.denoiser.network.config.size_multiple,
+        tiling,
+        lambda h, w: autoencoder_activations(managed, SCALE * h, SCALE * w),
+    )
 
 
 def _size(picture: Picture) -> str:

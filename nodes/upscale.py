@@ -11,6 +11,7 @@ from ..lpnsr_impl.sampler import ALL_ON
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
+from .tiles import Tiling
 
 
 class LPNSRUpscale(io.ComfyNode):
@@ -48,6 +49,8 @@ class LPNSRUpscale(io.ComfyNode):
                 ),
                 widgets.predictor_mode(),
                 widgets.color_fix(),
+                widgets.tile_size(),
+                widgets.overlap(),
             ],
             outputs=[
                 io.Image.Output(
@@ -77,6 +80,8 @@ class LPNSRUpscale(io.ComfyNode):
         predictor_mode: PredictorMode,
         color_fix: str,
         upscale_model: Any | None = None,
+        tile_size: int = 0,
+        overlap: int = 32,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         widgets.require_choice("color_fix", color_fix)
@@ -85,7 +90,8 @@ class LPNSRUpscale(io.ComfyNode):
         lr = read_image(image, "image")
         start = stages.pre_upsample(lr, upscale_model)
         progress = host.Progress(len(image) * (steps + 2))
-        latent = stages.encode(models, start, lr, progress)
+        tiling = Tiling(tile_size, overlap)
+        latent = stages.encode(models, start, lr, tiling, progress)
         latent = stages.sample(
             models,
             latent,
@@ -94,6 +100,7 @@ class LPNSRUpscale(io.ComfyNode):
             kappa=kappa,
             predictor_on=predictor_on,
             predictor_mode=predictor_mode,
+            tiling=tiling,
             progress=progress,
         )
-        return io.NodeOutput(stages.decode(models, latent, color_fix, progress).to_image())
+        return io.NodeOutput(stages.decode(models, latent, color_fix, tiling, progress).to_image())

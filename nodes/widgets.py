@@ -69,6 +69,34 @@ def color_fix() -> io.Combo.Input:
     )
 
 
+def tile_size() -> io.Int.Input:
+    """Largest tile."""
+    return io.Int.Input(
+        "tile_size",
+        default=0,
+        min=0,
+        max=2048,
+        step=32,
+        optional=True,
+        tooltip="Largest tile, in pixels of the LR image. 0 chooses by the free memory, at most "
+        "256. A tile that does not fit after all is halved.",
+    )
+
+
+def overlap() -> io.Int.Input:
+    """Overlap of tiles."""
+    return io.Int.Input(
+        "overlap",
+        default=32,
+        min=0,
+        max=512,
+        step=8,
+        optional=True,
+        tooltip="How many pixels of the LR image neighbouring tiles share at least. More hides "
+        "tiles better and takes longer. Without tiles it has no effect.",
+    )
+
+
 def require_choice(widget: str, value: str) -> None:
     """For `execute`, since ComfyUI validates no linked combo.
 

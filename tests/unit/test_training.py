@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from spandrel import ImageModelDescriptor, ModelLoader
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
@@ -455,7 +456,12 @@ def test_a_training_lowers_its_validation_error(
     trainer = Trainer(config, pictures, tmp_path, cpu=True)
     before = trainer.validate()["l1"]
     assert trainer.run()["l1"] < 0.8 * before
-    assert list(tmp_path.glob("events.out.tfevents.*"))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"training/l1", "training/learning_rate", "validation/l1"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [e.step for e in events.Scalars("training/l1")] == [10, 20, 30, 40]
+    assert "lr, ours, hr/0" in events.Tags()["images"]
 
 
 def test_other_settings_are_refused_in_the_same_folder(

@@ -1,10 +1,13 @@
 """A custom node pack for the tests: puts any tensor on a wire of the real ComfyUI, and takes any
 off it."""
 
+import copy
+import dataclasses
 from pathlib import Path
 
 import folder_paths
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 
@@ -76,9 +79,33 @@ class ProbePartlyLoaded(io.ComfyNode):
         return io.NodeOutput(models)
 
 
+class ProbeOutOfMemory(io.ComfyNode):
+    """Passes on copies of LPNSR_MODELS that run out of memory on inputs wider than `limit`."""
+
+    @classmethod
+    def define_schema(cls):
+        models = io.Custom("LPNSR_MODELS")
+        inputs = [models.Input("models"), io.Int.Input("limit"), io.String.Input("part")]
+        return io.Schema("ProbeOutOfMemory", inputs=inputs, outputs=[models.Output("copies")])
+
+    @classmethod
+    def execute(cls, models, limit, part):
+        def refuse(module, inputs):
+            if inputs[0].shape[3] > limit:
+                raise torch.OutOfMemoryError("out of memory, says the probe")
+
+        managed = getattr(models, part)
+        network = copy.deepcopy(managed.network)
+        entries = [network.encoder, network.decoder] if part == "autoencoder" else [network]
+        for entry in entries:
+            entry.register_forward_pre_hook(refuse)
+        patcher = ModelPatcher(network, managed.patcher.load_device, managed.patcher.offload_device)
+        return io.NodeOutput(dataclasses.replace(models, **{part: type(managed)(network, patcher)}))
+
+
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeLoad, ProbeSave, ProbePartlyLoaded]
+        return [ProbeLoad, ProbeSave, ProbePartlyLoaded, ProbeOutOfMemory]
 
 
 async def comfy_entrypoint():

@@ -1,0 +1,137 @@
+"""Large pictures in bounded memory: a network applied to overlapping tiles, results blended.
+
+Tiles are planned on the latent, so encoder, U-Net and decoder can share a plan.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Equal tiles that cover a latent.
+
+    Attributes:
+        size: (h, w) of the latent.
+        tile: (h, w) of each tile.
+        rows, columns: first row and column of the tiles.
+    """
+
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+
+def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int) -> TilePlan:
+    """Cover h x w with equal tiles, shifted inside rather than cut, with at least this overlap.
+
+    Args:
+        h, w: of the latent, multiples of `multiple`.
+        tile: largest side of a tile, a multiple of `multiple`.
+        overlap: least number of pixels that neighbours share, below `tile`.
+        multiple: tiles start and end at multiples of this.
+
+    Raises:
+        ValueError: a size is no multiple, or the overlap leaves no room.
+    """
+    if min(h, w, tile) < 1 or h % multiple or w % multiple or tile % multiple:
+        raise ValueError(
+            f"The latent is {w}x{h} and tiles are {tile}, expected multiples of {multiple}."
+        )
+    if not 0 <= overlap <= tile - multiple:
+        raise ValueError(
+            f"The overlap is {overlap}, expected 0 to {tile - multiple} for tiles of {tile}."
+        )
+    rows, columns = (_starts(size, tile, overlap, multiple) for size in (h, w))
+    return TilePlan((h, w), (min(tile, h), min(tile, w)), rows, columns)
+
+
+def _starts(size: int, tile: int, overlap: int, multiple: int) -> tuple[int, ...]:
+    """Evenly spread first positions, from 0 to size - tile, at multiples of `multiple`."""
+    if size <= tile:
+        return (0,)
+    # In units of `multiple`, so that rounding down never widens a gap.
+    span, step = (size - tile) // multiple, (tile - overlap) // multiple
+    gaps = math.ceil(span / step)
+    return tuple((i * span // gaps) * multiple for i in range(gaps + 1))
+
+
+def apply_tiled(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    plan: TilePlan | None,
+    *,
+    input_scale: int = 1,
+    output_scale: int = 1,
+    callback: Callable[[], None] | None = None,
+) -> Tensor:
+    """function(*inputs), tile by tile.
+
+    Where tiles overlap, results are blended with weights that rise smoothly from each tile's inner
+    edges, so one tile fades into the next. With one tile it is the plain call.
+
+    Args:
+        function: of tensors [B,*,H,W] to one tensor [B,*,H',W'].
+        inputs: [B,*,input_scale h, input_scale w] each.
+        plan: of an h x w latent; None for all of it in one.
+        input_scale, output_scale: pixels of inputs and result for each of the latent's.
+        callback: called after each tile; what it raises ends the run.
+
+    Returns:
+        [B,*,output_scale h, output_scale w].
+    """
+    if plan is None or len(plan) == 1:
+        result = function(*inputs)
+        if callback:
+            callback()
+        return result
+    (h, w), (tile_h, tile_w) = plan.size, plan.tile
+    blended: Tensor | None = None
+    for y in plan.rows:
+        for x in plan.columns:
+            part = function(*(_cut(i, y, x, plan.tile, input_scale) for i in inputs))
+            if blended is None:
+                shape = (*part.shape[:2], h * output_scale, w * output_scale)
+                blended = torch.zeros(shape, dtype=part.dtype, device=part.device)
+            weights_y = _weights(plan.rows, tile_h, h, output_scale)[y].to(part)
+            weights_x = _weights(plan.columns, tile_w, w, output_scale)[x].to(part)
+            _cut(blended, y, x, plan.tile, output_scale).add_(
+                part * weights_y[:, None] * weights_x[None, :]
+            )
+            if callback:
+                callback()
+    assert blended is not None
+    return blended
+
+
+def _cut(x: Tensor, top: int, left: int, tile: tuple[int, int], scale: int) -> Tensor:
+    rows = slice(top * scale, (top + tile[0]) * scale)
+    columns = slice(left * scale, (left + tile[1]) * scale)
+    return x[:, :, rows, columns]
+
+
+def _weights(starts: Sequence[int], tile: int, size: int, scale: int) -> dict[int, Tensor]:
+    """Weights of each tile along one axis, [tile * scale]; at every position they sum to 1."""
+    position = (torch.arange(size * scale, dtype=torch.float64) + 0.5) / scale
+    raw = torch.zeros(len(starts), size * scale, dtype=torch.float64)
+    for i, start in enumerate(starts):
+        inside = (position > start) & (position < start + tile)
+        # Distance to the nearest edge that has a neighbour, as a share of the overlap there.
+        rise = torch.ones_like(position)
+        if i > 0:
+            overlap = max(starts[i - 1] + tile - start, 1e-9)
+            rise = rise.minimum((position - start) / overlap)
+        if i < len(starts) - 1:
+            overlap = max(start + tile - starts[i + 1], 1e-9)
+            rise = rise.minimum((start + tile - position) / overlap)
+        raw[i] = torch.where(inside, torch.sin(rise.clamp(0, 1) * math.pi / 2) ** 2, 0)
+    raw /= raw.sum(dim=0)
+    return {start: raw[i, start * scale : (start + tile) * scale] for i, start in enumerate(starts)}

@@ -1,0 +1,76 @@
+"""Pictures in tiles, and what happens when memory runs out, in the real ComfyUI."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lpnsr_impl.pictures import read_picture
+from tests.host.server import PACK, PromptError
+
+from .conftest import Graph, random_image
+
+
+@pytest.fixture(scope="module")
+def picture() -> Tensor:
+    """The example picture, an IMAGE [1,124,188,3]."""
+    return read_picture(PACK / "workflows" / "lpnsr_example.png")[None].movedim(1, -1)
+
+
+@pytest.fixture
+def whole(graph: Graph, picture: Tensor) -> Tensor:
+    return graph.run(graph.upscale(picture), "upscale")
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return -10 * math.log10((a - b).square().mean())
+
+
+def in_tiles(graph: Graph, picture: Tensor, size: int, overlap: int) -> Tensor:
+    tiles = {"tile_size": size, "overlap": overlap}
+    prompt = graph.stages(picture, **tiles)
+    for node in ("encode", "decode"):
+        prompt[node]["inputs"].update(tiles)
+    return graph.run(prompt, "decode")
+
+
+def test_tiles_cannot_be_seen(graph: Graph, picture: Tensor, whole: Tensor) -> None:
+    """Close to the whole picture, with no more gradient across the tiles' borders than beside."""
+    tiled = in_tiles(graph, picture, 64, 32)
+    assert tiled.shape == whole.shape
+    assert psnr(tiled, whole) > 30
+    steps = tiled.diff(dim=2).square().mean(dim=(0, 1, 3))  # across columns
+    borders = [4 * x + d - 1 for x in (32, 64, 96, 128, 160) for d in (-1, 0, 1)]
+    beside = [i + d for i in borders for d in (-12, -9, 9, 12) if 0 <= i + d < len(steps)]
+    assert steps[borders].mean() <= 1.5 * steps[beside].mean()
+
+
+def test_the_one_box_tiles_as_the_stages_do(graph: Graph, picture: Tensor) -> None:
+    small = picture[:, :60, :80]
+    box = graph.run(graph.upscale(small, tile_size=32, overlap=16), "upscale")
+    assert torch.equal(box, in_tiles(graph, small, 32, 16))
+
+
+@pytest.mark.parametrize("part", ["autoencoder", "denoiser", "noise_predictor"])
+def test_tiles_halve_when_memory_runs_out(graph: Graph, part: str) -> None:
+    image = random_image(1, 40, 90, 3)
+    prompt = graph.stages(image)
+    prompt["real"] = prompt["models"]
+    limit = 256 if part == "autoencoder" else 64  # pixels for the encoder
+    inputs = {"models": ["real", 0], "part": part, "limit": limit}
+    prompt["models"] = {"class_type": "ProbeOutOfMemory", "inputs": inputs}
+    result = graph.run(prompt, "decode")
+    assert result.shape == (1, 160, 360, 3)
+    assert psnr(result, graph.run(graph.stages(image), "decode")) > 28
+
+
+def test_the_smallest_tile_that_does_not_fit_is_an_error(graph: Graph) -> None:
+    prompt = graph.stages(random_image(1, 40, 90, 3))
+    prompt["real"] = prompt["models"]
+    inputs = {"models": ["real", 0], "part": "denoiser", "limit": 16}
+    prompt["models"] = {"class_type": "ProbeOutOfMemory", "inputs": inputs}
+    with pytest.raises(PromptError, match="Out of memory even with tiles of 128x128"):
+        graph.run(prompt, "decode")
+    again = graph.run(graph.stages(random_image(1, 8, 8, 3)), "decode")
+    assert again.shape == (1, 32, 32, 3)
