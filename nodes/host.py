@@ -146,12 +146,12 @@ def load(*networks: Managed[Any], activations: float) -> None:
 def memory_budget(networks: Sequence[Managed[Any]]) -> float:
     """Bytes for activations beside these networks, if the host unloads all others."""
     device = networks[0].device
-    ours = {id(network.patcher): network.patcher for network in networks}
     evictable = sum(
         patcher.loaded_size() for patcher in mm.loaded_models() if patcher.load_device == device
     )
-    weights = sum(patcher.model_size() for patcher in ours.values())
-    return _USABLE * (mm.get_free_memory(device) + evictable - weights)
+    weights = sum(network.patcher.model_size() for network in networks)
+    free: Any = mm.get_free_memory(device)
+    return _USABLE * (free + evictable - weights)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

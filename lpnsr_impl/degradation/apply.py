@@ -94,10 +94,11 @@ def add_noise(x: Tensor, noise: Noise) -> Tensor:
         shape = (x.shape[0], 1 if noise.grey else x.shape[1], *x.shape[2:])
         n = noise.level * torch.randn(shape, generator=generator, device=x.device)
     else:
-        eight_bit = (x * 255).round() / 255
+        clean = x
         if noise.grey:
             weights = torch.tensor([0.299, 0.587, 0.114]).to(x)[:, None, None]
-            eight_bit = (eight_bit * weights).sum(dim=1, keepdim=True)
+            clean = (x * weights).sum(dim=1, keepdim=True)
+        eight_bit = (clean * 255).round() / 255
         levels = torch.tensor([len(picture.unique()) for picture in eight_bit]).to(x)
         counts = (2 ** torch.ceil(torch.log2(levels.clamp(min=2)))).view(-1, 1, 1, 1)
         photons = torch.poisson(eight_bit * counts, generator=generator)

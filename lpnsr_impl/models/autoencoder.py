@@ -204,12 +204,13 @@ class Quantizer(nn.Module):
         codebook = self._codebook(z)
         square = codebook.square().sum(dim=1)  # [K]
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")
-        nearest = [
-            torch.addmm(square, rows, codebook.T, alpha=-2).argmin(
-                dim=1
-            )  # |e|^2 - 2 z.e, least at the nearest
-            for rows in vectors.split(_CODE_SEARCH_ROWS)
-        ]
+        with torch.autocast(z.device.type, enabled=False):  # which would round the distances
+            nearest = [
+                torch.addmm(square, rows, codebook.T, alpha=-2).argmin(
+                    dim=1
+                )  # |e|^2 - 2 z.e, least at the nearest
+                for rows in vectors.split(_CODE_SEARCH_ROWS)
+            ]
         return torch.cat(nearest).view(z.shape[0], *z.shape[2:])
 
     def forward(self, z: Tensor) -> Tensor:

@@ -118,7 +118,13 @@ class Trainer:
             torch.manual_seed(config.seed + 1)
             judge = PatchDiscriminator(task.gan_channels, of.channels, of.layers)
             self.judge, self.judge_optimizer = self.accelerator.prepare(
-                judge, AdamW(judge.parameters(), of.learning_rate, config.betas)
+                judge,
+                AdamW(
+                    judge.parameters(),
+                    of.learning_rate,
+                    config.betas,
+                    weight_decay=config.weight_decay,
+                ),
             )
 
     # Running
