@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs, so that none needs another's packages."""
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code.
     """
     parsed = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # arrows of tables, on a terminal without them
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout
     )
@@ -57,7 +60,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stop-at", type=int, help="stop early, at this step")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
-    parser.set_defaults(run=_train, needs="accelerate tensorboard")
+    parser.set_defaults(run=_train, needs="accelerate tensorboard pyiqa tomli")
 
 
 def _train(parsed: argparse.Namespace) -> int:
@@ -103,6 +106,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--predictor-mode", choices=("sample", "mean"), default="sample")
     parser.add_argument("--color-fix", choices=("wavelet", "adain", "none"), default="wavelet")
     parser.add_argument("--seed", type=int, default=12345)
+    parser.add_argument("--device", default="cpu", help="e.g. cuda; metrics stay on the CPU")
+    parser.add_argument("--tile", type=int, default=256, help="largest tile, in LR pixels")
     parser.add_argument(
         "--metrics", nargs="+", help="some of PSNR SSIM LPIPS NIQE PI CLIPIQA MUSIQ"
     )

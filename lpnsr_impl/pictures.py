@@ -38,7 +38,7 @@ def readable_pictures(folder: Path) -> list[Path]:
         try:
             with Image.open(path):  # reads the header alone
                 pictures.append(path)
-        except (UnidentifiedImageError, OSError) as e:
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e:
             logger.warning("%s is left out, it can't be read: %s", path, e)
     if not pictures:
         raise ValueError(f"None of the pictures in {folder} can be read.")
@@ -46,11 +46,21 @@ def readable_pictures(folder: Path) -> list[Path]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """RGB picture, upright, float32 [3,H,W] in [0,1].
+    """RGB picture, upright, float32 [3,H,W] in [0,1]. 16-bit grey keeps its depth.
 
     Raises:
         OSError: it can't be read.
     """
-    with Image.open(path) as file:
-        rgb = ImageOps.exif_transpose(file).convert("RGB")
-    return torch.from_numpy(np.array(rgb, dtype=np.float32)).movedim(-1, 0) / 255
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            if upright.mode.startswith("I;16") or upright.mode == "I":
+                grey = np.array(upright, dtype=np.float32) / 65535
+                pixels = np.repeat(grey[..., None], 3, axis=2)
+            elif upright.mode == "F":
+                raise OSError("floating-point pictures have no known range")
+            else:
+                pixels = np.array(upright.convert("RGB"), dtype=np.float32) / 255
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise OSError(f"{path} can't be read: {e}") from e
+    return torch.from_numpy(pixels).movedim(-1, 0).contiguous()

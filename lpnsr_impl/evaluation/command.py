@@ -5,13 +5,15 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..sampler import ALL_ON
+from ..sampler import ALL_ON, predictor_steps
 from ..weights_folder import find_weights
 from .experiments import EXPERIMENTS
 from .family import BICUBIC, Method, load_family
 from .metrics import Measurer
 from .report import contact_sheet, markdown_table
 from .run import evaluate, find_pairs
+
+DEFAULT_STEPS = 4
 
 
 def run(options: argparse.Namespace) -> str:
@@ -21,10 +23,15 @@ def run(options: argparse.Namespace) -> str:
         The table, which is also in `out`.
     """
     family = load_family(
-        options.autoencoder, options.denoiser, options.noise_predictor, options.upscale_model
+        options.autoencoder,
+        options.denoiser,
+        options.noise_predictor,
+        options.upscale_model,
+        device=options.device,
+        tile=options.tile,
     )
-    pairs = find_pairs(options.lr, options.hr)
     out: Path = options.out
+    pairs = find_pairs(options.lr, options.hr, out)
     if options.experiment == "noise":
         from .noise_maps import noise_experiment
 
@@ -34,7 +41,9 @@ def run(options: argparse.Namespace) -> str:
     measurer = Measurer(options.metrics)
     methods = chosen_methods(options)
     settings: dict[str, object] = {
-        "metrics": options.metrics or "all",
+        "metrics": measurer.labels,
+        "lr": str(options.lr.resolve()),
+        "hr": str(options.hr.resolve()) if options.hr else "",
         "models": {
             name: _fingerprint(name)
             for name in (
@@ -65,12 +74,20 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
         "color_fix": options.color_fix,
         "seed": options.seed,
     }
+    if len(set(starts)) < len(starts):
+        raise ValueError(f"Two upscale models have the same file name: {', '.join(starts)}.")
     if options.experiment:
+        if options.preset or options.predictor_off or options.steps != DEFAULT_STEPS:
+            raise ValueError("--experiment chooses presets, steps and switches; leave them out.")
         methods = EXPERIMENTS[options.experiment](starts)
     else:
         methods = [Method("bicubic", steps=0), _preset(options, starts)]
-    if options.noise_predictor == "none":
-        methods = [m for m in methods if not any(m.predictor_on[t] for t in range(2, m.steps + 1))]
+    needy = [m.name for m in methods if predictor_steps(m.steps, m.predictor_on)]
+    if options.noise_predictor == "none" and needy:
+        raise ValueError(
+            f"{', '.join(needy)} asks for a noise predictor, and --noise-predictor is none. Give "
+            "one, or --preset ResShift."
+        )
     return [Method(**{**vars(method), **shared}) for method in methods]
 
 

@@ -13,15 +13,17 @@ from torch import Tensor
 from ..checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
 from ..color import adain_color_fix, wavelet_color_fix
 from ..config import SCALE, PredictorMode
-from ..images import bicubic_upsample, reflect_pad, resize, to_pm1
+from ..images import bicubic_upsample, padded_size, reflect_pad, resize, to_pm1
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..pipeline import decode_latent, encode_start, run_chain
 from ..sampler import ALL_ON
 from ..schedule import Schedule
+from ..tiling import TilePlan, plan_tiles
 from ..weights_folder import find_weights
 
 COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix, "none": None}
 BICUBIC = "bicubic"
+OVERLAP = 32
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Family:
     denoiser: Denoiser
     noise_predictor: NoisePredictor | None
     upscale_models: dict[str, ImageModelDescriptor[Any]]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    tile: int = 256  # largest, in LR pixels
 
     @torch.no_grad()
     def start(self, lr: Tensor, start: str) -> Tensor:
@@ -73,10 +77,13 @@ class Family:
         Returns:
             [1,3,4h,4w] in [0,1], and seconds, those of reading and writing files left out.
         """
+        lr = lr.to(self.device)
         began = time.perf_counter()
         x = self.start(lr, method.start)
         if method.steps:
-            y0 = encode_start(self.autoencoder, x, self.denoiser.config.size_multiple)
+            multiple = self.denoiser.config.size_multiple
+            plan = self._plan(lr, multiple)
+            y0 = encode_start(self.autoencoder, x, multiple, plan)
             x0 = run_chain(
                 self.denoiser,
                 self.noise_predictor,
@@ -87,14 +94,28 @@ class Family:
                 steps=method.steps,
                 predictor_on=method.predictor_on,
                 predictor_mode=method.predictor_mode,
+                plan=plan,
             )
             fix = COLOR_FIXES[method.color_fix]
-            x = decode_latent(self.autoencoder, x0, to_pm1(lr), fix)
-        return x.clamp(0, 1), time.perf_counter() - began
+            x = decode_latent(self.autoencoder, x0, to_pm1(lr), fix, plan)
+        return x.clamp(0, 1).cpu(), time.perf_counter() - began
+
+    def _plan(self, lr: Tensor, multiple: int) -> TilePlan:
+        """As the nodes' automatic tiles, with enough memory."""
+        tile = max(self.tile // multiple, 1) * multiple
+        height, width = lr.shape[2:]
+        h, w = padded_size(height, width, multiple)
+        return plan_tiles(h, w, tile, min(OVERLAP, tile - multiple), multiple)
 
 
 def load_family(
-    autoencoder: str, denoiser: str, noise_predictor: str, upscale_models: list[str]
+    autoencoder: str,
+    denoiser: str,
+    noise_predictor: str,
+    upscale_models: list[str],
+    *,
+    device: str = "cpu",
+    tile: int = 256,
 ) -> Family:
     """Load files, by path or by the name of a bundled one.
 
@@ -102,6 +123,8 @@ def load_family(
         autoencoder, denoiser: files.
         noise_predictor: file, or "none".
         upscale_models: files of any architecture that spandrel knows.
+        device: where they run.
+        tile: largest tile, in LR pixels.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -116,7 +139,14 @@ def load_family(
         load_denoiser(find_weights(denoiser)),
         predictor,
         {Path(name).name: _load_upscale_model(find_weights(name)) for name in upscale_models},
+        torch.device(device),
+        tile,
     )
+    for network in (family.autoencoder, family.denoiser, predictor):
+        if network is not None:
+            network.to(device)
+    for model in family.upscale_models.values():
+        model.to(family.device)
     check_family(family.autoencoder, family.denoiser, family.noise_predictor)
     return family
 

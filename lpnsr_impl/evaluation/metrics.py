@@ -32,13 +32,14 @@ class Metric:
     higher_is_better: bool
     needs_hr: bool
     options: dict[str, Any]
+    smallest: int = 2 * BORDER + 16  # side of a picture that it can measure
 
 
 METRICS = (
     Metric("PSNR", "psnr", True, True, _ON_Y),
     Metric("SSIM", "ssim", True, True, _ON_Y),
     Metric("LPIPS", "lpips-vgg", False, True, {}),
-    Metric("NIQE", "niqe", False, False, {"pretrained_model_path": str(NIQE_PARAMETERS)}),
+    Metric("NIQE", "niqe", False, False, {"pretrained_model_path": str(NIQE_PARAMETERS)}, 96),
     Metric("PI", "pi", False, False, {}),
     Metric("CLIPIQA", "clipiqa", True, False, {}),
     Metric("MUSIQ", "musiq", True, False, {}),
@@ -85,9 +86,14 @@ class Measurer:
             return
         self._loaded[metric.label] = loaded
 
+    @property
+    def labels(self) -> list[str]:
+        """Of the metrics that are loaded."""
+        return list(self._loaded)
+
     @torch.no_grad()
     def measure(self, sr: Tensor, hr: Tensor | None) -> dict[str, float]:
-        """Each metric that is loaded and, where it needs it, has an HR picture.
+        """Each metric that is loaded, can measure the size, and has the HR picture it needs.
 
         Args:
             sr: [1,3,H,W] in [0,1].
@@ -97,16 +103,17 @@ class Measurer:
             {label: value}; PSNR of equal pictures is infinite.
 
         Raises:
-            ValueError: sr and hr differ in size, or are smaller than a metric can measure.
+            ValueError: sr and hr differ in size.
         """
         if hr is not None and hr.shape != sr.shape:
             raise ValueError(f"The result is {_size(sr)} and the HR picture {_size(hr)}.")
-        if min(sr.shape[2:]) < 2 * BORDER + 16:
-            raise ValueError(f"The result is {_size(sr)}, too small to be measured.")
         values: dict[str, float] = {}
         for metric in METRICS:
             loaded = self._loaded.get(metric.label)
             if loaded is None or (metric.needs_hr and hr is None):
+                continue
+            if min(sr.shape[2:]) < metric.smallest:
+                logger.warning("%s can't measure %s.", metric.label, _size(sr))
                 continue
             if metric.label == "PSNR" and hr is not None and torch.equal(sr, hr):
                 values["PSNR"] = math.inf  # pyiqa adds a small number and gives 80 dB

@@ -13,14 +13,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..config import SCALE
 from ..images import bicubic_upsample, reflect_pad, to_pm1
-from ..pictures import read_picture
 from ..pipeline import encode_start, mirrored_noise, seeded_noise
 from ..sampler import ALL_ON, sample
 from ..schedule import Schedule
 from .family import Family
-from .run import Pair
+from .run import Pair, read_pair
 
 
 @dataclass
@@ -69,6 +67,7 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     if predictor is None:
         raise ValueError("These models have no noise predictor; give one to show its noise.")
     schedule = Schedule()
+    lr, hr = lr.to(family.device), None if hr is None else hr.to(family.device)
     h, w = lr.shape[2:]
     multiple = family.denoiser.config.size_multiple
     y0 = encode_start(family.autoencoder, bicubic_upsample(lr), multiple)
@@ -79,11 +78,11 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     def watched(x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int) -> tuple[Tensor, Tensor]:
         mean, logvar = predictor(x_t, x0_pred, lr, t_index)
         t = t_index + 1
-        used = mean + torch.exp(0.5 * logvar) * source("step", t, mean.shape)
+        used = mean + torch.exp(0.5 * logvar) * source("step", t, mean.shape).to(mean)
         optimal = None if x0 is None else schedule.optimal_noise(x0, y0, x_t, x0_pred, t)
-        kept = [None if x is None else x[:, :, :h, :w] for x in
-                (mean, logvar, used, x0_pred, optimal)]  # fmt: skip
-        steps.append(StepNoise(t, *kept))  # type: ignore[arg-type]
+        mean_, logvar_, used, x0_ = (x[:, :, :h, :w].cpu() for x in (mean, logvar, used, x0_pred))
+        optimal = None if optimal is None else optimal[:, :, :h, :w].cpu()
+        steps.append(StepNoise(t, mean_, logvar_, used, x0_, optimal))
         return mean, logvar
 
     padded = reflect_pad(to_pm1(lr), *y0.shape[2:])
@@ -120,11 +119,13 @@ def noise_experiment(family: Family, pairs: Sequence[Pair], out: Path, seed: int
     """Write one figure a picture into `out/noise`; return a Markdown table of all pictures."""
     (out / "noise").mkdir(parents=True, exist_ok=True)
     records: dict[int, list[StepNoise]] = {}
+    problems: list[str] = []
     for pair in pairs:
-        lr = read_picture(pair.lr)[None]
-        hr = None if pair.hr is None else read_picture(pair.hr)[None]
-        if hr is not None and hr.shape[2:] != (SCALE * lr.shape[2], SCALE * lr.shape[3]):
-            raise ValueError(f"{pair.hr} is not {SCALE} times as large as {pair.lr}.")
+        try:
+            lr, hr = read_pair(pair)
+        except (OSError, ValueError) as e:
+            problems.append(f"- {pair.name}: left out, {e}")
+            continue
         steps = record_noise(family, lr, hr, seed)
         figure = draw_figure(lr, steps)
         figure.savefig(out / "noise" / f"{pair.name}.png", dpi=110)
@@ -147,5 +148,6 @@ def noise_experiment(family: Family, pairs: Sequence[Pair], out: Path, seed: int
     lines += [
         "",
         "Errors are squared, from Eq. 9's optimum, over its power: 1 is as far as no noise.",
+        *problems,
     ]
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ from .family import Method
 from .metrics import METRICS
 from .run import Pair, Row, result_path
 
+MOST_ROWS = 24
 CELL = 256
 """Side of a contact sheet's square crops, in HR pixels."""
 
@@ -51,10 +52,11 @@ def contact_sheet(pairs: Sequence[Pair], methods: Sequence[Method], out: Path) -
     """The middle of each picture: LR (enlarged without smoothing), each method, HR.
 
     Args:
-        pairs: rows.
+        pairs: rows; the first `MOST_ROWS` of them are shown.
         methods: columns; their pictures are read from `out`.
         out: folder of `evaluate`.
     """
+    pairs = pairs[:MOST_ROWS]
     titles = ["LR", *(method.name for method in methods)]
     if any(pair.hr for pair in pairs):
         titles.append("HR")

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,8 +32,12 @@ class Pair:
     hr: Path | None
 
 
-def find_pairs(lr: Path, hr: Path | None) -> list[Pair]:
+def find_pairs(lr: Path, hr: Path | None, leave_out: Path | None = None) -> list[Pair]:
     """Pictures of a folder, each with the HR picture of the same name (any suffix).
+
+    Args:
+        lr, hr: folders.
+        leave_out: a folder whose pictures are none, if it lies in `lr`.
 
     Raises:
         ValueError: a folder has no pictures, or two LR pictures have one name.
@@ -40,6 +45,8 @@ def find_pairs(lr: Path, hr: Path | None) -> list[Pair]:
     found = {path.stem: path for path in picture_files(hr)} if hr else {}
     pairs: dict[str, Pair] = {}
     for path in picture_files(lr):
+        if leave_out and leave_out.resolve() in path.resolve().parents:
+            continue
         if path.stem in pairs:
             raise ValueError(f"{lr} has two pictures named {path.stem}; names must differ.")
         pairs[path.stem] = Pair(path.stem, path, found.get(path.stem))
@@ -95,34 +102,38 @@ def evaluate(
 
 def result_path(out: Path, method: Method, name: str) -> Path:
     """Where the picture of a method is kept."""
-    return out / "pictures" / method.name.replace("/", "-") / f"{name}.png"
+    folder = re.sub(r'[<>:"/\\|?*]', "-", method.name)  # what some systems allow in no name
+    return out / "pictures" / folder / f"{name}.png"
 
 
-def read_hr(pair: Pair) -> Tensor | None:
-    """HR picture [1,3,H,W] in [0,1], or None.
+def read_pair(pair: Pair) -> tuple[Tensor, Tensor | None]:
+    """LR [1,3,h,w] and HR [1,3,4h,4w] (or None), in [0,1].
 
     Raises:
-        OSError: it can't be read.
+        OSError: one can't be read.
+        ValueError: HR is not four times as large.
     """
-    return None if pair.hr is None else read_picture(pair.hr)[None]
+    lr = read_picture(pair.lr)[None]
+    hr = None if pair.hr is None else read_picture(pair.hr)[None]
+    if hr is not None and hr.shape[2:] != (SCALE * lr.shape[2], SCALE * lr.shape[3]):
+        raise ValueError(
+            f"HR is {hr.shape[3]}x{hr.shape[2]}, expected {SCALE} times LR's "
+            f"{lr.shape[3]}x{lr.shape[2]}"
+        )
+    return lr, hr
 
 
 def _evaluate_one(family: Family, method: Method, pair: Pair, measurer: Measurer, out: Path) -> Row:
     row = dict.fromkeys(COLUMNS, "") | {"method": method.name, "picture": pair.name}
     try:
-        lr, hr = read_picture(pair.lr)[None], read_hr(pair)
-        if hr is not None and hr.shape[2:] != (SCALE * lr.shape[2], SCALE * lr.shape[3]):
-            raise ValueError(
-                f"HR is {hr.shape[3]}x{hr.shape[2]}, expected {SCALE} times LR's "
-                f"{lr.shape[3]}x{lr.shape[2]}"
-            )
+        lr, hr = read_pair(pair)
         sr, seconds = family.upscale(lr, method)
         sr = (sr * 255).round() / 255
         path = result_path(out, method, pair.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         to_pil(sr).save(path)
         values = measurer.measure(sr, hr)
-    except (ValueError, OSError, RuntimeError) as e:
+    except Exception as e:  # noqa: BLE001  (whatever it is, the other pictures go on)
         return row | {"problem": str(e) or type(e).__name__}
     return (
         row

@@ -108,7 +108,9 @@ def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         for override in overrides:
             _merge(table, tomllib.loads(override))
     except tomllib.TOMLDecodeError as e:
-        raise ValueError(f"{path.name} {list(overrides)}: {e}. Strings need quotes.") from e
+        raise ValueError(
+            f"{path.name} {list(overrides)}: {e}. Strings need quotes, Windows paths single ones."
+        ) from e
     config = _parse(TrainConfig, table, path.name)
     _check(config, path.name)
     return config
@@ -160,10 +162,19 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _check(config: TrainConfig, where: str) -> None:
-    least = {"steps": 1, "batch": 1, "crop": 16, "validate_every": 1, "save_every": 1}
+    least = {
+        **dict.fromkeys(("steps", "batch", "validate_every", "save_every"), 1),
+        "crop": 16,
+        **dict.fromkeys(("validation_pictures", "discriminator.every", "discriminator.layers"), 1),
+    }
     for key, value in least.items():
-        if getattr(config, key) < value:
-            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected {value} or more.")
+        owner, _, name = key.rpartition(".")
+        given = getattr(config.discriminator if owner else config, name)
+        if given < value:
+            raise ValueError(f"{where}: {key} is {given}, expected {value} or more.")
+    for key in ("clip", "learning_rate", "learning_rate_end"):
+        if not getattr(config, key) > 0:
+            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected above 0.")
     for key in ("crop", "validation_crop"):
         if getattr(config, key) % 4:
             raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected a multiple of 4.")

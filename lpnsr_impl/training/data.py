@@ -2,7 +2,6 @@
 `index` alone, so a resumed training goes on with just the samples it would have had."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ class Crops(Dataset[Sample]):
         self.seed = seed
         self.degraded = degraded
         self.augment = augment
-        self._order = lru_cache(maxsize=2)(self._epoch_order)
+        self._order: tuple[int, np.ndarray] | None = None  # of the epoch last asked for
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -49,13 +48,16 @@ class Crops(Dataset[Sample]):
         """Any index from 0 up; a pass over all pictures is an epoch."""
         epoch, position = divmod(index, len(self.pictures))
         rng = np.random.default_rng([self.seed, index])
-        which = int(self._order(epoch)[position]) if self.augment else position
+        which = int(self._epoch_order(epoch)[position]) if self.augment else position
         hr = self._cut(read_picture(self.pictures[which]), rng)
         lr = degrade(hr[None], draw(rng)) if self.degraded else F.avg_pool2d(hr[None], SCALE)
         return {"hr": to_pm1(hr), "lr": to_pm1(lr[0]), "index": torch.tensor(index)}
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.pictures))
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch, 1])
+            self._order = epoch, rng.permutation(len(self.pictures))
+        return self._order[1]
 
     def _cut(self, hr: Tensor, rng: np.random.Generator) -> Tensor:
         s = self.crop

@@ -53,6 +53,8 @@ def export_network(
 def commit() -> str:
     """Commit of this pack, with "+" if there are changes on top; "unknown" outside of git."""
     try:
+        if _git("rev-parse", "--show-prefix"):
+            return "unknown"  # the pack lies inside another repository
         head = _git("rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
 from torch import nn
 
 from ..checkpoints import load_autoencoder, load_denoiser, load_noise_predictor
 from ..config import SCALE, AutoencoderConfig, UNetConfig
-from ..files import read_checkpoint
+from ..files import UnsupportedCheckpointError, read_checkpoint
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..weights_folder import find_weights
 from .config import TrainConfig
@@ -40,7 +39,19 @@ def make_network(config: TrainConfig) -> nn.Module:
         network = makers[config.task](config, init)
     except TypeError as e:
         raise ValueError(f"size = {dict(config.size)} does not fit: {e}.") from e
+    _check_sizes(config, network)
     return network.requires_grad_(True).train()
+
+
+def _check_sizes(config: TrainConfig, network: nn.Module) -> None:
+    """A network from a file has its own sizes; what `size` says must not differ."""
+    found = vars(network.config) if hasattr(network, "config") else {}
+    for name, value in _tuples(config).items():
+        if name in found and found[name] != value:
+            raise ValueError(
+                f"size.{name} is {value!r}, but {config.networks.init} has {found[name]!r}. Leave "
+                "networks.init empty to train a network of another size."
+            )
 
 
 def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
@@ -62,10 +73,12 @@ def _make_denoiser(config: TrainConfig, init: Path | None) -> Denoiser:
 
 
 def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
-    checkpoint = read_checkpoint(init) if init else None
-    if init and checkpoint and checkpoint.header.get("lpnsr.part") != "denoiser":
-        return load_noise_predictor(init)
-    denoiser = load_denoiser(init) if init else None
+    denoiser = None
+    if init:
+        try:
+            denoiser = load_denoiser(init)
+        except UnsupportedCheckpointError:
+            return load_noise_predictor(init)
     sizes: dict[str, Any] = vars(denoiser.config) if denoiser else {}
     channels = denoiser.config.out_channels if denoiser else UNetConfig.out_channels
     sizes = {**sizes, "in_channels": 2 * channels + 3, "out_channels": 2 * channels}
@@ -83,7 +96,13 @@ def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredic
 
 def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
     if init:
-        return ModelLoader().load_from_state_dict(load_file(init)).model.float()
+        loaded = ModelLoader("cpu").load_from_file(str(init))
+        if not isinstance(loaded.model, Compact) or loaded.scale != SCALE:
+            raise ValueError(
+                f"{init.name} is {loaded.architecture.name} x{loaded.scale}, expected RealESRGAN "
+                f"Compact x{SCALE}."
+            )
+        return loaded.model.float()
     sizes: dict[str, Any] = {"num_feat": 64, "num_conv": 16, **config.size}
     return Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
 

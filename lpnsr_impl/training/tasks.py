@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoints import load_autoencoder, load_denoiser
+from ..checkpoints import check_family, load_autoencoder, load_denoiser
+from ..config import SCALE
 from ..images import bicubic_upsample, to_01, to_pm1
-from ..models import Autoencoder, Denoiser, NoisePredictor
+from ..models import Autoencoder, Denoiser, NoisePredictor, UNet
 from ..pipeline import seeded_noise
 from ..sampler import NoiseSource, sample
 from ..schedule import Schedule
@@ -27,6 +28,7 @@ from .data import Sample
 from .losses import ImageLoss
 from .networks import make_network
 
+IMAGE_LOSSES = frozenset({"l1", "lpips", "gan", "pyramid", "gradient"})
 COMMITMENT = 0.25
 """Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
 
@@ -49,12 +51,30 @@ class Task(nn.Module, ABC):
     Attributes:
         network: the network in training.
         gan_channels: channels of what the discriminator judges.
+
+    Raises:
+        ValueError: the settings ask for what the task has not.
     """
 
     gan_channels = 3
+    uses: frozenset[str]  # names of the losses it has
+    figures: tuple[str, ...] = ("l1", "minus_psnr")  # what `validate` gives
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
+        unused = {name for name, weight in vars(config.loss).items() if weight} - self.uses
+        if unused:
+            raise ValueError(
+                f"The task {config.task!r} has no loss {', '.join(sorted(unused))}; it has "
+                f"{', '.join(sorted(self.uses))}. Set the others to 0.0."
+            )
+        if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
+            raise ValueError("loss.gan needs another loss beside it.")
+        if config.networks.freeze_encoder and config.task != "autoencoder":
+            raise ValueError("networks.freeze_encoder is for the autoencoder alone.")
+        known = (*self.figures, "niqe") if config.validation_niqe else self.figures
+        if config.best not in known:
+            raise ValueError(f"best is {config.best!r}, expected one of {', '.join(known)}.")
         self.config = config
         self.network = make_network(config)
         self.image_loss = ImageLoss(config.loss)
@@ -96,12 +116,16 @@ class AutoencoderTask(Task):
     """VQ autoencoder: reconstruction, and codes that follow the latents."""
 
     network: Autoencoder
+    uses = IMAGE_LOSSES | {"codebook"}
+    figures = ("l1", "minus_psnr", "code")
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         if config.networks.freeze_encoder:
-            for part in (self.network.encoder, self.network.quant_conv, self.network.quantize):
-                part.requires_grad_(False)
+            self.network.encoder.requires_grad_(False)
+            self.network.quant_conv.requires_grad_(False)
+        if config.networks.freeze_encoder or not config.loss.codebook:
+            self.network.quantize.requires_grad_(False)
 
     def forward(self, batch: Sample) -> Losses:
         """Encode, quantise (straight through), decode."""
@@ -137,6 +161,20 @@ class LatentTask(Task):
             raise ValueError("networks.autoencoder is empty; training this needs one.")
         self.autoencoder = load_autoencoder(find_weights(name))
 
+    def check_crops(self, *networks: UNet) -> None:
+        """Check that latents of the crops fit the windows of networks.
+
+        Raises:
+            ValueError: one does not.
+        """
+        multiple = SCALE * max(network.config.size_multiple for network in networks)
+        for name in ("crop", "validation_crop"):
+            if getattr(self.config, name) % multiple:
+                raise ValueError(
+                    f"{name} is {getattr(self.config, name)}, expected a multiple of {multiple}, "
+                    "so that the windows of these networks fit."
+                )
+
     @torch.no_grad()
     def latents(self, batch: Sample) -> tuple[Tensor, Tensor]:
         """x0 = encode(hr) and y0 = encode(bicubic x4 of lr), [B,C,h,w] each."""
@@ -161,14 +199,20 @@ class DenoiserTask(LatentTask):
     """ResShift's objective: x0 from q(x_t | x0, y0), t uniform over 1...T."""
 
     network: Denoiser
+    uses = frozenset({"latent"})
+    figures = ("l1", "minus_psnr", "latent", *(f"latent_t{t}" for t in range(1, 5)))
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.check_crops(self.network)
 
     def forward(self, batch: Sample) -> Losses:
-        """Squared error of x0_pred; with image losses, also of its decoded picture."""
+        """Squared error of x0_pred."""
         x0, y0 = self.latents(batch)
         t = batch["index"] % self.schedule.num_timesteps + 1
         x0_pred = self._predict(self.network, batch, x0, y0, t)
         terms = {"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)}
-        return Losses(terms, fake=x0_pred, real=x0)
+        return Losses(terms)
 
     def _predict(
         self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
@@ -201,6 +245,8 @@ class NoisePredictorTask(LatentTask):
     """
 
     network: NoisePredictor
+    uses = IMAGE_LOSSES | {"noise"}
+    figures = ("l1", "minus_psnr", *(f"noise_t{t}" for t in range(2, 5)))
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
@@ -208,6 +254,8 @@ class NoisePredictorTask(LatentTask):
         if not name:
             raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
         self.denoiser = load_denoiser(find_weights(name))
+        check_family(self.autoencoder, self.denoiser, None)
+        self.check_crops(self.denoiser, self.network)
         self.gan_channels = self.denoiser.config.out_channels
         weights = config.loss
         self._end_to_end = any((weights.l1, weights.lpips, weights.pyramid, weights.gradient,
@@ -281,6 +329,9 @@ class NoisePredictorTask(LatentTask):
 
 class CompactTask(Task):
     """A regressor for PreSet-B's start, in an architecture that spandrel loads."""
+
+    uses = IMAGE_LOSSES
+    figures = ("l1", "minus_psnr", "bicubic_l1")
 
     def forward(self, batch: Sample) -> Losses:
         image = to_pm1(self.network((batch["lr"] + 1) / 2))

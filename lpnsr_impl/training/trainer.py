@@ -4,6 +4,7 @@ Several processes (accelerate launch, torchrun) share out each batch; sample num
 do not depend on how many there are.
 """
 
+import hashlib
 import json
 import logging
 import time
@@ -87,6 +88,8 @@ class Trainer:
             augment=False,
         )
         self.measurer = Measurer(["NIQE"]) if config.validation_niqe else None
+        if self.measurer and self.measurer.missing:
+            raise ValueError(f"validation_niqe: {self.measurer.missing['NIQE']}")
         self.step = 0
         self.best = float("inf")
         self._make_networks()
@@ -138,6 +141,7 @@ class Trainer:
         stop = min(self.config.steps, stop_at or self.config.steps)
         if self.step >= stop:
             logger.info("already trained for %d steps", self.step)
+            return {}
         writer = self._writer()
         loader = self._loader(stop)
         figures: dict[str, float] = {}
@@ -163,7 +167,7 @@ class Trainer:
         rank = self.accelerator.process_index
         return DataLoader(
             self.crops,
-            batch_sampler=list(batches(self.step, stop, self.config.batch, rank, processes)),
+            batch_sampler=batches(self.step, stop, self.config.batch, rank, processes),
             num_workers=self.config.workers,
         )
 
@@ -179,14 +183,11 @@ class Trainer:
             terms["gan"] = self.config.loss.gan * score
             self.judge.requires_grad_(True)
         total = torch.stack([term.float() for term in terms.values()]).sum()
-        if not total.isfinite():
-            raise FloatingPointError(
-                f"The loss is {float(total)} at step {self.step}: "
-                f"{ {name: float(term.detach()) for name, term in terms.items()} }. Lower "
-                "learning_rate, or use precision 'bf16' or 'no'; the last saved state is untouched."
-            )
+        self._check_finite("loss", total, terms)
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(self.task.network.parameters(), self.config.clip)
+        if self.accelerator.scaler is None:  # which skips such steps itself
+            self._check_finite("gradient", torch.as_tensor(norm), terms)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
@@ -196,6 +197,14 @@ class Trainer:
         if judging and self.step % self.config.discriminator.every == 0:
             report["discriminator"] = self._train_judge(losses)
         return {name: float(value) for name, value in report.items()}
+
+    def _check_finite(self, what: str, value: Tensor, terms: dict[str, Tensor]) -> None:
+        if not value.isfinite():
+            raise FloatingPointError(
+                f"The {what} is {float(value)} at step {self.step}: "
+                f"{ {name: float(term.detach()) for name, term in terms.items()} }. Lower "
+                "learning_rate, or use precision 'bf16' or 'no'; the last saved state is untouched."
+            )
 
     def _judging(self) -> bool:
         epoch = self.step * self.config.batch // len(self.crops) + 1
@@ -235,10 +244,6 @@ class Trainer:
             if writer and i < SHOWN:
                 row = [bicubic_upsample(sample["lr"]), image, sample["hr"]]
                 writer.add_image(f"lr, ours, hr/{i}", to_01(torch.cat(row, dim=3)[0]), self.step)
-        if self.config.best not in sums:
-            raise ValueError(
-                f"best is {self.config.best!r}, expected one of the figures {', '.join(sums)}."
-            )
         logger.info("step %d: %s", self.step, "  ".join(f"{k} {v:.4f}" for k, v in sums.items()))
         if writer:
             for name, value in sums.items():
@@ -269,7 +274,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return None
         self.out.mkdir(parents=True, exist_ok=True)
-        return SummaryWriter(str(self.out), purge_step=self.step or None)
+        return SummaryWriter(str(self.out), purge_step=self.step + 1 if self.step else None)
 
     def _log(
         self, writer: SummaryWriter | None, terms: dict[str, float], seconds: float, stop: int
@@ -294,6 +299,7 @@ class Trainer:
         state = {
             "step": self.step,
             "best": self.best,
+            "pictures": self._pictures(),
             "network": self.task.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -306,6 +312,11 @@ class Trainer:
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
+
+    def _pictures(self) -> str:
+        """Changes with the names of training and validation pictures."""
+        names = [[p.name for p in crops.pictures] for crops in (self.crops, self.held_out)]
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
     def save(self) -> None:
         """Write all that a later run needs to go on as if it had not stopped."""
@@ -331,6 +342,11 @@ class Trainer:
                 "Go on with the same settings, or give another folder."
             )
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        if state["pictures"] != self._pictures():
+            raise ValueError(
+                f"{self.out} holds a training on other pictures. Go on with the same folders, or "
+                "give another --out."
+            )
         self.step, self.best = state["step"], state["best"]
         self.task.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])

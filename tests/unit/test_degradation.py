@@ -212,6 +212,14 @@ def test_poisson_noise_grows_with_the_root_of_brightness() -> None:
         assert n[..., value].std().item() == pytest.approx(expected, rel=0.1)
 
 
+def test_grey_poisson_noise_is_as_strong_as_coloured() -> None:
+    x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    grey, coloured = (
+        (add_noise(x, Noise("poisson", 0.3, g, 5)) - x).std().item() for g in (True, False)
+    )
+    assert grey == pytest.approx(coloured, rel=0.25)
+
+
 def test_jpeg_loses_more_at_lower_quality() -> None:
     x = picture()
     errors = [(jpeg(x, quality) - x).abs().mean() for quality in (95, 60, 30)]

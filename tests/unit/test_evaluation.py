@@ -2,6 +2,8 @@
 
 import csv
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from lpnsr_impl.evaluation.noise_maps import record_noise
 from lpnsr_impl.evaluation.report import contact_sheet, markdown_table
 from lpnsr_impl.evaluation.run import evaluate, find_pairs, to_pil
 from lpnsr_impl.images import bicubic_upsample
+from lpnsr_impl.pictures import read_picture
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 OFFLINE = ["PSNR", "SSIM", "NIQE"]
@@ -220,6 +223,60 @@ def test_bad_pictures_are_reported_and_skipped(
     assert sheet.size == (3 * 256, 16 + 4 * 256)
 
 
+def test_damaged_chunks_and_other_surprises_are_reported_too(
+    family: Family, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray((folders[0] / "a.png").read_bytes())
+    data[data.index(b"IDAT") : data.index(b"IDAT") + 4] = b"\x00\x01\x02\x03"
+    (folders[0] / "a.png").write_bytes(bytes(data))
+    real = Family.upscale
+
+    def surprising(self: Family, lr: Tensor, method: Method) -> tuple[Tensor, float]:
+        if lr.mean() == pytest.approx(float(read_picture(folders[0] / "b.png").mean())):
+            raise AssertionError("surprise")
+        return real(self, lr, method)
+
+    monkeypatch.setattr(Family, "upscale", surprising)
+    rows = {r["picture"]: r for r in run(family, folders, tmp_path / "out", METHODS[:1])}
+    assert "a.png can't be read" in rows["a"]["problem"]
+    assert rows["b"]["problem"] == "surprise"
+    assert rows["c"]["PSNR"]
+
+
+def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    x = read_picture(tmp_path / "x.png")
+    assert x.shape == (3, 64, 64)
+    assert x.mean().item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_metric_that_cannot_measure_the_size_leaves_the_others(measurer: Measurer) -> None:
+    x = example()[:, :, :64, :96]
+    assert measurer.measure(x, x * 0.9).keys() == {"PSNR", "SSIM"}
+
+
+def test_results_in_the_folder_of_pictures_are_no_pictures(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = folders[0] / "out"
+    shutil.copytree(folders[1], out / "pictures" / "bicubic")
+    assert [p.name for p in find_pairs(*folders, out)] == ["a", "b", "c"]
+
+
+def test_contact_sheets_are_bounded(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pairs = find_pairs(*folders) * 400
+    assert contact_sheet(pairs, METHODS, tmp_path).height < 65_500
+
+
+def test_tiles_and_one_tile_nearly_agree(family: Family) -> None:
+    lr = example()[:, :, :100, :100]
+    tiled = replace(family, tile=64)
+    (a, _), (b, _) = (f.upscale(lr, Method("m", steps=1)) for f in (family, tiled))
+    assert a.shape == b.shape
+    assert 0 < (a - b).abs().mean() < 0.1
+
+
 def test_a_missing_pair_has_no_reference_values(
     family: Family, folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -335,9 +392,18 @@ def test_presets(options: list[str], expected: tuple[str, str, set[int]]) -> Non
     assert (method.name, method.start, on) == expected
 
 
-def test_preset_b_needs_a_start() -> None:
-    parsed = parser().parse_args(["evaluate", "--lr", "x", "--out", "y", "--preset", "B"])
-    with pytest.raises(ValueError, match="--upscale-model"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "B"], "--upscale-model"),
+        (["--noise-predictor", "none"], "--preset ResShift"),
+        (["--upscale-model", "a/x.pth", "--upscale-model", "b/x.pth"], "same file name"),
+        (["--experiment", "table1", "--steps", "2"], "leave them out"),
+    ],
+)
+def test_options_that_contradict_each_other(options: list[str], message: str) -> None:
+    parsed = parser().parse_args(["evaluate", "--lr", "x", "--out", "y", *options])
+    with pytest.raises(ValueError, match=message):
         chosen_methods(parsed)
 
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +93,7 @@ def configs(networks: Networks) -> dict[str, TrainConfig]:
               "validate_every": 3, "save_every": 3, "learning_rate": 1e-3,
               "validation_pictures": 2}  # fmt: skip
     sizes = {"level_channels": [32, 64, 64], "num_res_blocks": 1, "num_codes": 64}
-    shared["discriminator"] = Discriminator(channels=8, layers=2)
+    shared["discriminator"] = Discriminator(channels=8, layers=2, start_epoch=1, every=1)
     images = LossWeights(l1=1, pyramid=0.5, gradient=0.5, gan=0.1)
     both = replace(networks, init="")
     return {
@@ -159,6 +162,8 @@ def test_settings_can_be_overridden() -> None:
         ("steps", "Strings need quotes"),
         ("loss={l1=0.0}", "all losses are 0"),
         ("compile=1", "compile is 1, expected bool"),
+        ("clip=0.0", "clip is 0.0, expected above 0"),
+        ("discriminator.every=0", "expected 1 or more"),
     ],
 )
 def test_wrong_settings_are_named(override: str, message: str, tmp_path: Path) -> None:
@@ -422,6 +427,9 @@ def test_a_training_that_stops_goes_on_bit_for_bit(
     if through.judge is not None:
         assert resumed.judge is not None
         assert torch.equal(weights_of(through.judge), weights_of(resumed.judge))
+        untrained = Trainer(config, pictures, tmp_path / "new", cpu=True).judge
+        assert untrained is not None
+        assert not torch.equal(weights_of(through.judge), weights_of(untrained))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -494,12 +502,70 @@ def test_niqe_can_pick_the_best(
     assert trainer.run()["niqe"] >= trainer.best > 0
 
 
-def test_unknown_best_figure_is_named(
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("compact", {"best": "fid"}, "minus_psnr"),
+        ("compact", {"loss": LossWeights(latent=1)}, "no loss latent"),
+        ("compact", {"loss": LossWeights(gan=1)}, "another loss beside it"),
+        ("denoiser", {"loss": LossWeights(latent=1, l1=1)}, "no loss l1"),
+        ("denoiser", {"validation_crop": 80}, "multiple of 64"),
+        ("noise_predictor", {"crop": 96}, "multiple of 64"),
+        ("noise_predictor", {"size": {"swin_width": 64}}, "swin_width"),
+    ],
+)
+def test_what_a_task_has_not_is_refused_at_the_start(
+    task: str, change: dict[str, Any], message: str,
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    config = replace(configs[task], **change)
+    if "size" in change:
+        networks = replace(config.networks, init=str(tmp_path / "predictor.safetensors"))
+        save_file(
+            predictor_weights(unet_config(9, 6, trained_resolution=16)),
+            networks.init,
+            UNET_HEADER | {"lpnsr.part": "noise_predictor"},
+        )
+        config = replace(config, networks=networks)
+    with pytest.raises(ValueError, match=message):
+        Trainer(config, pictures, tmp_path / "out", cpu=True)
+
+
+@pytest.mark.parametrize("name", [p.stem for p in sorted(SHIPPED.glob("lite-*.toml"))])
+def test_crops_of_the_lite_configs_fit_the_lite_networks(name: str) -> None:
+    TASKS[read_config(name).task](read_config(name))
+
+
+def test_a_training_on_other_pictures_is_refused(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
-    trainer = Trainer(replace(configs["compact"], best="fid"), pictures, tmp_path, cpu=True)
-    with pytest.raises(ValueError, match="minus_psnr"):
-        trainer.validate()
+    more = tmp_path / "more"
+    shutil.copytree(pictures, more)
+    Trainer(configs["compact"], more, tmp_path / "out", cpu=True).run(stop_at=3)
+    shutil.copy(more / "0.png", more / "8.png")
+    with pytest.raises(ValueError, match="other pictures"):
+        Trainer(configs["compact"], more, tmp_path / "out", cpu=True)
+
+
+def test_worker_processes_prepare_the_same_pictures(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    trainers = [
+        Trainer(replace(configs["compact"], workers=n), pictures, tmp_path / str(n), cpu=True)
+        for n in (0, 1)
+    ]
+    for trainer in trainers:
+        pickle.dumps(trainer.crops)  # as systems that spawn workers do
+        trainer.run()
+    assert torch.equal(*(weights_of(trainer.task.network) for trainer in trainers))
+
+
+def test_autocast_changes_no_code(networks: Networks) -> None:
+    autoencoder = load_autoencoder(networks.autoencoder)
+    z = torch.randn(1, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = autoencoder.quantize.codes(z)
+    assert torch.equal(codes, autoencoder.quantize.codes(z))
 
 
 def test_pictures_that_cannot_be_read_are_left_out(
