@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 PACK = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def export_network(
         for key, tensor in network.state_dict().items()
     }
     part_file = path.with_name(path.name + ".part")
-    save_file(tensors, part_file, metadata=header)
+    part_file.write_bytes(save(tensors, metadata=header))
     part_file.replace(path)
 
 

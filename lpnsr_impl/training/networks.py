@@ -104,7 +104,17 @@ def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
             )
         return loaded.model.float()
     sizes: dict[str, Any] = {"num_feat": 64, "num_conv": 16, **config.size}
-    return Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
+    network = Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions:
+        # PyTorch's default fades over so many layers that nothing is learnt for thousands of steps.
+        nn.init.kaiming_normal_(layer.weight, a=0.25)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    # The residual starts small, beside the nearest-neighbour picture that the network adds.
+    with torch.no_grad():
+        convolutions[-1].weight.mul_(0.01)
+    return network
 
 
 def _tuples(config: TrainConfig) -> dict[str, Any]:
