@@ -45,6 +45,7 @@ def export_network(
         key: tensor.detach().to("cpu", dtype).contiguous()
         for key, tensor in network.state_dict().items()
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     part_file = path.with_name(path.name + ".part")
     part_file.write_bytes(save(tensors, metadata=header))
     part_file.replace(path)
