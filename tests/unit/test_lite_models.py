@@ -53,7 +53,7 @@ def test_they_tell_where_they_come_from(path: Path) -> None:
     assert provenance["commit"]
 
 
-@pytest.mark.parametrize("table", ["table1"])
+@pytest.mark.parametrize("table", ["table1", "table4"])
 def test_the_cards_tables_are_the_recorded_results(table: str) -> None:
     names = [method.name for method in EXPERIMENTS[table]([START])]
     rows = [row | {"seconds": ""} for row in recorded() if row["method"] in names]
