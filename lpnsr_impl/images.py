@@ -6,6 +6,9 @@ from torch import Tensor
 
 from .config import SCALE
 
+SMALLEST_MODEL_INPUT = 64
+"""Upscale models see pictures mirrored to at least this size: windows need room."""
+
 
 def to_pm1(x_01: Tensor) -> Tensor:
     """[0,1] -> [-1,1]"""

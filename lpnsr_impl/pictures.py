@@ -64,3 +64,9 @@ def read_picture(path: Path) -> Tensor:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise OSError(f"{path} can't be read: {e}") from e
     return torch.from_numpy(pixels).movedim(-1, 0).contiguous()
+
+
+def to_pil(x: Tensor) -> Image.Image:
+    """[1,3,H,W] in [0,1] to an 8-bit picture."""
+    eight_bit = (x[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(eight_bit.movedim(0, -1).contiguous().numpy())

@@ -10,6 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LARGEST_TILE = 256
+"""In LR pixels. As published: larger pictures go in tiles even where they fit, since attention
+over a whole picture costs its square."""
+
+DEFAULT_OVERLAP = 32
+"""In LR pixels."""
+
 
 @dataclass(frozen=True)
 class TilePlan:

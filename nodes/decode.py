@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 from typing_extensions import override
 
+from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .models import LPNSRModels, LPNSRModelsType
 from .tiles import Tiling
@@ -51,7 +52,7 @@ class LPNSRDecode(io.ComfyNode):
         samples: dict[str, Any],
         color_fix: str,
         tile_size: int = 0,
-        overlap: int = 32,
+        overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choice("color_fix", color_fix)
         progress = host.Progress(len(samples["samples"]))

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
+from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image
 from .models import LPNSRModels, LPNSRModelsType
@@ -52,7 +53,7 @@ class ResShiftEncode(io.ComfyNode):
         image: Tensor,
         lr_image: Tensor,
         tile_size: int = 0,
-        overlap: int = 32,
+        overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         start = read_image(image, "image", BICUBIC_RANGE)
         lr = read_image(lr_image, "lr_image")

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from typing_extensions import override
 
 from ..lpnsr_impl.config import PredictorMode
+from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .models import LPNSRModels, LPNSRModelsType
 from .tiles import Tiling
@@ -72,7 +73,7 @@ class LPNSRSample(io.ComfyNode):
         predictor_t2: bool,
         predictor_mode: PredictorMode,
         tile_size: int = 0,
-        overlap: int = 32,
+        overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         result = stages.sample(

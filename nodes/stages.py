@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..lpnsr_impl import Schedule, adain_color_fix, wavelet_color_fix
+from ..lpnsr_impl import Schedule
+from ..lpnsr_impl.color import COLOR_FIXES
 from ..lpnsr_impl.config import SCALE, PredictorMode
 from ..lpnsr_impl.images import (
+    SMALLEST_MODEL_INPUT,
     bicubic_upsample,
     padded_size,
     reflect_pad,
@@ -22,11 +24,6 @@ from .images import Picture
 from .memory import autoencoder_activations, unet_activations
 from .models import Condition, LPNSRModels, pack_latent, unpack_latent
 from .tiles import Tiles, Tiling
-
-COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
-
-_SMALLEST_MODEL_INPUT = 64
-"""Upscale models see pictures mirrored to at least this size: windows need room."""
 
 
 def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
@@ -49,7 +46,7 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
             "Upscale Model."
         )
     b, h, w = lr.size
-    x = reflect_pad(lr.rgb, max(h, _SMALLEST_MODEL_INPUT), max(w, _SMALLEST_MODEL_INPUT))
+    x = reflect_pad(lr.rgb, max(h, SMALLEST_MODEL_INPUT), max(w, SMALLEST_MODEL_INPUT))
     if channels == 1:
         x = x.reshape(3 * b, 1, *x.shape[2:])  # each of R, G and B as a grey picture
     y = host.run_upscale_model(upscale_model, x.movedim(1, -1)).movedim(-1, 1)

@@ -7,13 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..lpnsr_impl.config import SCALE
-from ..lpnsr_impl.tiling import TilePlan, plan_tiles
+from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
 from . import host
-
-LARGEST_AUTOMATIC = 256
-"""As published: larger pictures go in tiles even where they would fit, since attention over a whole
-picture costs its square."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +16,7 @@ class Tiling:
     """What the widgets say, in LR pixels. `tile_size` 0 is automatic."""
 
     tile_size: int = 0
-    overlap: int = 32
+    overlap: int = DEFAULT_OVERLAP
 
 
 class Tiles:
@@ -52,10 +47,10 @@ class Tiles:
         self._use(-(-tile // multiple) * multiple)
 
     def _automatic(self) -> int:
-        """The largest tile that fits into memory, at most `LARGEST_AUTOMATIC`."""
+        """The largest tile that fits into memory, at most `LARGEST_TILE`."""
         h, w = self._size
         budget = host.memory_budget(self._managed)
-        tile = max(self._multiple, LARGEST_AUTOMATIC // self._multiple * self._multiple)
+        tile = max(self._multiple, LARGEST_TILE // self._multiple * self._multiple)
         while tile > self._multiple and self._activations(min(tile, h), min(tile, w)) > budget:
             tile -= self._multiple
         return tile
@@ -66,10 +61,10 @@ class Tiles:
         need = self._activations(*self.plan.tile)
         if len(self.plan) > 1:
             logging.info(
-                "LPNSR: %dx%d in %d tiles of %dx%d, asking for %.0f MB.",
-                *(SCALE * side for side in reversed(self.plan.size)),
+                "LPNSR: %dx%d LR pixels in %d tiles of %dx%d, asking for %.0f MB.",
+                *reversed(self.plan.size),
                 len(self.plan),
-                *(SCALE * side for side in reversed(self.plan.tile)),
+                *reversed(self.plan.tile),
                 need / 2**20,
             )
         host.load(*self._managed, activations=need)
@@ -91,8 +86,8 @@ class Tiles:
             tile = max(self.plan.tile)
             if tile <= self._multiple:
                 raise MemoryError(
-                    f"Out of memory even with tiles of {SCALE * tile}x{SCALE * tile}, the smallest "
-                    "for these models. Close other programs, or choose bf16 in Load LPNSR Models."
+                    f"Out of memory even with tiles of {tile}x{tile} LR pixels, the smallest for "
+                    "these models. Close other programs, or choose bf16 in Load LPNSR Models."
                 )
             logging.warning("LPNSR: out of memory; going on with tiles of half the size.")
             self._use(max(tile // 2 // self._multiple, 1) * self._multiple)

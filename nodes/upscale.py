@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from ..lpnsr_impl.config import PredictorMode
 from ..lpnsr_impl.sampler import ALL_ON
+from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
@@ -81,7 +82,7 @@ class LPNSRUpscale(io.ComfyNode):
         color_fix: str,
         upscale_model: Any | None = None,
         tile_size: int = 0,
-        overlap: int = 32,
+        overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         widgets.require_choice("color_fix", color_fix)

@@ -4,8 +4,9 @@ from typing import get_args
 
 from comfy_api.latest import io
 
+from ..lpnsr_impl.color import COLOR_FIXES
 from ..lpnsr_impl.config import PredictorMode
-from .stages import COLOR_FIXES
+from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE
 
 _CHOICES = {"predictor_mode": list(get_args(PredictorMode)), "color_fix": list(COLOR_FIXES)}
 
@@ -79,7 +80,7 @@ def tile_size() -> io.Int.Input:
         step=32,
         optional=True,
         tooltip="Largest tile, in pixels of the LR image. 0 chooses by the free memory, at most "
-        "256. A tile that does not fit after all is halved.",
+        f"{LARGEST_TILE}. A tile that does not fit after all is halved.",
     )
 
 
@@ -87,7 +88,7 @@ def overlap() -> io.Int.Input:
     """Overlap of tiles."""
     return io.Int.Input(
         "overlap",
-        default=32,
+        default=DEFAULT_OVERLAP,
         min=0,
         max=512,
         step=8,

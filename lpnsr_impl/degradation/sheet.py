@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..config import SCALE
-from ..pictures import read_picture, readable_pictures
+from ..pictures import read_picture, readable_pictures, to_pil
 from .apply import degrade
 from .parameters import Degradation, Order, draw
 
@@ -44,11 +44,11 @@ def _row(hr: Tensor, draws: int, rng: np.random.Generator) -> Image.Image:
     crop = hr.shape[3]
     row = Image.new("RGB", (crop * (draws + 1), crop + _CAPTION), "white")
     pen = ImageDraw.Draw(row)
-    row.paste(_to_pil(hr), (0, 0))
+    row.paste(to_pil(hr), (0, 0))
     pen.text((4, crop + 2), "HR", "black")
     for i in range(1, draws + 1):
         d = draw(rng)
-        lr = _to_pil(degrade(hr, d)).resize((crop, crop), Image.Resampling.NEAREST)
+        lr = to_pil(degrade(hr, d)).resize((crop, crop), Image.Resampling.NEAREST)
         row.paste(lr, (i * crop, 0))
         pen.multiline_text((i * crop + 4, crop + 2), describe(d), "black", spacing=2)
     return row
@@ -74,7 +74,3 @@ def _describe_order(order: Order) -> str:
     level = noise.level * 255 if noise.kind == "gaussian" else noise.level
     kind = f"grey {noise.kind}" if noise.grey else noise.kind
     return f"{blur}, x{order.resize.scale:.2f}, {kind} {level:.1f}"
-
-
-def _to_pil(x: Tensor) -> Image.Image:
-    return Image.fromarray((x[0] * 255).round().byte().movedim(0, -1).contiguous().numpy())

@@ -21,7 +21,13 @@ def run(options: argparse.Namespace) -> str:
 
     Returns:
         The table, which is also in `out`.
+
+    Raises:
+        ValueError: options contradict each other.
     """
+    chosen = options.preset or options.predictor_off or options.steps != DEFAULT_STEPS
+    if options.experiment and chosen:
+        raise ValueError("--experiment chooses presets, steps and switches; leave them out.")
     family = load_family(
         options.autoencoder,
         options.denoiser,
@@ -42,6 +48,7 @@ def run(options: argparse.Namespace) -> str:
     methods = chosen_methods(options)
     settings: dict[str, object] = {
         "metrics": measurer.labels,
+        "tile": options.tile,
         "lr": str(options.lr.resolve()),
         "hr": str(options.hr.resolve()) if options.hr else "",
         "models": {
@@ -66,7 +73,7 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
     """The methods that the options name.
 
     Raises:
-        ValueError: PreSet-B without an upscale model.
+        ValueError: one needs a network that is not given, or two starts have one name.
     """
     starts = [Path(name).name for name in options.upscale_model]
     shared = {
@@ -77,8 +84,6 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
     if len(set(starts)) < len(starts):
         raise ValueError(f"Two upscale models have the same file name: {', '.join(starts)}.")
     if options.experiment:
-        if options.preset or options.predictor_off or options.steps != DEFAULT_STEPS:
-            raise ValueError("--experiment chooses presets, steps and switches; leave them out.")
         methods = EXPERIMENTS[options.experiment](starts)
     else:
         methods = [Method("bicubic", steps=0), _preset(options, starts)]

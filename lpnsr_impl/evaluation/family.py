@@ -11,19 +11,24 @@ from spandrel import ImageModelDescriptor, ModelLoader
 from torch import Tensor
 
 from ..checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
-from ..color import adain_color_fix, wavelet_color_fix
+from ..color import COLOR_FIXES
 from ..config import SCALE, PredictorMode
-from ..images import bicubic_upsample, padded_size, reflect_pad, resize, to_pm1
+from ..images import (
+    SMALLEST_MODEL_INPUT,
+    bicubic_upsample,
+    padded_size,
+    reflect_pad,
+    resize,
+    to_pm1,
+)
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..pipeline import decode_latent, encode_start, run_chain
 from ..sampler import ALL_ON
 from ..schedule import Schedule
-from ..tiling import TilePlan, plan_tiles
+from ..tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
 from ..weights_folder import find_weights
 
-COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix, "none": None}
 BICUBIC = "bicubic"
-OVERLAP = 32
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,6 @@ class Method:
     predictor_mode: PredictorMode = "sample"
     color_fix: str = "wavelet"
     seed: int = 12345
-    kappa: float = 2.0
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Family:
     noise_predictor: NoisePredictor | None
     upscale_models: dict[str, ImageModelDescriptor[Any]]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    tile: int = 256  # largest, in LR pixels
+    tile: int = LARGEST_TILE  # in LR pixels
 
     @torch.no_grad()
     def start(self, lr: Tensor, start: str) -> Tensor:
@@ -62,7 +66,7 @@ class Family:
             return bicubic_upsample(lr)
         model = self.upscale_models[start]
         h, w = lr.shape[2:]
-        y = model(reflect_pad(lr, max(h, 64), max(w, 64)))
+        y = model(reflect_pad(lr, max(h, SMALLEST_MODEL_INPUT), max(w, SMALLEST_MODEL_INPUT)))
         y = y[:, :, : model.scale * h, : model.scale * w]
         return resize(y, SCALE * h, SCALE * w).clamp(0, 1)
 
@@ -87,7 +91,7 @@ class Family:
             x0 = run_chain(
                 self.denoiser,
                 self.noise_predictor,
-                Schedule(kappa=method.kappa),
+                Schedule(),
                 y0,
                 to_pm1(lr),
                 seed=method.seed,
@@ -105,7 +109,7 @@ class Family:
         tile = max(self.tile // multiple, 1) * multiple
         height, width = lr.shape[2:]
         h, w = padded_size(height, width, multiple)
-        return plan_tiles(h, w, tile, min(OVERLAP, tile - multiple), multiple)
+        return plan_tiles(h, w, tile, min(DEFAULT_OVERLAP, tile - multiple), multiple)
 
 
 def load_family(
@@ -115,7 +119,7 @@ def load_family(
     upscale_models: list[str],
     *,
     device: str = "cpu",
-    tile: int = 256,
+    tile: int = LARGEST_TILE,
 ) -> Family:
     """Load files, by path or by the name of a bundled one.
 

@@ -31,9 +31,7 @@ class StepNoise:
 
     t: int
     mean: Tensor
-    logvar: Tensor
     used: Tensor
-    x0_pred: Tensor
     optimal: Tensor | None
 
     def distance(self) -> tuple[float, float, float] | None:
@@ -80,9 +78,8 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
         t = t_index + 1
         used = mean + torch.exp(0.5 * logvar) * source("step", t, mean.shape).to(mean)
         optimal = None if x0 is None else schedule.optimal_noise(x0, y0, x_t, x0_pred, t)
-        mean_, logvar_, used, x0_ = (x[:, :, :h, :w].cpu() for x in (mean, logvar, used, x0_pred))
         optimal = None if optimal is None else optimal[:, :, :h, :w].cpu()
-        steps.append(StepNoise(t, mean_, logvar_, used, x0_, optimal))
+        steps.append(StepNoise(t, mean[:, :, :h, :w].cpu(), used[:, :, :h, :w].cpu(), optimal))
         return mean, logvar
 
     padded = reflect_pad(to_pm1(lr), *y0.shape[2:])

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from PIL import Image
 from torch import Tensor
 
 from ..config import SCALE
-from ..pictures import picture_files, read_picture
+from ..pictures import picture_files, read_picture, to_pil
 from .family import Family, Method
 from .metrics import METRICS, Measurer
 
@@ -140,12 +138,6 @@ def _evaluate_one(family: Family, method: Method, pair: Pair, measurer: Measurer
         | {label: f"{value:.6g}" for label, value in values.items()}
         | {"seconds": f"{seconds:.3f}"}
     )
-
-
-def to_pil(x: Tensor) -> Image.Image:
-    """[1,3,H,W] in [0,1] to an 8-bit picture."""
-    eight_bit = (x[0].clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(eight_bit.movedim(0, -1).contiguous().numpy())
 
 
 def _check_settings(out: Path, settings: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints import load_autoencoder, load_denoiser, load_noise_predictor
 from ..config import SCALE, AutoencoderConfig, UNetConfig
-from ..files import UnsupportedCheckpointError, read_checkpoint
+from ..files import UnsupportedCheckpointError
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..weights_folder import find_weights
 from .config import TrainConfig
@@ -57,14 +57,13 @@ def _check_sizes(config: TrainConfig, network: nn.Module) -> None:
 def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
     if init is None:
         return Autoencoder(AutoencoderConfig(**_tuples(config)))
-    weights = read_checkpoint(init).tensors
     autoencoder = load_autoencoder(init)
     if config.size.get("attention", True) or not autoencoder.config.attention:
         return autoencoder
     # Asked for one without the attention that the file has.
     bare = Autoencoder(replace(autoencoder.config, attention=False))
-    kept = {key: value.float() for key, value in weights.items() if ".attn_1." not in key}
-    bare.load_state_dict(kept)
+    weights = autoencoder.state_dict()
+    bare.load_state_dict({key: weights[key] for key in weights if ".attn_1." not in key})
     return bare
 
 

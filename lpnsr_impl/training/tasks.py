@@ -6,7 +6,7 @@ sample is drawn from the seed and its index.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,6 @@ class Losses:
     terms: dict[str, Tensor]
     fake: Tensor | None = None
     real: Tensor | None = None
-    images: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # [B,3,H,W] in [-1,1]
 
 
 class Task(nn.Module, ABC):

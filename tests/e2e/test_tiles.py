@@ -35,8 +35,8 @@ def in_tiles(graph: Graph, picture: Tensor, size: int, overlap: int) -> Tensor:
     return graph.run(prompt, "decode")
 
 
-def test_tiles_cannot_be_seen(graph: Graph, picture: Tensor, whole: Tensor) -> None:
-    """Close to the whole picture, with no more gradient across the tiles' borders than beside."""
+def test_tiles_hardly_show(graph: Graph, picture: Tensor, whole: Tensor) -> None:
+    """Close to the whole picture, with no edge at the tiles' borders."""
     tiled = in_tiles(graph, picture, 64, 32)
     assert tiled.shape == whole.shape
     assert psnr(tiled, whole) > 30
@@ -70,7 +70,7 @@ def test_the_smallest_tile_that_does_not_fit_is_an_error(graph: Graph) -> None:
     prompt["real"] = prompt["models"]
     inputs = {"models": ["real", 0], "part": "denoiser", "limit": 16}
     prompt["models"] = {"class_type": "ProbeOutOfMemory", "inputs": inputs}
-    with pytest.raises(PromptError, match="Out of memory even with tiles of 128x128"):
+    with pytest.raises(PromptError, match="Out of memory even with tiles of 32x32 LR pixels"):
         graph.run(prompt, "decode")
     again = graph.run(graph.stages(random_image(1, 8, 8, 3)), "decode")
     assert again.shape == (1, 32, 32, 3)

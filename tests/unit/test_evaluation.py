@@ -22,9 +22,9 @@ from lpnsr_impl.evaluation.family import Family, Method
 from lpnsr_impl.evaluation.metrics import Measurer
 from lpnsr_impl.evaluation.noise_maps import record_noise
 from lpnsr_impl.evaluation.report import contact_sheet, markdown_table
-from lpnsr_impl.evaluation.run import evaluate, find_pairs, to_pil
+from lpnsr_impl.evaluation.run import evaluate, find_pairs
 from lpnsr_impl.images import bicubic_upsample
-from lpnsr_impl.pictures import read_picture
+from lpnsr_impl.pictures import read_picture, to_pil
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 OFFLINE = ["PSNR", "SSIM", "NIQE"]
@@ -105,7 +105,7 @@ def test_identical_pictures(measurer: Measurer) -> None:
 
 def test_niqe_prefers_the_picture_to_its_blurred_and_noisy_versions(measurer: Measurer) -> None:
     x = bicubic_upsample(example()).clamp(0, 1)  # large enough for several of its 96-pixel blocks
-    sharp = example().repeat_interleave(1, 2)
+    sharp = example()
     sharp = torch.cat([sharp, sharp.flip(2)], dim=2)
     sharp = torch.cat([sharp, sharp.flip(3)], dim=3)
     noise = torch.randn(sharp.shape, generator=torch.Generator().manual_seed(0))
@@ -398,13 +398,21 @@ def test_presets(options: list[str], expected: tuple[str, str, set[int]]) -> Non
         (["--preset", "B"], "--upscale-model"),
         (["--noise-predictor", "none"], "--preset ResShift"),
         (["--upscale-model", "a/x.pth", "--upscale-model", "b/x.pth"], "same file name"),
-        (["--experiment", "table1", "--steps", "2"], "leave them out"),
     ],
 )
 def test_options_that_contradict_each_other(options: list[str], message: str) -> None:
     parsed = parser().parse_args(["evaluate", "--lr", "x", "--out", "y", *options])
     with pytest.raises(ValueError, match=message):
         chosen_methods(parsed)
+
+
+@pytest.mark.parametrize("experiment", ["table1", "noise"])
+def test_an_experiment_takes_no_preset(
+    experiment: str, folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = ["evaluate", "--lr", str(folders[0]), "--out", str(tmp_path / "out")]
+    assert main([*command, "--experiment", experiment, "--steps", "2"]) == 1
+    assert "leave them out" in caplog.text
 
 
 def test_a_missing_model_is_named(folders: tuple[Path, Path], tmp_path: Path,
