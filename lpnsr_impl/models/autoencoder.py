@@ -6,7 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
-from .layers import NORM_GROUPS, Operations, Upsample, group_norm
+from .convolution import Upsample, norm_silu_conv
+from .layers import NORM_GROUPS, Operations, add, group_norm
 
 _CODE_SEARCH_ROWS = 2048
 """Positions compared with the codebook at once: 64 MB of distances for 8192 codes."""
@@ -33,9 +34,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,in,h,w] -> [B,out,h,w]"""
-        h = self.conv1(F.silu(group_norm(self.norm1, x)))
-        h = self.conv2(F.silu(group_norm(self.norm2, h)))
-        return self.nin_shortcut(x) + h
+        h = norm_silu_conv(self.norm1, self.conv1, x)
+        h = norm_silu_conv(self.norm2, self.conv2, h)
+        return add(h, self.nin_shortcut(x))
 
 
 class Attention(nn.Module):
@@ -58,7 +59,7 @@ class Attention(nn.Module):
             for project in (self.q, self.k, self.v)
         )
         h = F.scaled_dot_product_attention(q, k, v)  # [B,1,h*w,C]
-        return x + self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+        return add(self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2])), x)
 
 
 class Downsample(nn.Module):
@@ -165,7 +166,7 @@ class Encoder(nn.Module):
         h = self.conv_in(x)
         for level in self.down:
             h = level(h)
-        return self.conv_out(F.silu(group_norm(self.norm_out, self.mid(h))))
+        return norm_silu_conv(self.norm_out, self.conv_out, self.mid(h))
 
 
 class Decoder(nn.Module):
@@ -189,7 +190,7 @@ class Decoder(nn.Module):
         h = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             h = level(h)
-        return self.conv_out(F.silu(group_norm(self.norm_out, h)))
+        return norm_silu_conv(self.norm_out, self.conv_out, h)
 
 
 class Quantizer(nn.Module):

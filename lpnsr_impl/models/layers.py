@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Operations = Any
@@ -20,6 +19,11 @@ NORM_GROUPS = 32
 def group_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """Apply a GroupNorm in fp32, whatever the activations are. [B,C,h,w] -> [B,C,h,w]"""
     return norm(x.float()).to(x.dtype)
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y; in x's memory where no gradient needs it."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
 def timestep_embedding(t_index: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -38,15 +42,3 @@ def timestep_embedding(t_index: Tensor, width: int, max_period: float = 10000.0)
     )
     angles = t_index.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-class Upsample(nn.Module):
-    """Nearest x2, then a 3x3 convolution."""
-
-    def __init__(self, channels: int, operations: Operations) -> None:
-        super().__init__()
-        self.conv = operations.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,2h,2w]"""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

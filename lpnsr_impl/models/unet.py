@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import UNetConfig
-from .layers import NORM_GROUPS, Operations, Upsample, group_norm, timestep_embedding
+from .convolution import Upsample, norm_silu_conv
+from .layers import NORM_GROUPS, Operations, add, timestep_embedding
 from .swin import SwinStage
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -42,10 +43,10 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: [B,in,h,w], emb: [B,embed_width] -> [B,out,h,w]"""
-        h = self.in_layers[1:](group_norm(self.in_layers[0], x))
+        h = norm_silu_conv(self.in_layers[0], self.in_layers[-1], x)
         scale, shift = self.emb_layers(emb)[:, :, None, None].chunk(2, dim=1)  # [B,out,1,1] each
-        h = group_norm(self.out_layers[0], h) * (1 + scale) + shift
-        return self.skip_connection(x) + self.out_layers[1:](h)
+        h = norm_silu_conv(self.out_layers[0], self.out_layers[-1], h, scale, shift)
+        return add(h, self.skip_connection(x))
 
 
 class Downsample(nn.Module):
@@ -172,7 +173,7 @@ class UNet(nn.Module):
             float32 [B,out_channels,h,w].
 
         Raises:
-            ValueError: x has the wrong number of channels or a size that the windows do not divide.
+            ValueError: x has the wrong number of channels, or a size that is no multiple.
         """
         self._check_input(x)
         t_index = torch.as_tensor(t_index, device=x.device).expand(x.shape[0])
@@ -187,7 +188,7 @@ class UNet(nn.Module):
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out[1:](group_norm(self.out[0], h)).float()
+        return norm_silu_conv(self.out[0], self.out[-1], h).float()
 
     def _check_input(self, x: Tensor) -> None:
         multiple = self.config.size_multiple
@@ -218,7 +219,7 @@ class Denoiser(UNet):
             x0_pred, float32 [B,C,h,w].
 
         Raises:
-            ValueError: wrong number of channels, or sizes that the windows do not divide.
+            ValueError: wrong number of channels, or sizes that are no multiples.
         """
         return self.run(torch.cat([x_scaled, lr], dim=1), t_index)
 
@@ -241,7 +242,7 @@ class NoisePredictor(UNet):
             mean and log-variance (clamped to [-30, 20]), float32 [B,C,h,w] each.
 
         Raises:
-            ValueError: wrong number of channels, or sizes that the windows do not divide.
+            ValueError: wrong number of channels, or sizes that are no multiples.
         """
         mean, logvar = self.run(torch.cat([x_t, x0_pred, lr], dim=1), t_index).chunk(2, dim=1)
         return mean, logvar.clamp(*LOGVAR_RANGE)

@@ -1,0 +1,95 @@
+"""The cheaper 3x3 convolutions give what the plain layers give."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lpnsr_impl.models import convolution
+from lpnsr_impl.models.convolution import norm_silu_conv, upsample_conv
+
+
+def layers(in_channels: int, out_channels: int) -> tuple[nn.GroupNorm, nn.Conv2d]:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(32, in_channels)
+    nn.init.normal_(norm.weight, 1, 0.3)
+    nn.init.normal_(norm.bias)
+    return norm, nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def plain(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return conv(F.silu(norm(x) * (1 + scale) + shift))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Inputs of Winograd's filtering."""
+    seen: list[Tensor] = []
+    winograd = convolution._winograd
+    monkeypatch.setattr(
+        convolution, "_winograd", lambda x, *rest: (seen.append(x), winograd(x, *rest))[1]
+    )
+    return seen
+
+
+@pytest.mark.parametrize("strip", [1, 200_000, 1 << 24])
+@pytest.mark.parametrize("size", [(48, 48), (50, 61), (97, 31)])
+@torch.inference_mode()
+def test_winograd_is_the_convolution(
+    monkeypatch: pytest.MonkeyPatch, calls: list[Tensor], size: tuple[int, int], strip: int
+) -> None:
+    """For any size and number of strips, with a mean far from 0, scale and shift."""
+    monkeypatch.setattr(convolution, "_STRIP_VALUES", strip)
+    norm, conv = layers(128, 160)
+    x = 5 + torch.randn(2, 128, *size)
+    scale, shift = torch.randn(2, 2, 128, 1, 1)
+    before = x.clone()
+    result = norm_silu_conv(norm, conv, x, scale, shift)
+    assert calls
+    assert torch.equal(x, before)
+    torch.testing.assert_close(result, plain(norm, conv, x, scale, shift), atol=2e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_other_layouts_and_no_bias(calls: list[Tensor]) -> None:
+    norm, conv = layers(128, 128)
+    x = torch.randn(1, 128, 52, 48)
+    conv.bias = None
+    expected = conv(F.silu(norm(x)))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        result = norm_silu_conv(norm, conv, x.to(memory_format=layout))
+        torch.testing.assert_close(result, expected, atol=2e-4, rtol=0)
+    assert len(calls) == 2
+
+
+def test_gradients_flow(calls: list[Tensor]) -> None:
+    norm, conv = layers(128, 128)
+    x = torch.randn(1, 128, 48, 48)
+    norm_silu_conv(norm, conv, x).sum().backward()
+    assert not calls
+    assert conv.weight.grad is not None
+    assert norm.weight.grad is not None
+
+
+@torch.inference_mode()
+def test_half_precision_and_small_maps_take_the_plain_layers(calls: list[Tensor]) -> None:
+    norm, conv = layers(128, 128)
+    norm_silu_conv(norm, conv, torch.randn(1, 128, 16, 16))
+    half = norm_silu_conv(norm, conv.to(torch.bfloat16), torch.randn(1, 128, 48, 48).bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert not calls
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 10), (32, 32)])
+@torch.inference_mode()
+def test_four_phases_are_upsampling_and_convolution(size: tuple[int, int]) -> None:
+    _, conv = layers(64, 96)
+    x = torch.randn(2, 64, *size)
+    expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    torch.testing.assert_close(upsample_conv(conv, x), expected, atol=2e-5, rtol=0)
+
+
+def test_upsampling_has_gradients() -> None:
+    _, conv = layers(64, 64)
+    upsample_conv(conv, torch.randn(1, 64, 8, 8)).sum().backward()
+    assert conv.weight.grad is not None
