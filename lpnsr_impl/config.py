@@ -56,7 +56,12 @@ class UNetConfig:
 
     @property
     def size_multiple(self) -> int:
-        """Latent height and width must be multiples of this, so that windows fit at every level."""
+        """Latent height and width must be multiples of this, so that every level halves evenly."""
+        return 1 << (len(self.level_channels) - 1)
+
+    @property
+    def tile_multiple(self) -> int:
+        """Windows divide latents of these sizes at every level; others are filled up there."""
         return max(self.window_at(level) << level for level in range(len(self.level_channels)))
 
 

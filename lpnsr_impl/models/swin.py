@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import NORM_GROUPS, Operations, group_norm
+from ..images import padded_size, reflect_pad
+from .layers import NORM_GROUPS, Operations, add, group_norm
 
 _MASKED = -100.0
 
@@ -112,20 +113,25 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, mlp_width, operations)
 
     def attention(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]; h and w are multiples of the window."""
-        b, _, h, w = x.shape
+        """[B,C,h,w] -> [B,C,h,w]; windows that stick out see x mirrored at its edge."""
+        true_h, true_w = x.shape[2:]
+        h, w = padded_size(true_h, true_w, self.window)
+        x = reflect_pad(x, h, w)
+        b = len(x)
         if self.shift:
             x = torch.roll(x, (-self.shift, -self.shift), dims=(2, 3))
         sizes = {"nh": h // self.window, "nw": w // self.window, "a": self.window, "b": self.window}
         x = rearrange(x, "n c (nh a) (nw b) -> (nh nw n) (a b) c", **sizes)  # bottom windows last
         x = self.attn(x, self.shift, b * sizes["nw"] if self.shift else 0)
         x = rearrange(x, "(nh nw n) (a b) c -> n c (nh a) (nw b)", **sizes)
-        return torch.roll(x, (self.shift, self.shift), dims=(2, 3)) if self.shift else x
+        if self.shift:
+            x = torch.roll(x, (self.shift, self.shift), dims=(2, 3))
+        return x[:, :, :true_h, :true_w]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
-        x = x + self.attention(group_norm(self.norm1, x))
-        return x + self.mlp(group_norm(self.norm2, x))
+        x = add(self.attention(group_norm(self.norm1, x)), x)
+        return add(self.mlp(group_norm(self.norm2, x)), x)
 
 
 class PointwiseProjection(nn.Module):

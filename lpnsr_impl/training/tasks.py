@@ -166,7 +166,7 @@ class LatentTask(Task):
         Raises:
             ValueError: one does not.
         """
-        multiple = SCALE * max(network.config.size_multiple for network in networks)
+        multiple = SCALE * max(network.config.tile_multiple for network in networks)
         for name in ("crop", "validation_crop"):
             if getattr(self.config, name) % multiple:
                 raise ValueError(

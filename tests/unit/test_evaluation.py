@@ -274,7 +274,7 @@ def test_tiles_and_one_tile_nearly_agree(family: Family) -> None:
     tiled = replace(family, tile=64)
     (a, _), (b, _) = (f.upscale(lr, Method("m", steps=1)) for f in (family, tiled))
     assert a.shape == b.shape
-    assert 0 < (a - b).abs().mean() < 0.1
+    assert 0 < (a - b).abs().mean() < 0.15
 
 
 def test_a_missing_pair_has_no_reference_values(

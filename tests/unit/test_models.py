@@ -54,11 +54,11 @@ def test_logvar_is_clamped() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 3, 16, 20), "height 16 and width 20, expected multiples of 16"),
+        ((1, 3, 16, 21), "height 16 and width 21, expected multiples of 2"),
         ((1, 4, 16, 16), r"expected \[B,6,h,w\]"),
     ],
 )
-def test_sizes_that_windows_do_not_divide_are_refused(shape: tuple[int, ...], message: str) -> None:
+def test_sizes_that_cannot_be_halved_are_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_denoiser(denoiser_weights())(torch.zeros(shape), 0, torch.zeros(1, 3, *shape[2:]))
 
@@ -69,7 +69,19 @@ def test_windows_and_shifts_follow_the_trained_resolution() -> None:
     assert [full.shift_at(level) for level in range(4)] == [4, 4, 4, 0]
     assert [lite.window_at(level) for level in range(4)] == [8, 8, 8, 4]
     assert [lite.shift_at(level) for level in range(4)] == [4, 4, 0, 0]
-    assert (full.size_multiple, lite.size_multiple) == (64, 32)
+    assert (full.size_multiple, lite.size_multiple) == (8, 8)
+    assert (full.tile_multiple, lite.tile_multiple) == (64, 32)
+
+
+@torch.inference_mode()
+def test_windows_that_stick_out_see_the_edge_mirrored() -> None:
+    """A block on 12x8 is, in its first windows, the block on 12x8 mirrored to 16x8 by hand."""
+    torch.manual_seed(0)
+    block = SwinBlock(32, 1, 64, window=8, shift=0, operations=torch.nn)
+    torch.nn.init.normal_(block.attn.relative_position_bias_table)
+    x = torch.randn(1, 32, 12, 8)
+    by_hand = torch.cat([x, x[:, :, [10, 9, 8, 7]]], dim=2)
+    torch.testing.assert_close(block.attention(x), block.attention(by_hand)[:, :, :12])
 
 
 def test_relative_position_index_counts_offsets() -> None:
