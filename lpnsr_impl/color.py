@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _RADII = (1, 2, 4, 8, 16)
+_REACH = sum(_RADII)
+_STRIP = 512  # rows corrected at once, so that large pictures need little more than themselves
 
 
 def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
@@ -24,7 +26,16 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
         ValueError: the shapes differ.
     """
     _check_shapes(sr, reference)
-    return (sr + _low_band(reference - sr)).clamp(0, 1)
+    result = torch.empty_like(sr)
+    height = sr.shape[2]
+    for top in range(0, height, _STRIP):
+        bottom = min(top + _STRIP, height)
+        first = max(top - _REACH, 0)
+        around = slice(first, min(bottom + _REACH, height))
+        low = _low_band(reference[:, :, around] - sr[:, :, around])
+        low = low[:, :, top - first : bottom - first]
+        torch.add(sr[:, :, top:bottom], low, out=result[:, :, top:bottom])
+    return result.clamp_(0, 1)
 
 
 def adain_color_fix(sr: Tensor, reference: Tensor) -> Tensor:

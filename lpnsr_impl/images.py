@@ -51,9 +51,31 @@ def reflect_pad(x: Tensor, h: int, w: int, block: int = 1) -> Tensor:
             f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; "
             "expected larger sizes."
         )
+    if (h, w) == tuple(x.shape[2:]):
+        return x
     rows = _mirrored(x.shape[2], h, block, x.device)
     columns = _mirrored(x.shape[3], w, block, x.device)
     return x[:, :, rows][:, :, :, columns]
+
+
+def fit_rgb_factors(latent: Tensor, rgb: Tensor) -> tuple[Tensor, Tensor]:
+    """Least-squares colours of a latent: rgb is about latent x factors + bias.
+
+    A latent has the LR picture's size, so its own picture tells what colours it stands for. For
+    previews.
+
+    Args:
+        latent: [B,C,h,w].
+        rgb: [B,3,h,w].
+
+    Returns:
+        factors [C,3] and bias [3], float32 on the CPU.
+    """
+    x = latent.float().cpu().movedim(1, 3).reshape(-1, latent.shape[1])
+    y = rgb.float().cpu().movedim(1, 3).reshape(-1, 3)
+    with_one = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    solution = torch.linalg.lstsq(with_one, y, driver="gelsd").solution  # of any rank
+    return solution[:-1], solution[-1]
 
 
 def padded_size(h: int, w: int, multiple: int) -> tuple[int, int]:

@@ -25,6 +25,7 @@ def encode_start(
     multiple: int,
     plan: TilePlan | None = None,
     on_tile: Callable[[], None] | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """y0 of a pre-upsampled picture, padded to what the denoiser's windows need.
 
@@ -34,12 +35,19 @@ def encode_start(
         multiple: `size_multiple` of the denoiser's config.
         plan: tiles of the padded latent; None for the whole at once.
         on_tile: called after each tile.
+        device: of the autoencoder, where `start` is elsewhere; tiles go there one by one.
 
     Returns:
         [B,C,H,W] with H and W the next multiples of `multiple` from h and w.
     """
     x = pad_start(to_pm1(start), multiple)
-    return apply_tiled(autoencoder.encode, [x], plan, input_scale=SCALE, callback=on_tile)
+    return apply_tiled(
+        lambda tile: autoencoder.encode(tile.to(device)),
+        [x],
+        plan,
+        input_scale=SCALE,
+        callback=on_tile,
+    )
 
 
 def run_chain(
@@ -94,21 +102,26 @@ def decode_latent(
     color_fix: ColorFix | None,
     plan: TilePlan | None = None,
     on_tile: Callable[[], None] | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Picture of a padded latent, cut to size, its colours those of bicubic x4.
 
     Args:
         x0: padded, [B,C,H,W].
-        lr: not padded, [B,3,h,w] in [-1,1].
+        lr: not padded, [B,3,h,w] in [-1,1], on `device`.
         color_fix: fix(sr, reference), or None.
         plan: tiles of the padded latent; None for the whole at once.
         on_tile: called after each tile.
+        device: of the result; None for that of the autoencoder. Elsewhere, a picture of any size
+            needs no more of the autoencoder's memory than a tile does.
 
     Returns:
         [B,3,4h,4w] in [0,1].
     """
     h, w = lr.shape[2:]
-    sr = apply_tiled(autoencoder.decode, [x0], plan, output_scale=SCALE, callback=on_tile)
+    sr = apply_tiled(
+        autoencoder.decode, [x0], plan, output_scale=SCALE, callback=on_tile, device=device
+    )
     sr = to_01(sr[:, :, : SCALE * h, : SCALE * w])
     return color_fix(sr, to_01(bicubic_upsample(lr))) if color_fix else sr
 

@@ -26,18 +26,20 @@ class TilePlan:
         size: (h, w) of the latent.
         tile: (h, w) of each tile.
         rows, columns: first row and column of the tiles.
+        batch: tiles that go through a network together.
     """
 
     size: tuple[int, int]
     tile: tuple[int, int]
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+    batch: int = 1
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
 
-def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int) -> TilePlan:
+def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int, batch: int = 1) -> TilePlan:
     """Cover h x w with equal tiles, shifted inside rather than cut, with at least this overlap.
 
     Args:
@@ -45,6 +47,7 @@ def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int) -> TilePl
         tile: largest side of a tile, a multiple of `multiple`.
         overlap: least number of pixels that neighbours share, below `tile`.
         multiple: tiles start and end at multiples of this.
+        batch: tiles that go through a network together.
 
     Raises:
         ValueError: a size is no multiple, or the overlap leaves no room.
@@ -58,7 +61,7 @@ def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int) -> TilePl
             f"The overlap is {overlap}, expected 0 to {tile - multiple} for tiles of {tile}."
         )
     rows, columns = (_starts(size, tile, overlap, multiple) for size in (h, w))
-    return TilePlan((h, w), (min(tile, h), min(tile, w)), rows, columns)
+    return TilePlan((h, w), (min(tile, h), min(tile, w)), rows, columns, batch)
 
 
 def _starts(size: int, tile: int, overlap: int, multiple: int) -> tuple[int, ...]:
@@ -78,6 +81,7 @@ def apply_tiled(
     *,
     input_scale: int = 1,
     output_scale: int = 1,
+    device: torch.device | None = None,
     callback: Callable[[], None] | None = None,
 ) -> Tensor:
     """function(*inputs), tile by tile.
@@ -90,6 +94,7 @@ def apply_tiled(
         inputs: [B,*,input_scale h, input_scale w] each.
         plan: of an h x w latent; None for all of it in one.
         input_scale, output_scale: pixels of inputs and result for each of the latent's.
+        device: of the result; None for where the function leaves it.
         callback: called after each tile; what it raises ends the run.
 
     Returns:
@@ -99,20 +104,25 @@ def apply_tiled(
         result = function(*inputs)
         if callback:
             callback()
-        return result
-    (h, w), (tile_h, tile_w) = plan.size, plan.tile
+        return result if device is None else result.to(device)
+    h, w = plan.size
+    places = [(y, x) for y in plan.rows for x in plan.columns]
+    weights_y = _weights(plan.rows, plan.tile[0], h, output_scale)
+    weights_x = _weights(plan.columns, plan.tile[1], w, output_scale)
     blended: Tensor | None = None
-    for y in plan.rows:
-        for x in plan.columns:
-            part = function(*(_cut(i, y, x, plan.tile, input_scale) for i in inputs))
-            if blended is None:
-                shape = (*part.shape[:2], h * output_scale, w * output_scale)
-                blended = torch.zeros(shape, dtype=part.dtype, device=part.device)
-            weights_y = _weights(plan.rows, tile_h, h, output_scale)[y].to(part)
-            weights_x = _weights(plan.columns, tile_w, w, output_scale)[x].to(part)
-            _cut(blended, y, x, plan.tile, output_scale).add_(
-                part * weights_y[:, None] * weights_x[None, :]
-            )
+    for first in range(0, len(places), plan.batch):
+        together = places[first : first + plan.batch]
+        cuts = (
+            torch.cat([_cut(i, *place, plan.tile, input_scale) for place in together])
+            for i in inputs
+        )
+        parts = function(*cuts).chunk(len(together))
+        if blended is None:
+            shape = (*parts[0].shape[:2], h * output_scale, w * output_scale)
+            blended = torch.zeros(shape, dtype=parts[0].dtype, device=device or parts[0].device)
+        for (y, x), part in zip(together, parts, strict=True):
+            faded = part * weights_y[y].to(part)[:, None] * weights_x[x].to(part)
+            _cut(blended, y, x, plan.tile, output_scale).add_(faded.to(blended.device))
             if callback:
                 callback()
     assert blended is not None

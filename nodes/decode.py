@@ -55,6 +55,8 @@ class LPNSRDecode(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choice("color_fix", color_fix)
-        progress = host.Progress(len(samples["samples"]))
+        progress = host.Progress(len(samples["samples"]) * stages.DECODE_WORK)
         tiling = Tiling(tile_size, overlap)
-        return io.NodeOutput(stages.decode(models, samples, color_fix, tiling, progress).to_image())
+        image = stages.decode(models, samples, color_fix, tiling, progress)
+        progress.finish()
+        return io.NodeOutput(image)

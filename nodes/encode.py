@@ -57,5 +57,7 @@ class ResShiftEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         start = read_image(image, "image", BICUBIC_RANGE)
         lr = read_image(lr_image, "lr_image")
-        tiling = Tiling(tile_size, overlap)
-        return io.NodeOutput(stages.encode(models, start, lr, tiling, host.Progress(len(image))))
+        progress = host.Progress(len(image) * stages.ENCODE_WORK)
+        latent = stages.encode(models, start, lr, Tiling(tile_size, overlap), progress)
+        progress.finish()
+        return io.NodeOutput(latent)

@@ -3,7 +3,8 @@
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,11 +13,18 @@ import comfy.model_management as mm
 import comfy.ops
 import comfy.utils
 import folder_paths
+import latent_preview
 import torch
+from comfy.cli_args import LatentPreviewMethod, args
+from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
+from comfy_execution.utils import get_executing_context
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
+from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
+from ..lpnsr_impl.images import fit_rgb_factors
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
 from ..lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
 
@@ -27,6 +35,11 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16
 
 OPERATIONS = comfy.ops.manual_cast
 """Layers that cast their weights to the activations, since dtypes are chosen after loading."""
+
+_BAR = 1000
+_SECONDS_BETWEEN_TEXTS = 0.2
+
+Preview = tuple[str, Image.Image, int | None]
 
 _USABLE = 0.7
 """Share of the free memory that a run plans with."""
@@ -177,27 +190,88 @@ def result_device() -> torch.device:
 
 
 class Progress:
-    """Progress bar on the running node. Every step is also a chance to cancel."""
+    """Bar, text and preview on the running node. Every step is also a chance to cancel.
 
-    def __init__(self, total: int) -> None:
-        self._bar = comfy.utils.ProgressBar(total)
+    Args:
+        work: all there is to do, in any unit.
+    """
 
-    def step(self) -> None:
-        """Count one step.
+    def __init__(self, work: float) -> None:
+        context = get_executing_context()
+        self._node_id = context.node_id if context else None
+        self._bar = comfy.utils.ProgressBar(_BAR)
+        self._work = work
+        self._began = time.monotonic()
+        self._said = 0.0
+        self.done = 0.0
+        self.plan = ""
 
-        Raises:
-            InterruptProcessingException: the user pressed Cancel.
-        """
-        self.check()
-        self._bar.update(1)
-
-    def check(self) -> None:
-        """Stop here if the user wants to.
+    def advance(self, work: float, text: str) -> None:
+        """Count work done; show the plan, `text` and the time left.
 
         Raises:
             InterruptProcessingException: the user pressed Cancel.
         """
         mm.throw_exception_if_processing_interrupted()
+        self.done += work
+        share = min(self.done / self._work, 1.0)
+        self._bar.update_absolute(round(_BAR * share))
+        now = time.monotonic()
+        if now - self._said >= _SECONDS_BETWEEN_TEXTS:
+            self._said = now
+            left = (now - self._began) * (1 / max(share, 1e-9) - 1)
+            self.say(f"{text}, {duration(left)} left")
+
+    def say(self, text: str) -> None:
+        """Show the plan and a line of text on the node."""
+        if self._node_id is not None:
+            lines = "\n".join(line for line in (self.plan, text) if line)
+            PromptServer.instance.send_progress_text(lines, self._node_id)
+
+    def finish(self) -> None:
+        """Show the plan and the time it took."""
+        self.say(f"done in {duration(time.monotonic() - self._began)}")
+
+    def show(self, preview: Preview | None) -> None:
+        """Show a preview picture."""
+        if preview is not None:
+            self._bar.update_absolute(self._bar.current, preview=preview)
+
+
+def duration(seconds: float) -> str:
+    """In words, e.g. "12 s" or "3 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | None]:
+    """Previews of latents, in the colours that `y0` has in `lr`, by the host's preview settings.
+
+    Args:
+        y0: [1,C,H,W], may be padded.
+        lr: [1,3,h,w] in [-1,1].
+
+    Returns:
+        A function of a latent [1,C,H,W]. It gives None where previews are switched off.
+    """
+    h, w = lr.shape[2:]
+    previewer: Any = None
+    if args.preview_method != LatentPreviewMethod.NoPreviews:
+        step = max(1, min(h, w) // 256)  # a sample of the pixels is enough
+        factors, bias = fit_rgb_factors(y0[:, :, :h:step, :w:step], lr[:, :, ::step, ::step])
+        latent_format: Any = LatentFormat()
+        latent_format.latent_channels = y0.shape[1]
+        latent_format.latent_rgb_factors = factors.tolist()
+        latent_format.latent_rgb_factors_bias = bias.tolist()
+        previewer = latent_preview.get_previewer(y0.device, latent_format)
+
+    def preview(x0: Tensor) -> Preview | None:
+        if previewer is None:
+            return None
+        return previewer.decode_latent_to_preview_image("JPEG", x0[:, :, :h, :w])
+
+    return preview
 
 
 # Upscale models

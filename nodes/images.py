@@ -22,6 +22,11 @@ class Picture:
         """B, H, W"""
         return self.rgb.shape[0], self.rgb.shape[2], self.rgb.shape[3]
 
+    def split(self, size: int) -> "list[Picture]":
+        """Pictures of at most `size` each."""
+        alphas = [None] * len(self.rgb) if self.alpha is None else self.alpha.split(size)
+        return [Picture(rgb, alpha) for rgb, alpha in zip(self.rgb.split(size), alphas)]  # noqa: B905
+
     def to_image(self) -> Tensor:
         """IMAGE [B,H,W,3], or [B,H,W,4] with alpha."""
         channels = self.rgb if self.alpha is None else torch.cat([self.rgb, self.alpha], dim=1)

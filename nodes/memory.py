@@ -20,9 +20,6 @@ def autoencoder_activations(managed: Managed[Autoencoder], height: int, width: i
 
 
 def unet_activations(managed: Managed[Denoiser], h: int, w: int) -> float:
-    """Bytes for one step of the U-Net on an `h` x `w` latent, padding included."""
-    config = managed.network.config
-    values = config.model_channels
-    for size in (h, w):
-        values *= -(-size // config.size_multiple) * config.size_multiple
+    """Bytes for one step of the U-Net on an `h` x `w` latent."""
+    values = managed.network.config.model_channels * h * w
     return values * (_UNET_LAYERS * managed.dtype_bytes + _NORM_BYTES)

@@ -76,15 +76,19 @@ class LPNSRSample(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
+        predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
+        work = stages.sample_work(steps, predictor_on)
+        progress = host.Progress(len(samples["samples"]) * work)
         result = stages.sample(
             models,
             samples,
             seed=seed,
             steps=steps,
             kappa=kappa,
-            predictor_on={4: predictor_t4, 3: predictor_t3, 2: predictor_t2},
+            predictor_on=predictor_on,
             predictor_mode=predictor_mode,
             tiling=Tiling(tile_size, overlap),
-            progress=host.Progress(len(samples["samples"]) * steps),
+            progress=progress,
         )
+        progress.finish()
         return io.NodeOutput(result)

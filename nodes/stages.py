@@ -12,7 +12,6 @@ from ..lpnsr_impl.config import SCALE, PredictorMode
 from ..lpnsr_impl.images import (
     SMALLEST_MODEL_INPUT,
     bicubic_upsample,
-    padded_size,
     reflect_pad,
     resize,
     to_pm1,
@@ -23,7 +22,7 @@ from . import host
 from .images import Picture
 from .memory import autoencoder_activations, unet_activations
 from .models import Condition, LPNSRModels, pack_latent, unpack_latent
-from .tiles import Tiles, Tiling
+from .tiles import Call, Tiles, Tiling
 
 
 def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
@@ -76,10 +75,44 @@ def check_predictor(models: LPNSRModels, steps: int, predictor_on: Mapping[int, 
         )
 
 
+ENCODE_WORK, DECODE_WORK = 4.0, 5.0
+"""In calls of the denoiser, as `python -m tests.bench.speed` measures them."""
+
+_STARTS_AT_ONCE = 4
+"""Pictures of a batch that are pre-upsampled before they are encoded."""
+
+
+def sample_work(steps: int, predictor_on: Mapping[int, bool]) -> float:
+    """Calls of networks for one picture."""
+    return steps + len(predictor_steps(steps, predictor_on))
+
+
+def start_latent(
+    models: LPNSRModels,
+    lr: Picture,
+    upscale_model: Any | None,
+    tiling: Tiling,
+    progress: host.Progress,
+) -> dict[str, Any]:
+    """`pre_upsample` and `encode`, a few pictures of the batch at a time.
+
+    So the memory that a video needs does not grow with its length.
+    """
+    samples: list[Tensor] = []
+    alphas: list[Tensor] = []
+    for part in lr.split(_STARTS_AT_ONCE):
+        start = pre_upsample(part, upscale_model)
+        samples.append(encode(models, start, part, tiling, progress)["samples"])
+        if start.alpha is not None:
+            alphas.append(start.alpha)
+    alpha = torch.cat(alphas) if alphas else None
+    return pack_latent(torch.cat(samples), Condition(to_pm1(lr.rgb), alpha, models.family))
+
+
 def encode(
     models: LPNSRModels, start: Picture, lr: Picture, tiling: Tiling, progress: host.Progress
 ) -> dict[str, Any]:
-    """LATENT of the pre-upsampled pictures, with the LR pictures. One progress step a picture.
+    """LATENT of the pre-upsampled pictures, with the LR pictures. `ENCODE_WORK` for each.
 
     Raises:
         ValueError: `start` is not exactly four times as high and wide as `lr`, or of another batch
@@ -93,17 +126,17 @@ def encode(
             "Pre-Upsample from the same LR image."
         )
     multiple = models.denoiser.network.config.size_multiple
-    tiles = _autoencoder_tiles(models, padded_size(h, w, multiple), tiling)
+    tiles = _autoencoder_tiles(models, (h, w), tiling, progress)
     autoencoder, device = models.autoencoder.network, models.autoencoder.device
     latents: list[Tensor] = []
-    for x in start.rgb.split(1):
+    for i, x in enumerate(start.rgb.split(1)):
         y0 = tiles.run(
-            lambda plan, x=x: encode_start(
-                autoencoder, x.to(device), multiple, plan, progress.check
-            )
+            lambda plan, on_tile, x=x: encode_start(
+                autoencoder, x, multiple, plan, on_tile, device
+            ),
+            [Call(_of_batch(i, b, "encoding"), ENCODE_WORK)],
         )
         latents.append(y0.to(host.result_device()))
-        progress.step()
     alpha = start.alpha
     if alpha is None and lr.alpha is not None:
         alpha = bicubic_upsample(lr.alpha).clamp(0, 1)
@@ -122,7 +155,7 @@ def sample(
     tiling: Tiling,
     progress: host.Progress,
 ) -> dict[str, Any]:
-    """LATENT of the super-resolved pictures. `steps` progress steps a picture.
+    """LATENT of the super-resolved pictures. `sample_work` for each.
 
     Every picture of a batch starts from the same seed, so that it comes out as it would alone.
 
@@ -132,16 +165,24 @@ def sample(
     y0, condition = unpack_latent(latent, models)
     check_predictor(models, steps, predictor_on)
     denoiser = models.denoiser
-    predictor = models.noise_predictor if predictor_steps(steps, predictor_on) else None
+    predictor_at = predictor_steps(steps, predictor_on)
+    predictor = models.noise_predictor if predictor_at else None
     in_use = [denoiser] if predictor is None else [denoiser, predictor]
-    multiple = denoiser.network.config.size_multiple
-    h, w = y0.shape[2:]
-    tiles = Tiles(in_use, (h, w), multiple, tiling, lambda *tile: unet_activations(denoiser, *tile))
+    b, _, h, w = condition.lr.shape
+    tiles = Tiles(
+        in_use,
+        (h, w),
+        denoiser.network.config,
+        tiling,
+        lambda *tile: unet_activations(denoiser, *tile),
+        progress,
+    )
     schedule = Schedule(kappa=kappa)
     results: list[Tensor] = []
-    for y0_i, lr_i in zip(y0.split(1), condition.lr.split(1), strict=True):
+    for i, (y0_i, lr_i) in enumerate(zip(y0.split(1), condition.lr.split(1), strict=True)):
+        preview = host.latent_previewer(y0_i, lr_i)
         x0 = tiles.run(
-            lambda plan, y0_i=y0_i, lr_i=lr_i: run_chain(
+            lambda plan, on_tile, y0_i=y0_i, lr_i=lr_i, preview=preview: run_chain(
                 denoiser.network,
                 None if predictor is None else predictor.network,
                 schedule,
@@ -151,10 +192,15 @@ def sample(
                 steps=steps,
                 predictor_on=predictor_on,
                 predictor_mode=predictor_mode,
-                callback=lambda t, x_t, x0_pred: progress.step(),
+                callback=lambda t, x_t, x0_pred: progress.show(preview(x0_pred)),
                 plan=plan,
-                on_tile=progress.check,
-            )
+                on_tile=on_tile,
+            ),
+            [
+                Call(_of_batch(i, b, f"step {steps - t + 1}/{steps}"))
+                for t in range(steps, 0, -1)
+                for _ in range(2 if t in predictor_at else 1)
+            ],
         )
         results.append(x0.to(host.result_device()))
     return pack_latent(torch.cat(results), condition)
@@ -166,42 +212,55 @@ def decode(
     color_fix: str,
     tiling: Tiling,
     progress: host.Progress,
-) -> Picture:
-    """Pictures exactly x4 their LR image, with its alpha. One progress step a picture.
+) -> Tensor:
+    """IMAGE exactly x4 the LR pictures, with their alpha. `DECODE_WORK` for each.
 
     Raises:
         ValueError: the latent does not fit the models.
     """
     samples, condition = unpack_latent(latent, models)
     b, _, h, w = condition.lr.shape
-    rows, columns = samples.shape[2:]
-    tiles = _autoencoder_tiles(models, (rows, columns), tiling)
+    tiles = _autoencoder_tiles(models, (h, w), tiling, progress)
     autoencoder, device = models.autoencoder.network, models.autoencoder.device
     fix = COLOR_FIXES[color_fix]
-    rgb = torch.empty(b, 3, SCALE * h, SCALE * w, device=host.result_device())
+    on = host.result_device()
+    channels = 3 if condition.alpha is None else 4
+    image = torch.empty(b, SCALE * h, SCALE * w, channels, device=on)
     for i in range(b):
-        x0, lr = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(device)
-        rgb[i] = tiles.run(
-            lambda plan, x0=x0, lr=lr: decode_latent(autoencoder, x0, lr, fix, plan, progress.check)
-        )[0]
-        progress.step()
-    if not rgb.isfinite().all():
-        raise ValueError(
-            "The decoded image has NaN or infinite values. Choose precision fp32 or bf16 in Load "
-            "LPNSR Models."
+        x0, lr = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(on)
+        rgb = tiles.run(
+            lambda plan, on_tile, x0=x0, lr=lr: decode_latent(
+                autoencoder, x0, lr, fix, plan, on_tile, on
+            ),
+            [Call(_of_batch(i, b, "decoding"), DECODE_WORK)],
         )
-    return Picture(rgb, None if condition.alpha is None else condition.alpha.to(rgb.device))
+        if not rgb.isfinite().all():
+            raise ValueError(
+                "The decoded image has NaN or infinite values. Choose precision fp32 or bf16 in "
+                "Load LPNSR Models."
+            )
+        image[i, :, :, :3] = rgb[0].movedim(0, 2)
+    if condition.alpha is not None:
+        image[:, :, :, 3] = condition.alpha[:, 0]
+    return image
 
 
-def _autoencoder_tiles(models: LPNSRModels, size: tuple[int, int], tiling: Tiling) -> Tiles:
+def _autoencoder_tiles(
+    models: LPNSRModels, size: tuple[int, int], tiling: Tiling, progress: host.Progress
+) -> Tiles:
     managed = models.autoencoder
     return Tiles(
         [managed],
         size,
-        models.denoiser.network.config.size_multiple,
+        models.denoiser.network.config,
         tiling,
         lambda h, w: autoencoder_activations(managed, SCALE * h, SCALE * w),
+        progress,
     )
+
+
+def _of_batch(i: int, b: int, text: str) -> str:
+    return f"picture {i + 1}/{b}, {text}" if b > 1 else text
 
 
 def _size(picture: Picture) -> str:

@@ -89,10 +89,10 @@ class LPNSRUpscale(io.ComfyNode):
         predictor_on = ALL_ON if use_predictor else {}
         stages.check_predictor(models, steps, predictor_on)
         lr = read_image(image, "image")
-        start = stages.pre_upsample(lr, upscale_model)
-        progress = host.Progress(len(image) * (steps + 2))
+        work = stages.ENCODE_WORK + stages.sample_work(steps, predictor_on) + stages.DECODE_WORK
+        progress = host.Progress(len(image) * work)
         tiling = Tiling(tile_size, overlap)
-        latent = stages.encode(models, start, lr, tiling, progress)
+        latent = stages.start_latent(models, lr, upscale_model, tiling, progress)
         latent = stages.sample(
             models,
             latent,
@@ -104,4 +104,6 @@ class LPNSRUpscale(io.ComfyNode):
             tiling=tiling,
             progress=progress,
         )
-        return io.NodeOutput(stages.decode(models, latent, color_fix, tiling, progress).to_image())
+        result = stages.decode(models, latent, color_fix, tiling, progress)
+        progress.finish()
+        return io.NodeOutput(result)
