@@ -1,0 +1,115 @@
+"""Do tiles show? Blending x0_pred and every other network output at each step, as the pack does,
+against blending finished tiles, on real pictures with the bundled lite networks.
+
+Seam: squared gradient across the tiles' borders over that beside them, divided by the same of the
+untiled result, since real edges lie on some borders. 1 is invisible.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lpnsr_impl import Schedule, wavelet_color_fix
+from lpnsr_impl.config import SCALE
+from lpnsr_impl.images import bicubic_upsample, reflect_pad, resize, to_01, to_pm1
+from lpnsr_impl.pictures import picture_files, read_picture
+from lpnsr_impl.pipeline import decode_latent, encode_start, run_chain, seeded_noise
+from lpnsr_impl.sampler import sample
+from lpnsr_impl.tiling import TilePlan, apply_tiled, plan_tiles
+
+from .speed import Networks, load
+
+HR = Path(__file__).parents[1] / "data" / "eval" / "hr"
+CASES = [(192, 128, 64, 12), (384, 256, 128, 4), (768, 512, 256, 2)]  # w, h, tile, pictures
+OVERLAPS = (8, 16, 32)
+SEED = 0
+BESIDE = range(6, 15)  # pixels
+
+
+def every_step(networks: Networks, lr: Tensor, plan: TilePlan | None) -> Tensor:
+    """As the pack does it."""
+    autoencoder, denoiser, predictor = networks
+    start = to_01(bicubic_upsample(lr))
+    y0 = encode_start(autoencoder, start, denoiser.config.size_multiple, plan)
+    x0 = run_chain(denoiser, predictor, Schedule(), y0, lr, seed=SEED, plan=plan)
+    return decode_latent(autoencoder, x0, lr, wavelet_color_fix, plan)
+
+
+def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
+    """Each tile through the whole method, with its part of the same noise; then blended."""
+    autoencoder, denoiser, predictor = networks
+    draw = seeded_noise(SEED)
+    shape = torch.Size((1, 3, *plan.size))
+    kinds = [("init", 4), ("step", 4), ("step", 3), ("step", 2)]
+    noises = [draw(kind, t, shape) for kind, t in kinds]
+
+    def upscale(lr: Tensor, *noises: Tensor) -> Tensor:
+        parts = dict(zip(kinds, noises, strict=True))
+        y0 = autoencoder.encode(bicubic_upsample(lr))
+        x0 = sample(
+            denoiser, predictor, Schedule(), y0, lr, noise=lambda kind, t, _: parts[kind, t]
+        )
+        return decode_latent(autoencoder, x0, lr, wavelet_color_fix)
+
+    padded = reflect_pad(lr, *plan.size)
+    h, w = lr.shape[2:]
+    return apply_tiled(upscale, [padded, *noises], plan, output_scale=SCALE)[
+        :, :, : SCALE * h, : SCALE * w
+    ]
+
+
+def seam(x: Tensor, plan: TilePlan) -> float:
+    """Squared gradient across the borders of tiles, over that beside them."""
+    on, beside = 0.0, 0.0
+    for dim, starts, tile, size in (
+        (2, plan.rows, plan.tile[0], x.shape[2]),
+        (3, plan.columns, plan.tile[1], x.shape[3]),
+    ):
+        energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])
+        for border in borders(starts, tile, size):
+            on += float(energy[border - 1])
+            near = [border - 1 + sign * d for d in BESIDE for sign in (-1, 1)]
+            beside += float(torch.stack([energy[i] for i in near if 0 <= i < len(energy)]).mean())
+    return on / beside
+
+
+def borders(starts: Sequence[int], tile: int, size: int) -> list[int]:
+    """First pixels behind a tile's edge, inside the picture."""
+    edges = {SCALE * edge for start in starts for edge in (start, start + tile)}
+    return sorted(edge for edge in edges if 0 < edge < size)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Of pictures in [0,1], in dB."""
+    return -10 * math.log10(float((a - b).square().mean()))
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print a table of means."""
+    networks = load("lite")
+    multiple = networks[1].config.size_multiple
+    print("| LR | tiles | overlap | method | seam | PSNR to untiled |\n" + "|---" * 6 + "|")
+    for w, h, tile, count in CASES:
+        pictures = [to_pm1(resize(read_picture(p)[None], h, w)) for p in picture_files(HR)[:count]]
+        pictures = [x.clamp(-1, 1) for x in pictures]
+        wholes = [every_step(networks, lr, None) for lr in pictures]
+        for overlap in OVERLAPS:
+            plan = plan_tiles(h, w, tile, overlap, multiple)
+            for name, method in (("every step", every_step), ("finished", finished_tiles)):
+                results = [method(networks, lr, plan) for lr in pictures]
+                pairs = list(zip(results, wholes, strict=True))
+                relative = sum(seam(a, plan) / seam(b, plan) for a, b in pairs) / count
+                mean_psnr = sum(psnr(a, b) for a, b in pairs) / count
+                row = f"{w}x{h} | {len(plan)} of {tile} | {overlap} | {name}"
+                print(
+                    f"| {row} | {relative:.3f} | {mean_psnr:.1f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
