@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -116,7 +116,7 @@ def file_fingerprint(name: str) -> tuple[str, int, int] | None:
 class Managed(Generic[N]):
     """A network in ComfyUI's care. Holds the patcher, since the host keeps weak references only."""
 
-    network: N
+    network: N = field(repr=False)  # the host writes each input into the report of an error
     patcher: ModelPatcher
 
     @property

@@ -148,3 +148,13 @@ def test_a_replaced_file_is_loaded_again(server: Server, graph: Graph) -> None:
         graph.run(prompt, "decode")
     path.write_bytes(good)
     assert torch.equal(graph.run(prompt, "decode"), expected)
+
+
+def test_the_report_of_an_error_does_not_list_the_networks(graph: Graph) -> None:
+    """ComfyUI keeps the inputs of a node that failed, as text, and sends them to the browser."""
+    prompt = graph.stages(random_image(1, 8, 8, 3))
+    prompt["sample"]["inputs"]["steps"] = ["number", 0]
+    prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": 9}}
+    with pytest.raises(PromptError, match="steps is 9, expected 1 to 4") as error:
+        graph.run(prompt, "decode")
+    assert len(str(error.value.details["current_inputs"]["models"])) < 1000
