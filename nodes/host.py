@@ -1,5 +1,6 @@
 """The one door to ComfyUI: model folder, memory management, progress, and its upscale models."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -75,10 +76,15 @@ def offer_example_picture() -> None:
     target = Path(folder_paths.get_input_directory()) / EXAMPLE_PICTURE.name
     if target.exists():
         return
+    # Moved into place whole: on a full disk, a half picture would stay there for good.
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        shutil.copyfile(EXAMPLE_PICTURE, target)
+        shutil.copyfile(EXAMPLE_PICTURE, part)
+        part.replace(target)
     except OSError as e:
         logging.warning("LPNSR: %s can't be made (%s); choose a picture in Load Image.", target, e)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def model_files() -> list[str]:
