@@ -31,7 +31,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     structural: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     header: dict[str, str] = field(default_factory=dict[str, str])
-    borrowed: bool = False  # the tensors belong to the caller
+    borrowed: bool = False  # the tensors belong to the caller, or are a view of the file
 
     def shape(self, key: str, ndim: int) -> torch.Size:
         if key not in self.tensors:
@@ -71,10 +71,9 @@ def read_checkpoint(src: Source) -> Checkpoint:
         )
     _refuse_text_and_empty(path)
     if path.suffix.lower() == ".safetensors":
-        tensors, header = _read_safetensors(path)
-    else:
-        tensors, header = _read_pickle(path), {}
-    return _canonical(path.name, tensors, header)
+        # Mapped into memory: a network that kept them would change, or crash, with its file.
+        return replace(_canonical(path.name, *_read_safetensors(path)), borrowed=True)
+    return _canonical(path.name, _read_pickle(path), {})
 
 
 def _refuse_text_and_empty(path: Path) -> None:

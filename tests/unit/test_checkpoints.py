@@ -306,6 +306,14 @@ def test_a_state_dict_stays_the_callers_own() -> None:
     assert all(p.requires_grad for p in first.parameters())
 
 
+def test_a_network_does_not_change_with_its_file(tmp_path: Path) -> None:
+    weights, path = denoiser_weights(), tmp_path / "weights.safetensors"
+    save_file(weights, path)
+    denoiser = load_denoiser(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert same(denoiser, weights)
+
+
 @pytest.mark.parametrize(
     ("key", "tensor", "message"),
     [
