@@ -42,8 +42,13 @@ def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT
         value_range: RGB is clamped to it, alpha always to [0,1].
 
     Raises:
-        ValueError: another shape, no pixels, or NaN or Inf in it.
+        ValueError: no floats, another shape, no pixels, or NaN or Inf in it.
     """
+    if not image.is_floating_point():
+        raise ValueError(
+            f"{name} is of {image.dtype}, expected floats from 0 to 1, as Load Image gives. Look "
+            "at the node before it."
+        )
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise ValueError(
             f"{name} has shape {tuple(image.shape)}, expected an IMAGE [batch, height, width, "
