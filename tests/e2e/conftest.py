@@ -2,6 +2,7 @@
 released names."""
 
 import json
+import time
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.host.server import PACK, Server, load_api_workflow, node_of_type, run
 HERE = Path(__file__).parent
 WEIGHTS = PACK / "lpnsr_impl" / "weights"
 LITE_DENOISER = "lpnsr_lite_denoiser.safetensors"
+BUNDLED_START = "lpnsr_lite_compact_x4.safetensors"
+PROBE = {"LPNSR_probe": HERE / "probe_pack"}
 RELEASED = {
     "autoencoder_vq_f4.pth": "autoencoder_vq_f4",
     "resshift_realsrx4_s4_v3.pth": "resshift_denoiser",
@@ -76,9 +79,21 @@ def server(
 ) -> Iterator[Server]:
     """A running ComfyUI with this pack, the probe nodes and all files above."""
     folders = {"lpnsr": str(released_files), "upscale_models": str(upscale_models)}
-    packs = {"LPNSR_probe": HERE / "probe_pack"}
-    with running(tmp_path_factory.mktemp("comfyui"), model_folders=folders, packs=packs) as server:
+    with running(tmp_path_factory.mktemp("comfyui"), model_folders=folders, packs=PROBE) as server:
         yield server
+
+
+def saving(prompt: dict[str, Any], source: str, file: str, kind: str = "image") -> dict[str, Any]:
+    """A prompt that also saves output 0 of its node `source`, unrounded, in the output folder."""
+    inputs = {kind: [source, 0], "file": file}
+    return {**prompt, "probe": {"class_type": "ProbeSave", "inputs": inputs}}
+
+
+def wait_until_at_work(server: Server, prompt_id: str) -> None:
+    """Until a prompt is running, and a moment into its work."""
+    while not any(prompt_id == item[1] for item in server.get("/queue")["queue_running"]):
+        time.sleep(0.02)
+    time.sleep(0.3)
 
 
 class Graph:
@@ -97,8 +112,7 @@ class Graph:
         """Run, and return output 0 of the node `source` unrounded."""
         self._count += 1
         file = f"result_{self._count}.safetensors"
-        save = {"class_type": "ProbeSave", "inputs": {kind: [source, 0], "file": file}}
-        self.server.run({**prompt, "probe": save})
+        self.server.run(saving(prompt, source, file, kind))
         return load_file(self.server.base / "output" / file)["result"]
 
     @staticmethod

@@ -25,9 +25,8 @@ from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01, to_pm1
 from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
 from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
 
-from .conftest import LITE_DENOISER, WEIGHTS, Graph, random_image
+from .conftest import BUNDLED_START, LITE_DENOISER, WEIGHTS, Graph, random_image
 
-BUNDLED_START = "lpnsr_lite_compact_x4.safetensors"
 NODES = [
     "LoadLPNSRModels",
     "LPNSRPreUpsample",

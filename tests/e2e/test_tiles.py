@@ -52,12 +52,12 @@ def test_the_one_box_tiles_as_the_stages_do(graph: Graph, picture: Tensor) -> No
     assert torch.equal(box, in_tiles(graph, small, 32, 16))
 
 
-@pytest.mark.parametrize("part", ["autoencoder", "denoiser", "noise_predictor"])
+@pytest.mark.parametrize("part", ["encoder", "denoiser", "noise_predictor", "decoder"])
 def test_tiles_halve_when_memory_runs_out(graph: Graph, part: str) -> None:
     image = random_image(1, 40, 90, 3)
     prompt = graph.stages(image)
     prompt["real"] = prompt["models"]
-    limit = 256 if part == "autoencoder" else 64  # pixels for the encoder
+    limit = 256 if part == "encoder" else 64  # in pixels of its input
     inputs = {"models": ["real", 0], "part": part, "limit": limit}
     prompt["models"] = {"class_type": "ProbeOutOfMemory", "inputs": inputs}
     result = graph.run(prompt, "decode")

@@ -2,7 +2,9 @@
 off it."""
 
 import copy
+import ctypes
 import dataclasses
+import gc
 from pathlib import Path
 
 import folder_paths
@@ -79,6 +81,18 @@ class ProbePartlyLoaded(io.ComfyNode):
         return io.NodeOutput(models)
 
 
+def limited(network, limit, *parts):
+    """The network itself, whose parts now run out of memory on inputs wider than `limit`."""
+
+    def refuse(module, inputs):
+        if inputs[0].shape[3] > limit:
+            raise torch.OutOfMemoryError("out of memory, says the probe")
+
+    for part in parts:
+        network.get_submodule(part).register_forward_pre_hook(refuse)
+    return network
+
+
 class ProbeOutOfMemory(io.ComfyNode):
     """Passes on copies of LPNSR_MODELS that run out of memory on inputs wider than `limit`."""
 
@@ -90,22 +104,54 @@ class ProbeOutOfMemory(io.ComfyNode):
 
     @classmethod
     def execute(cls, models, limit, part):
-        def refuse(module, inputs):
-            if inputs[0].shape[3] > limit:
-                raise torch.OutOfMemoryError("out of memory, says the probe")
-
-        managed = getattr(models, part)
-        network = copy.deepcopy(managed.network)
-        entries = [network.encoder, network.decoder] if part == "autoencoder" else [network]
-        for entry in entries:
-            entry.register_forward_pre_hook(refuse)
+        name = "autoencoder" if part in ("encoder", "decoder") else part
+        managed = getattr(models, name)
+        network = limited(copy.deepcopy(managed.network), limit, part if part != name else "")
         patcher = ModelPatcher(network, managed.patcher.load_device, managed.patcher.offload_device)
-        return io.NodeOutput(dataclasses.replace(models, **{part: type(managed)(network, patcher)}))
+        return io.NodeOutput(dataclasses.replace(models, **{name: type(managed)(network, patcher)}))
+
+
+class ProbeUpscaleOutOfMemory(io.ComfyNode):
+    """Passes on a copy of an UPSCALE_MODEL that runs out of memory on inputs wider than `limit`."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.UpscaleModel.Input("upscale_model"), io.Int.Input("limit")]
+        outputs = [io.UpscaleModel.Output("same")]
+        return io.Schema("ProbeUpscaleOutOfMemory", inputs=inputs, outputs=outputs)
+
+    @classmethod
+    def execute(cls, upscale_model, limit):
+        descriptor = copy.deepcopy(upscale_model)
+        limited(descriptor.model, limit, "")
+        return io.NodeOutput(descriptor)
+
+
+class ProbeMemory(io.ComfyNode):
+    """Gives unused memory back to the system, and counts the tensors that are left."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema("ProbeMemory", inputs=[], outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls):
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        tensors = sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+        return io.NodeOutput(ui={"tensors": [tensors]})
 
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeLoad, ProbeSave, ProbePartlyLoaded, ProbeOutOfMemory]
+        return [
+            ProbeLoad,
+            ProbeSave,
+            ProbePartlyLoaded,
+            ProbeOutOfMemory,
+            ProbeUpscaleOutOfMemory,
+            ProbeMemory,
+        ]
 
 
 async def comfy_entrypoint():
