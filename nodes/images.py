@@ -58,7 +58,8 @@ def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT
         raise ValueError(
             f"{name} has shape {tuple(image.shape)} and no pixels, expected 1x1 or more."
         )
-    x = image.float().movedim(-1, 1)
+    # Strides decide the order of sums. So that they do not show, all pictures have the same.
+    x = image.float().contiguous().movedim(-1, 1)
     finite = x.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         bad = int((~finite).nonzero()[0, 0])
