@@ -18,10 +18,19 @@ _MOST_TOGETHER = 16
 
 @dataclass(frozen=True)
 class Tiling:
-    """What the widgets say, in LR pixels. `tile_size` 0 is automatic."""
+    """What the widgets say, in LR pixels. `tile_size` 0 is automatic.
+
+    Raises:
+        ValueError: one of them is negative, since ComfyUI checks no linked number.
+    """
 
     tile_size: int = 0
     overlap: int = DEFAULT_OVERLAP
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ValueError(f"{name} is {value}, expected 0 or more.")
 
 
 @dataclass(frozen=True)
