@@ -13,22 +13,38 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 
+LAYOUTS = {
+    "transposed": lambda x, b, h, w, c: x.new_empty(b, w, h, c).transpose(1, 2),
+    "channels_first": lambda x, b, h, w, c: x.new_empty(b, c, h, w).movedim(1, -1),
+    "channels_last": lambda x, b, h, w, c: torch.empty_like(x, memory_format=torch.channels_last),
+    "strided": lambda x, b, h, w, c: x.new_empty(b, 2 * h, 3 * w, c)[:, 1::2, ::3],
+    "offset": lambda x, b, h, w, c: x.new_empty(x.numel() + 1)[1:].view(x.shape),
+}
+"""What the strides of an IMAGE can be. Empty tensors for a [b,h,w,c] x."""
+
 
 class ProbeLoad(io.ComfyNode):
-    """IMAGE from the tensor `image` of a safetensors file in the input folder."""
+    """IMAGE from the tensor `image` of a safetensors file in the input folder.
+
+    layout: a key of LAYOUTS, "expanded" for the first picture in all places of the batch, or "".
+    """
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            "ProbeLoad", inputs=[io.String.Input("file")], outputs=[io.Image.Output("image")]
-        )
+        inputs = [io.String.Input("file"), io.String.Input("layout", default="", optional=True)]
+        return io.Schema("ProbeLoad", inputs=inputs, outputs=[io.Image.Output("image")])
 
     @classmethod
-    def execute(cls, file):
-        return io.NodeOutput(load_file(Path(folder_paths.get_input_directory()) / file)["image"])
+    def execute(cls, file, layout=""):
+        x = load_file(Path(folder_paths.get_input_directory()) / file)["image"]
+        if layout == "expanded":
+            x = x[:1].expand_as(x)
+        elif layout:
+            x = LAYOUTS[layout](x, *x.shape).copy_(x)
+        return io.NodeOutput(x)
 
     @classmethod
-    def fingerprint_inputs(cls, file):
+    def fingerprint_inputs(cls, file, layout=""):
         return (Path(folder_paths.get_input_directory()) / file).stat().st_mtime_ns
 
 
