@@ -22,7 +22,7 @@ from .config import (
     AutoencoderConfig,
     UNetConfig,
 )
-from .files import Checkpoint, Source, read_checkpoint
+from .files import Checkpoint, Source, UnsupportedCheckpointError, read_checkpoint
 from .models import Autoencoder, Denoiser, NoisePredictor, UNet
 from .models.layers import Operations
 
@@ -33,7 +33,7 @@ RELEASED_FAMILY = "released"
 
 _HEADER_SIZES = ("trained_resolution", "window_size", "head_width")
 _HEADER_SWITCHES = ("attention",)
-_PARTS = {
+PARTS = {
     "autoencoder": "an autoencoder",
     "denoiser": "a denoiser",
     "noise_predictor": "a noise predictor",
@@ -44,7 +44,7 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
     """Load a VQ-f4 autoencoder of any size.
 
     Args:
-        src: path of a .safetensors or .pth file, or a state dict.
+        src: path of a .safetensors or .pth file, a state dict, or what `read_checkpoint` gave.
         operations: namespace of layer classes, see `lpnsr_impl.models.layers`.
 
     Returns:
@@ -78,6 +78,27 @@ def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePr
     return _build(
         checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR
     )
+
+
+def load_network(src: Source) -> tuple[str, Autoencoder | Denoiser | NoisePredictor]:
+    """Load a network of whichever part it is. Otherwise as `load_autoencoder`.
+
+    Returns:
+        "autoencoder", "denoiser" or "noise_predictor", and the network.
+    """
+    checkpoint = read_checkpoint(src)
+    found = describe(checkpoint)
+    for part, load in _LOADERS.items():
+        if found == PARTS[part]:
+            return part, load(checkpoint)
+    raise _unexpected(checkpoint, found, "an autoencoder, a denoiser or a noise predictor")
+
+
+_LOADERS = {
+    "autoencoder": load_autoencoder,
+    "denoiser": load_denoiser,
+    "noise_predictor": load_noise_predictor,
+}
 
 
 def check_family(
@@ -119,20 +140,26 @@ def check_family(
 
 
 def _expect_part(checkpoint: Checkpoint, expected: str) -> None:
-    found = _describe(checkpoint, expected)
-    if found != _PARTS[expected]:
-        raise checkpoint.error(
-            f"it looks like {found}, expected {_PARTS[expected]} of the LPNSR family. Its first "
-            f"key is {next(iter(checkpoint.tensors))}"
-        )
+    found = describe(checkpoint, expected)
+    if found != PARTS[expected]:
+        raise _unexpected(checkpoint, found, PARTS[expected])
 
 
-def _describe(checkpoint: Checkpoint, expected: str) -> str:
-    """What the checkpoint looks like, as "a denoiser" or "an upscale model (ESRGAN)"."""
+def _unexpected(checkpoint: Checkpoint, found: str, expected: str) -> UnsupportedCheckpointError:
+    return checkpoint.error(
+        f"it looks like {found}, expected {expected} of the LPNSR family. Its first key is "
+        f"{next(iter(checkpoint.tensors))}"
+    )
+
+
+def describe(checkpoint: Checkpoint, expected: str = "") -> str:
+    """What the checkpoint looks like, as "a denoiser" or "an upscale model (ESRGAN)".
+
+    `expected`, the part that the caller wants, decides where its shapes fit two.
+    """
     keys = checkpoint.tensors.keys()
-    if "lpnsr.part" in checkpoint.header:
-        part = checkpoint.header["lpnsr.part"]
-        return _PARTS.get(part, f"an LPNSR file of the unknown part {part!r}")
+    if (part := checkpoint.header.get("lpnsr.part")) in PARTS:
+        return PARTS[part]
     if any(
         key.startswith(("model.diffusion_model.", "cond_stage_model.", "conditioner."))
         for key in keys
@@ -144,7 +171,7 @@ def _describe(checkpoint: Checkpoint, expected: str) -> str:
         any(key.startswith("encoder.conv_in.") for key in keys)
         and "quantize.embedding.weight" in keys
     ):
-        return _PARTS["autoencoder"]
+        return PARTS["autoencoder"]
     if any(key.startswith("encoder.conv_in.") for key in keys):
         return (
             "an autoencoder without a codebook (quantize.embedding.weight), e.g. a Stable "
@@ -152,7 +179,8 @@ def _describe(checkpoint: Checkpoint, expected: str) -> str:
         )
     if "input_blocks.0.0.weight" in keys and "input_blocks.1.1.patch_embed.proj.weight" in keys:
         return _describe_unet(checkpoint, expected)
-    return _describe_foreign(checkpoint.tensors)
+    # Some architectures are known by their buffers.
+    return _describe_foreign({**checkpoint.tensors, **checkpoint.structural})
 
 
 def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
@@ -169,8 +197,8 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
             "predictor"
         )
     if outputs == 6 or (outputs % 2 == 0 and expected == "noise_predictor"):
-        return _PARTS["noise_predictor"]
-    return _PARTS["denoiser"]
+        return PARTS["noise_predictor"]
+    return PARTS["denoiser"]
 
 
 def _describe_foreign(tensors: dict[str, Tensor]) -> str:

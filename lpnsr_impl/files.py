@@ -1,4 +1,6 @@
-"""Checkpoint files to canonical state dicts: read safely, unwrapped, structural buffers apart."""
+"""Checkpoint files to canonical state dicts: read safely, unwrapped, structural buffers apart.
+And back to safetensors files.
+"""
 
 import pickle
 import re
@@ -10,9 +12,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
-
-Source = str | PathLike[str] | Mapping[str, Any]
 
 _WRAPPERS = ("state_dict", "params_ema", "params")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -51,6 +52,9 @@ class Checkpoint:
         return UnsupportedCheckpointError(f"{self.name}: {problem}.")
 
 
+Source = str | PathLike[str] | Mapping[str, Any] | Checkpoint
+
+
 def read_checkpoint(src: Source) -> Checkpoint:
     """Read a file, or take a state dict, without running anything in it.
 
@@ -58,6 +62,8 @@ def read_checkpoint(src: Source) -> Checkpoint:
         FileNotFoundError: there is no such file.
         UnsupportedCheckpointError: it is damaged, unsafe, or holds no tensors.
     """
+    if isinstance(src, Checkpoint):
+        return src
     if isinstance(src, Mapping):
         return replace(_canonical("the state dict", src, {}), borrowed=True)
     path = Path(fspath(src))
@@ -74,6 +80,18 @@ def read_checkpoint(src: Source) -> Checkpoint:
         # Mapped into memory: a network that kept them would change, or crash, with its file.
         return replace(_canonical(path.name, *_read_safetensors(path)), borrowed=True)
     return _canonical(path.name, _read_pickle(path), {})
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all. An older one is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        unfinished.write_bytes(save(dict(tensors), metadata=header))
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _refuse_text_and_empty(path: Path) -> None:
