@@ -1,0 +1,42 @@
+"""Checkpoints to safetensors with a header that says what they are."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from .checkpoints import load_network
+from .files import read_checkpoint, write_safetensors
+
+
+def convert(source: Path, target: Path) -> dict[str, str]:
+    """Write a network's weights, in the precision they have, as safetensors.
+
+    Wrappers, prefixes, losses and derived buffers are left out; what they tell is in the header.
+
+    Returns:
+        The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.family` where it is known, and what the
+        source's own header has.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        FileExistsError: there is a target already.
+        ValueError: the target is not named as a safetensors file.
+        UnsupportedCheckpointError: the source is damaged, unsafe, or no network of this kind.
+    """
+    if target.suffix.lower() != ".safetensors":
+        raise ValueError(f"{target} is to be a safetensors file: give a name with .safetensors.")
+    if target.exists():
+        raise FileExistsError(f"{target} is there already. Give another name, or move it away.")
+    checkpoint = read_checkpoint(source)
+    part, network = load_network(checkpoint)
+    header = {
+        **checkpoint.header,
+        "lpnsr.part": part,
+        "lpnsr.config": json.dumps(asdict(network.config)),
+    }
+    if network.family:
+        header["lpnsr.family"] = network.family
+    # Cloned, since safetensors refuses tensors that share memory.
+    tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
+    write_safetensors(target, tensors, header)
+    return header
