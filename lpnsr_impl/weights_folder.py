@@ -1,5 +1,7 @@
-"""Where the weights that come with the pack are."""
+"""Where weights are: those that come with the pack, and those of a user."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -7,6 +9,20 @@ BUNDLED = Path(__file__).parent / "weights"
 
 BUNDLED_UPSCALE_MODELS = Path(__file__).parent / "upscale_models"
 """Start of PreSet-B for the lite family; a folder of its own, as ComfyUI lists it elsewhere."""
+
+EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
+"""Of files with weights."""
+
+
+def weight_files(folders: Iterable[Path]) -> list[Path]:
+    """All files with weights in folders and below them, sorted in each; links are followed."""
+    return [
+        Path(parent) / name
+        for folder in folders
+        for parent, _, names in sorted(os.walk(folder, followlinks=True))
+        for name in sorted(names)
+        if Path(name).suffix.lower() in EXTENSIONS
+    ]
 
 
 def find_weights(name: str) -> Path:
