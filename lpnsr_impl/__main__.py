@@ -1,4 +1,4 @@
-"""python -m lpnsr_impl train | degrade | evaluate"""
+"""python -m lpnsr_impl train | degrade | evaluate | download | convert | doctor"""
 
 from .cli import main
 

@@ -4,8 +4,13 @@ import argparse
 import io
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from .released import CHOICES, FolderKind
+from .version import PACK
+from .weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("evaluate", help="measure models on pictures", description=_EVALUATE)
     )
     _add_degrade(commands.add_parser("degrade", help="show the degradation", description=_DEGRADE))
+    _add_download(commands.add_parser("download", help="get released files", description=_DOWNLOAD))
+    _add_convert(commands.add_parser("convert", help=".pth to safetensors", description=_CONVERT))
+    _add_doctor(commands.add_parser("doctor", help="look at everything", description=_DOCTOR))
     return whole
 
 
@@ -142,4 +150,104 @@ def _degrade(parsed: argparse.Namespace) -> int:
     parsed.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(parsed.out)
     logging.info("wrote %s", parsed.out)
+    return 0
+
+
+_DOWNLOAD = """Get released files: into the folders given, or into those of the ComfyUI that this
+pack is a custom node of. Run it again to go on after a stop."""
+
+
+def _add_download(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", nargs="?", choices=CHOICES, default=next(iter(CHOICES)), help="preset or file"
+    )
+    _add_folders(parser)
+    parser.add_argument(
+        "--accept-licences", action="store_true", help="agree to the non-commercial ones"
+    )
+    parser.set_defaults(run=_download, needs="huggingface_hub requests filelock")
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", type=Path, help="of the networks, ComfyUI's models/lpnsr")
+    parser.add_argument(
+        "--upscale-models-folder", type=Path, help="ComfyUI's models/upscale_models"
+    )
+
+
+def _folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
+    """The folders given, else those of the ComfyUI around the pack; none where there is none."""
+    given: dict[FolderKind, Path | None] = {
+        "lpnsr": parsed.folder,
+        "upscale_models": parsed.upscale_models_folder,
+    }
+    if PACK.parent.name == "custom_nodes":
+        models = PACK.parents[1] / "models"
+        given = {kind: folder or models / kind for kind, folder in given.items()}
+    return {kind: [folder] if folder else [] for kind, folder in given.items()}
+
+
+def _download(parsed: argparse.Namespace) -> int:
+    from .download import download, require_consent
+
+    files = CHOICES[parsed.what]
+    folders = _folders(parsed)
+    for file in files:
+        if not folders[file.folder]:
+            option = "--folder" if file.folder == "lpnsr" else "--upscale-models-folder"
+            raise ValueError(f"{file.name} goes into {file.folder}: give that folder by {option}.")
+    require_consent(files, parsed.accept_licences)
+    download(files, folders, _LoggedProgress())
+    return 0
+
+
+class _LoggedProgress:
+    """A line every three seconds."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        if time.monotonic() - self.told > 3:
+            self.told = time.monotonic()
+            of = f" of {total / 1e6:.1f}" if total else ""
+            logging.info("%s: %.1f%s MB", name, done / 1e6, of)
+
+
+_CONVERT = """Write a network of the family, given as .pth or .safetensors, as safetensors with a
+header that says what it is. Nothing is overwritten."""
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="IN")
+    parser.add_argument("target", type=Path, metavar="OUT", help="a .safetensors file")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(parsed: argparse.Namespace) -> int:
+    from .convert import convert
+
+    header = convert(parsed.source, parsed.target)
+    family = header.get("lpnsr.family", "no known family")
+    logging.info("wrote %s: %s of %s", parsed.target, header["lpnsr.part"], family)
+    return 0
+
+
+_DOCTOR = """Report versions, devices, files, what is wrong with them and what to do, as text for an
+issue. Run it with the Python that runs ComfyUI."""
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    _add_folders(parser)
+    parser.add_argument("--sha256", action="store_true", help="of every file, which takes a while")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from .doctor import report
+
+    folders = _folders(parsed)
+    folders["lpnsr"].append(BUNDLED)
+    folders["upscale_models"].append(BUNDLED_UPSCALE_MODELS)
+    print(report(folders, sha256=parsed.sha256, progress=_LoggedProgress()))  # noqa: T201
     return 0
