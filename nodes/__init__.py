@@ -5,6 +5,8 @@ from typing_extensions import override
 
 from . import host
 from .decode import LPNSRDecode
+from .doctor import LPNSRDoctor
+from .download import LPNSRDownloadModels
 from .encode import ResShiftEncode
 from .load_models import LoadLPNSRModels
 from .pre_upsample import LPNSRPreUpsample
@@ -18,6 +20,8 @@ NODES: list[type[io.ComfyNode]] = [
     LPNSRSample,
     LPNSRDecode,
     LPNSRUpscale,
+    LPNSRDownloadModels,
+    LPNSRDoctor,
 ]
 
 

@@ -1,9 +1,10 @@
-"""The one door to ComfyUI: model folder, memory management, progress, and its upscale models."""
+"""The one door to ComfyUI: model folders, memory management, progress, and its upscale models."""
 
 import contextlib
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 from comfy_execution.utils import get_executing_context
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
+from comfyui_version import __version__ as comfyui_version
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
 from ..lpnsr_impl.images import fit_rgb_factors
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
-from ..lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
+from ..lpnsr_impl.released import FolderKind
+from ..lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
 
 MODEL_FOLDER = "lpnsr"
 PACK = Path(__file__).parent.parent
@@ -45,7 +48,7 @@ Preview = tuple[str, Image.Image, int | None]
 _USABLE = 0.7
 """Share of the free memory that a run plans with."""
 
-_EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
+_RELEASED_UNET_PARAMETERS = 119_000_000
 
 N = TypeVar("N", Autoencoder, Denoiser, NoisePredictor)
 
@@ -68,7 +71,7 @@ def register_model_folders() -> None:
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(BUNDLED))
     folder_paths.add_model_folder_path("upscale_models", str(BUNDLED_UPSCALE_MODELS))
     paths, extensions = folder_paths.folder_names_and_paths[MODEL_FOLDER]
-    folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, extensions | _EXTENSIONS)
+    folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, extensions | EXTENSIONS)
 
 
 def offer_example_picture() -> None:
@@ -95,6 +98,21 @@ def model_files() -> list[str]:
 def model_folders() -> list[str]:
     """The `lpnsr` model folders, the one for downloads first."""
     return folder_paths.get_folder_paths(MODEL_FOLDER)
+
+
+def all_folders() -> dict[FolderKind, list[Path]]:
+    """Folders of networks and of upscale models, as ComfyUI lists them."""
+    kinds: tuple[FolderKind, ...] = (MODEL_FOLDER, "upscale_models")
+    return {kind: [Path(p) for p in folder_paths.get_folder_paths(kind)] for kind in kinds}
+
+
+def users_folders() -> dict[FolderKind, list[Path]]:
+    """`all_folders` without the pack's own: the first of each kind is for downloads."""
+    bundled = {BUNDLED.resolve(), BUNDLED_UPSCALE_MODELS.resolve()}
+    return {
+        kind: [folder for folder in folders if folder.resolve() not in bundled]
+        for kind, folders in all_folders().items()
+    }
 
 
 def model_path(name: str) -> Path:
@@ -146,15 +164,24 @@ def manage(network: N, precision: str) -> Managed[N]:
     chosen = PRECISIONS[precision]
     if isinstance(network, Autoencoder):
         device, offload = mm.vae_device(), mm.vae_offload_device()
-        weight = chosen or mm.vae_dtype(device, [torch.bfloat16, torch.float32])
-        compute = weight
+        weight = compute = chosen or _autoencoder_dtype()
     else:
         device, offload = mm.get_torch_device(), mm.unet_offload_device()
         num_parameters = sum(p.numel() for p in network.parameters())
-        weight = chosen or mm.unet_dtype(device, num_parameters)
-        compute = chosen or mm.unet_manual_cast(weight, device) or weight
+        weight, compute = (chosen, chosen) if chosen else _unet_dtypes(num_parameters)
     set_precision(network, weight, compute)
     return Managed(network, ModelPatcher(network, load_device=device, offload_device=offload))
+
+
+def _autoencoder_dtype() -> torch.dtype:
+    return mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
+
+
+def _unet_dtypes(num_parameters: int) -> tuple[torch.dtype, torch.dtype]:
+    """Of the weights, and of the activations."""
+    device = mm.get_torch_device()
+    weight = mm.unet_dtype(device, num_parameters)
+    return weight, mm.unet_manual_cast(weight, device) or weight
 
 
 def load(*networks: Managed[Any], activations: float) -> None:
@@ -199,10 +226,10 @@ class Progress:
     """Bar, text and preview on the running node. Every step is also a chance to cancel.
 
     Args:
-        work: all there is to do, in any unit.
+        work: all there is to do, in any unit, for `advance`.
     """
 
-    def __init__(self, work: float) -> None:
+    def __init__(self, work: float = 1.0) -> None:
         context = get_executing_context()
         self._node_id = context.node_id if context else None
         self._bar = comfy.utils.ProgressBar(_BAR)
@@ -227,6 +254,15 @@ class Progress:
             self._said = now
             left = (now - self._began) * (1 / max(share, 1e-9) - 1)
             self.say(f"{text}, {duration(left)} left")
+
+    def at(self, done: float, total: float) -> None:
+        """Show `done` of `total`, where neither is known from the start.
+
+        Raises:
+            InterruptProcessingException: the user pressed Cancel.
+        """
+        mm.throw_exception_if_processing_interrupted()
+        self._bar.update_absolute(round(_BAR * done / total))
 
     def say(self, text: str) -> None:
         """Show the plan and a line of text on the node."""
@@ -278,6 +314,24 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
         return previewer.decode_latent_to_preview_image("JPEG", x0[:, :, :h, :w])
 
     return preview
+
+
+# Report
+
+
+def environment() -> list[str]:
+    """ComfyUI's version, and what it chooses for this machine."""
+    device = mm.get_torch_device()
+    memory: list[Any] = [mm.get_total_memory(d) for d in (device, torch.device("cpu"))]
+    weight, compute = _unet_dtypes(_RELEASED_UNET_PARAMETERS)
+    options = sorted({word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")})
+    return [
+        f"ComfyUI {comfyui_version}, options {' '.join(options) or 'none'}",
+        f"device {mm.get_torch_device_name(device)}, {mm.vram_state.name}, "
+        f"{memory[0] / 1e9:.1f} GB; main memory {memory[1] / 1e9:.1f} GB",
+        f"precision auto of the released models: autoencoder {_autoencoder_dtype()}, U-Nets "
+        f"{weight} computing in {compute}",
+    ]
 
 
 # Upscale models

@@ -94,8 +94,8 @@ class LoadLPNSRModels(io.ComfyNode):
                 continue
             return (
                 f"{widget}: there is no file {name!r} in {' or '.join(host.model_folders())}. Put "
-                "it into the first of these folders and press R, or choose one of: "
-                f"{', '.join(files)}"
+                "it into the first of these folders (LPNSR Download Models does so with released "
+                f"files) and press R, or choose one of: {', '.join(files)}"
             )
         if precision is not None and precision not in host.PRECISIONS:
             return _unknown_precision(precision)

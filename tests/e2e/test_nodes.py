@@ -34,6 +34,8 @@ NODES = [
     "LPNSRSample",
     "LPNSRDecode",
     "LPNSRUpscale",
+    "LPNSRDownloadModels",
+    "LPNSRDoctor",
 ]
 WORKFLOWS = ["LPNSR quick start", "LPNSR PreSet-A", "LPNSR PreSet-B"]
 

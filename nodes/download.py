@@ -1,0 +1,85 @@
+"""LPNSRDownloadModels: the released files, when the user asks for them."""
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+from typing_extensions import override
+
+from ..lpnsr_impl.download import download, find, require_consent
+from ..lpnsr_impl.released import CHOICES, MIT, RELEASED
+from . import host
+
+_LICENCES = ", ".join(
+    f"{file.name}: {file.licence.name}" for file in RELEASED if file.licence != MIT
+)
+
+
+class LPNSRDownloadModels(io.ComfyNode):
+    """Downloads what is not there yet, into the first folder of each kind."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LPNSRDownloadModels",
+            display_name="LPNSR Download Models",
+            category="LPNSR",
+            description="Downloads the released files of a preset into models/lpnsr and "
+            "models/upscale_models, as far as they are not there. Run again, it goes on where it "
+            "stopped. Then press R, so that the loaders list them.",
+            inputs=[
+                io.Combo.Input(
+                    "files",
+                    options=list(CHOICES),
+                    default="PreSet-B",
+                    tooltip="All files of a preset, or one file. PreSet-A is PreSet-B without the "
+                    "upscale model, ResShift is PreSet-A without the noise predictor.",
+                ),
+                io.Boolean.Input(
+                    "accept_licences",
+                    default=False,
+                    tooltip="You have read the files' licences and agree to them. "
+                    f"{_LICENCES}, and MIT for the noise predictors.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    "report", display_name="report", tooltip="What was done, a line for each file."
+                )
+            ],
+                is_output_node=True,
+        )
+
+    @classmethod
+    @override
+    def validate_inputs(cls, files: str | None) -> bool | str:
+        return True if files is None or files in CHOICES else _unknown(files)
+
+    @classmethod
+    @override
+    def fingerprint_inputs(cls, files: str | None, **_: Any) -> list[str]:
+        """Runs again after a file has gone."""
+        folders = host.users_folders()
+        there = [find(file, folders[file.folder]) for file in CHOICES.get(files or "", RELEASED)]
+        return [str(path) for path in there]
+
+    @classmethod
+    @override
+    def execute(cls, files: str, accept_licences: bool) -> io.NodeOutput:
+        if files not in CHOICES:
+            raise ValueError(_unknown(files))
+        wanted = CHOICES[files]
+        require_consent(wanted, accept_licences)
+        bar = host.Progress()
+
+        def progress(name: str, done: int, total: int | None) -> None:
+            bar.at(done, total or 1)
+            if total:
+                bar.say(f"{name}\n{done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+        report = download(wanted, host.users_folders(), progress)
+        return io.NodeOutput(report, ui=ui.PreviewText(report))
+
+
+def _unknown(files: str) -> str:
+    return f"files: {files!r} is unknown, choose one of: {', '.join(CHOICES)}"

@@ -1,0 +1,136 @@
+"""Download and Doctor nodes in a real ComfyUI, whose Hugging Face and GitHub are a server of the
+tests."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from spandrel.architectures.SwinIR import SwinIR
+
+from lpnsr_impl.released import AUTOENCODER, DENOISER, PREDICTOR, PRESETS, SWINIR, ReleasedFile
+from tests.file_server import GITHUB, HUB, File, FileServer, serving
+from tests.host.server import PromptError, Server, running
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
+
+RESSHIFT = f"{GITHUB}zsyOAOA/ResShift/releases/download/v2.0/"
+SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
+    """Small files of the right kinds at the released addresses."""
+    swinir = SwinIR(embed_dim=12, depths=[1], num_heads=[2], upscale=4, upsampler="nearest+conv")
+    path = tmp_path_factory.mktemp("web") / "weights.pth"
+    with serving() as web:
+        for address, file, weights in [
+            (RESSHIFT, AUTOENCODER, autoencoder_weights()),
+            (RESSHIFT, DENOISER, denoiser_weights()),
+            (HUB, PREDICTOR, predictor_weights()),
+            (SWINIR_RELEASE, SWINIR, {"params_ema": swinir.state_dict()}),
+        ]:
+            torch.save(weights, path)
+            web.files[address + file.name] = File(path.read_bytes())
+        yield web
+
+
+@pytest.fixture(scope="module")
+def extra(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where extra_model_paths.yaml wants models to go."""
+    return tmp_path_factory.mktemp("extra")
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, web: FileServer, extra: Path
+) -> Iterator[Server]:
+    folders = {"lpnsr": str(extra / "lpnsr"), "upscale_models": str(extra / "up")}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HF_ENDPOINT", f"{web.url}/hub")
+        environment.setenv("LPNSR_DOWNLOAD_MIRROR", f"{web.url}/github")
+        base = tmp_path_factory.mktemp("comfyui")
+        with running(base, model_folders={"is_default": "true", **folders}) as server:
+            yield server
+
+
+def download(files: str, accept: bool = True) -> dict[str, Any]:
+    inputs = {"files": files, "accept_licences": accept}
+    return {"download": {"class_type": "LPNSRDownloadModels", "inputs": inputs}}
+
+
+def folder_of(file: ReleasedFile, extra: Path) -> Path:
+    return extra / {"lpnsr": "lpnsr", "upscale_models": "up"}[file.folder]
+
+
+def test_nothing_is_downloaded_at_the_start_or_without_consent(
+    server: Server, web: FileServer, extra: Path
+) -> None:
+    with pytest.raises(PromptError, match="may not be used commercially"):
+        server.run(download("PreSet-B", accept=False))
+    with pytest.raises(PromptError, match="files: 'all of them' is unknown, choose one of: "):
+        server.run(download("all of them"))
+    assert web.requests == []
+    assert not list(extra.rglob("*.*"))
+
+
+def test_cancel_stops_a_stalled_download_and_the_next_run_goes_on(
+    server: Server, web: FileServer, extra: Path
+) -> None:
+    file = web.files[RESSHIFT + DENOISER.name]
+    file.stall_at = 1_000_000
+    prompt_id = server.queue(download(DENOISER.name))
+    end = time.monotonic() + 30
+    while not list(extra.rglob("*.part")) and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    stopped = time.monotonic()
+    server.post("/interrupt", {})
+    with pytest.raises(PromptError, match="interrupted"):
+        server.wait(prompt_id)
+    assert time.monotonic() - stopped < 2
+    (part,) = extra.rglob("*.part")
+    have = part.stat().st_size
+    assert have > 900_000
+    file.stall_at = None
+    server.run(download(DENOISER.name))
+    assert (extra / "lpnsr" / DENOISER.name).read_bytes() == file.content
+    assert web.gets(DENOISER.name)[-1] == f"bytes={have}-"
+
+
+def test_a_preset_goes_into_the_default_folders_and_can_be_loaded(
+    server: Server, web: FileServer, extra: Path
+) -> None:
+    (report,) = server.run(download("PreSet-B"))["download"]["text"]
+    for file in PRESETS["PreSet-B"]:
+        path = folder_of(file, extra) / file.name
+        (content,) = (f.content for key, f in web.files.items() if key.endswith(file.name))
+        assert path.read_bytes() == content
+        assert file.name in report
+    inputs = server.get("/object_info/LoadLPNSRModels")["LoadLPNSRModels"]["input"]["required"]
+    assert DENOISER.name in inputs["denoiser"][1]["options"]
+    upscalers = server.get("/object_info/UpscaleModelLoader")["UpscaleModelLoader"]
+    assert SWINIR.name in upscalers["input"]["required"]["model_name"][0]
+    web.requests.clear()
+    again = server.run(download("PreSet-A"))["download"]["text"][0]
+    assert again.count("is there") == 3
+    assert web.requests == []
+    (extra / "lpnsr" / PREDICTOR.name).unlink()
+    assert "downloaded into" in server.run(download("PreSet-A"))["download"]["text"][0]
+
+
+def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Path) -> None:
+    (extra / "lpnsr" / "broken.pth").write_bytes(b"broken")
+    prompt = {"doctor": {"class_type": "LPNSRDoctor", "inputs": {"sha256": True}}}
+    (text,) = server.run(prompt)["doctor"]["text"]
+    assert re.search(r"ComfyUI \d+\.\d+\.\d+, options .*--cpu", text)
+    assert "comfyui-frontend-package 1." in text
+    assert "precision auto of the released models: autoencoder torch.float32" in text
+    assert f"lpnsr: {extra / 'lpnsr'}, " in text
+    assert f"lpnsr: {server.base / 'models' / 'lpnsr'}, " in text
+    assert "lpnsr_lite_denoiser.safetensors, 17.7 MB, a denoiser" in text
+    assert re.search(r"1\. .*broken\.pth", text)
+    (extra / "lpnsr" / "broken.pth").unlink()
+    assert "broken.pth" not in server.run(prompt)["doctor"]["text"][0]
