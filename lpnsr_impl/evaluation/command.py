@@ -5,10 +5,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..family import BICUBIC, Method, load_family
 from ..sampler import ALL_ON, predictor_steps
 from ..weights_folder import find_weights
 from .experiments import EXPERIMENTS
-from .family import BICUBIC, Method, load_family
 from .metrics import Measurer
 from .report import contact_sheet, markdown_table
 from .run import evaluate, find_pairs

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from .family import BICUBIC, Method
+from ..family import BICUBIC, Method
 
 ALL_OFF = {4: False, 3: False, 2: False}
 

@@ -13,11 +13,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..family import Family
 from ..images import bicubic_upsample, reflect_pad, to_pm1
 from ..pipeline import encode_start, mirrored_noise, seeded_noise
 from ..sampler import ALL_ON, sample
 from ..schedule import Schedule
-from .family import Family
 from .run import Pair, read_pair
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..config import SCALE
+from ..family import Family, Method
 from ..pictures import picture_files, read_picture, to_pil
-from .family import Family, Method
 from .metrics import METRICS, Measurer
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 
 from lpnsr_impl import Schedule
 from lpnsr_impl.color import wavelet_color_fix
-from lpnsr_impl.evaluation.family import Family, load_family
+from lpnsr_impl.family import Family, load_family
 from lpnsr_impl.images import to_pm1
 from lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
 

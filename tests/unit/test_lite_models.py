@@ -8,10 +8,10 @@ import pytest
 from safetensors import safe_open
 
 from lpnsr_impl.evaluation.experiments import EXPERIMENTS
-from lpnsr_impl.evaluation.family import Family, load_family
 from lpnsr_impl.evaluation.metrics import Measurer
 from lpnsr_impl.evaluation.report import markdown_table
 from lpnsr_impl.evaluation.run import Row, evaluate, find_pairs
+from lpnsr_impl.family import Family, load_family
 from lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
 
 DATA = Path(__file__).parents[1] / "data"

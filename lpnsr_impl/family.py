@@ -1,4 +1,4 @@
-"""The networks under test, and one picture through them."""
+"""The networks of a family as files give them, and one picture through them."""
 
 import time
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ import torch
 from spandrel import ImageModelDescriptor, ModelLoader
 from torch import Tensor
 
-from ..checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
-from ..color import COLOR_FIXES
-from ..config import SCALE, PredictorMode
-from ..images import (
+from .checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
+from .color import COLOR_FIXES
+from .config import SCALE, PredictorMode
+from .images import (
     SMALLEST_MODEL_INPUT,
     bicubic_upsample,
     padded_size,
@@ -21,12 +21,12 @@ from ..images import (
     resize,
     to_pm1,
 )
-from ..models import Autoencoder, Denoiser, NoisePredictor
-from ..pipeline import decode_latent, encode_start, run_chain
-from ..sampler import ALL_ON
-from ..schedule import Schedule
-from ..tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
-from ..weights_folder import find_weights
+from .models import Autoencoder, Denoiser, NoisePredictor
+from .pipeline import decode_latent, encode_start, run_chain
+from .sampler import ALL_ON
+from .schedule import Schedule
+from .tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
+from .weights_folder import find_weights
 
 BICUBIC = "bicubic"
 
