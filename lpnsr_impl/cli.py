@@ -50,6 +50,31 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--autoencoder", default="lpnsr_lite_autoencoder.safetensors")
+    parser.add_argument("--denoiser", default="lpnsr_lite_denoiser.safetensors")
+    parser.add_argument(
+        "--noise-predictor", default="lpnsr_lite_noise_predictor.safetensors", help="or none"
+    )
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--preset",
+        choices=("A", "B", "ResShift"),
+        help="without it, B if there is an --upscale-model, else A",
+    )
+    parser.add_argument("--steps", type=int, default=4, choices=(1, 2, 3, 4))
+    parser.add_argument(
+        "--predictor-off", type=int, nargs="*", default=[], choices=(4, 3, 2), metavar="T",
+        help="steps with random noise",
+    )  # fmt: skip
+    parser.add_argument("--predictor-mode", choices=("sample", "mean"), default="sample")
+    parser.add_argument("--color-fix", choices=("wavelet", "adain", "none"), default="wavelet")
+    parser.add_argument("--seed", type=int, default=12345)
+    parser.add_argument("--tile", type=int, default=256, help="largest tile, in LR pixels")
+
+
 _TRAIN = """Train one of the four networks on a folder of pictures. Run the same command again to
 go on after a stop. For several processes: accelerate launch -m lpnsr_impl train ..."""
 
@@ -90,32 +115,15 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=Path, required=True, help="folder of LR pictures")
     parser.add_argument("--hr", type=Path, help="folder of HR pictures with the same names")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--autoencoder", default="lpnsr_lite_autoencoder.safetensors")
-    parser.add_argument("--denoiser", default="lpnsr_lite_denoiser.safetensors")
-    parser.add_argument(
-        "--noise-predictor", default="lpnsr_lite_noise_predictor.safetensors", help="or none"
-    )
+    _add_models(parser)
     parser.add_argument(
         "--upscale-model", action="append", default=[], help="start of PreSet-B; more for table6"
     )
     parser.add_argument(
         "--experiment", choices=("table1", "table4", "table6", "noise"), help="of the paper"
     )
-    parser.add_argument(
-        "--preset",
-        choices=("A", "B", "ResShift"),
-        help="without it, B if there is an --upscale-model, else A",
-    )
-    parser.add_argument("--steps", type=int, default=4, choices=(1, 2, 3, 4))
-    parser.add_argument(
-        "--predictor-off", type=int, nargs="*", default=[], choices=(4, 3, 2), metavar="T",
-        help="steps with random noise",
-    )  # fmt: skip
-    parser.add_argument("--predictor-mode", choices=("sample", "mean"), default="sample")
-    parser.add_argument("--color-fix", choices=("wavelet", "adain", "none"), default="wavelet")
-    parser.add_argument("--seed", type=int, default=12345)
+    _add_method(parser)
     parser.add_argument("--device", default="cpu", help="e.g. cuda; metrics stay on the CPU")
-    parser.add_argument("--tile", type=int, default=256, help="largest tile, in LR pixels")
     parser.add_argument(
         "--metrics", nargs="+", help="some of PSNR SSIM LPIPS NIQE PI CLIPIQA MUSIQ"
     )

@@ -25,7 +25,7 @@ from .models import Autoencoder, Denoiser, NoisePredictor
 from .pipeline import decode_latent, encode_start, run_chain
 from .sampler import ALL_ON
 from .schedule import Schedule
-from .tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
+from .tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, apply_tiled, plan_tiles
 from .weights_folder import find_weights
 
 BICUBIC = "bicubic"
@@ -60,13 +60,14 @@ class Family:
     tile: int = LARGEST_TILE  # in LR pixels
 
     @torch.no_grad()
-    def start(self, lr: Tensor, start: str) -> Tensor:
-        """y0-hat. [1,3,h,w] -> [1,3,4h,4w], both in [0,1]"""
+    def start(self, lr: Tensor, start: str, plan: TilePlan | None = None) -> Tensor:
+        """y0-hat, in the tiles of the chain. [1,3,h,w] -> [1,3,4h,4w], both in [0,1]"""
         if start == BICUBIC:
             return bicubic_upsample(lr)
         model = self.upscale_models[start]
         h, w = lr.shape[2:]
-        y = model(reflect_pad(lr, max(h, SMALLEST_MODEL_INPUT), max(w, SMALLEST_MODEL_INPUT)))
+        x = lr if plan is None or len(plan) == 1 else reflect_pad(lr, *plan.size)
+        y = apply_tiled(lambda x: _run(model, x), [x], plan, output_scale=model.scale)
         y = y[:, :, : model.scale * h, : model.scale * w]
         return resize(y, SCALE * h, SCALE * w).clamp(0, 1)
 
@@ -83,10 +84,10 @@ class Family:
         """
         lr = lr.to(self.device)
         began = time.perf_counter()
-        x = self.start(lr, method.start)
+        multiple = self.denoiser.config.size_multiple
+        plan = self._plan(lr, multiple)
+        x = self.start(lr, method.start, plan)
         if method.steps:
-            multiple = self.denoiser.config.size_multiple
-            plan = self._plan(lr, multiple)
             y0 = encode_start(self.autoencoder, x, multiple, plan)
             x0 = run_chain(
                 self.denoiser,
@@ -153,6 +154,13 @@ def load_family(
         model.to(family.device)
     check_family(family.autoencoder, family.denoiser, family.noise_predictor)
     return family
+
+
+def _run(model: ImageModelDescriptor[Any], x: Tensor) -> Tensor:
+    """[1,3,h,w] -> [1,3,s*h,s*w]"""
+    h, w = x.shape[2:]
+    y = model(reflect_pad(x, max(h, SMALLEST_MODEL_INPUT), max(w, SMALLEST_MODEL_INPUT)))
+    return y[:, :, : model.scale * h, : model.scale * w]
 
 
 def _load_upscale_model(path: Path) -> ImageModelDescriptor[Any]:

@@ -1,13 +1,10 @@
 """The `evaluate` command: from its options to tables, sheets and figures."""
 
 import argparse
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from ..family import BICUBIC, Method, load_family
-from ..sampler import ALL_ON, predictor_steps
-from ..weights_folder import find_weights
+from ..family import Method, load_family
+from ..options import model_fingerprints, preset_method, with_options
 from .experiments import EXPERIMENTS
 from .metrics import Measurer
 from .report import contact_sheet, markdown_table
@@ -51,16 +48,14 @@ def run(options: argparse.Namespace) -> str:
         "tile": options.tile,
         "lr": str(options.lr.resolve()),
         "hr": str(options.hr.resolve()) if options.hr else "",
-        "models": {
-            name: _fingerprint(name)
-            for name in (
+        "models": model_fingerprints(
+            [
                 options.autoencoder,
                 options.denoiser,
                 options.noise_predictor,
                 *options.upscale_model,
-            )
-            if name != "none"
-        },
+            ]
+        ),
     }
     rows = evaluate(family, methods, pairs, measurer, out, settings)
     text = markdown_table(rows, measurer.missing)
@@ -76,39 +71,10 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
         ValueError: one needs a network that is not given, or two starts have one name.
     """
     starts = [Path(name).name for name in options.upscale_model]
-    shared = {
-        "predictor_mode": options.predictor_mode,
-        "color_fix": options.color_fix,
-        "seed": options.seed,
-    }
     if len(set(starts)) < len(starts):
         raise ValueError(f"Two upscale models have the same file name: {', '.join(starts)}.")
     if options.experiment:
         methods = EXPERIMENTS[options.experiment](starts)
     else:
-        methods = [Method("bicubic", steps=0), _preset(options, starts)]
-    needy = [m.name for m in methods if predictor_steps(m.steps, m.predictor_on)]
-    if options.noise_predictor == "none" and needy:
-        raise ValueError(
-            f"{', '.join(needy)} asks for a noise predictor, and --noise-predictor is none. Give "
-            "one, or --preset ResShift."
-        )
-    return [Method(**{**vars(method), **shared}) for method in methods]
-
-
-def _preset(options: argparse.Namespace, starts: Sequence[str]) -> Method:
-    preset = options.preset or ("B" if starts else "A")
-    if preset == "B" and not starts:
-        raise ValueError("PreSet-B starts from an SR network; give its file as --upscale-model.")
-    off = set(ALL_ON) if preset == "ResShift" else set(options.predictor_off)
-    return Method(
-        preset if preset == "ResShift" else f"PreSet-{preset}",
-        start=starts[0] if preset == "B" else BICUBIC,
-        steps=options.steps,
-        predictor_on={t: t not in off for t in ALL_ON},
-    )
-
-
-def _fingerprint(name: str) -> str:
-    """SHA-256 of the file, shortened."""
-    return hashlib.sha256(find_weights(name).read_bytes()).hexdigest()[:16]
+        methods = [Method("bicubic", steps=0), preset_method(options, starts)]
+    return with_options(methods, options)

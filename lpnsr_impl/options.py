@@ -1,0 +1,61 @@
+"""From the options that `evaluate` and `upscale` share to methods and models."""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from .family import BICUBIC, Method
+from .sampler import ALL_ON, predictor_steps
+from .weights_folder import find_weights
+
+
+def preset_method(options: argparse.Namespace, starts: Sequence[str]) -> Method:
+    """The preset of the options; `with_options` completes it.
+
+    Args:
+        options: see `lpnsr_impl.cli`.
+        starts: files of upscale models; the first is PreSet-B's.
+
+    Raises:
+        ValueError: PreSet-B has no start.
+    """
+    preset = options.preset or ("B" if starts else "A")
+    if preset == "B" and not starts:
+        raise ValueError("PreSet-B starts from an SR network; give its file as --upscale-model.")
+    off = set(ALL_ON) if preset == "ResShift" else set(options.predictor_off)
+    return Method(
+        preset if preset == "ResShift" else f"PreSet-{preset}",
+        start=Path(starts[0]).name if preset == "B" else BICUBIC,
+        steps=options.steps,
+        predictor_on={t: t not in off for t in ALL_ON},
+    )
+
+
+def with_options(methods: Sequence[Method], options: argparse.Namespace) -> list[Method]:
+    """Methods with the predictor mode, colour fix and seed of the options.
+
+    Raises:
+        ValueError: one asks for a noise predictor, and the options name none.
+    """
+    needy = [m.name for m in methods if predictor_steps(m.steps, m.predictor_on)]
+    if options.noise_predictor == "none" and needy:
+        raise ValueError(
+            f"{', '.join(needy)} asks for a noise predictor, and --noise-predictor is none. Give "
+            "one, or --preset ResShift."
+        )
+    shared = {
+        "predictor_mode": options.predictor_mode,
+        "color_fix": options.color_fix,
+        "seed": options.seed,
+    }
+    return [Method(**{**vars(method), **shared}) for method in methods]
+
+
+def model_fingerprints(names: Sequence[str]) -> dict[str, str]:
+    """SHA-256, shortened, of each model file; "none" is left out."""
+    return {
+        name: hashlib.sha256(find_weights(name).read_bytes()).hexdigest()[:16]
+        for name in names
+        if name != "none"
+    }
