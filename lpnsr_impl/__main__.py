@@ -1,4 +1,4 @@
-"""python -m lpnsr_impl train | degrade | evaluate | download | convert | doctor"""
+"""python -m lpnsr_impl train | degrade | evaluate | upscale | download | convert | doctor"""
 
 from .cli import main
 

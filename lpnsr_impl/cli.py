@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     _add_download(commands.add_parser("download", help="get released files", description=_DOWNLOAD))
     _add_convert(commands.add_parser("convert", help=".pth to safetensors", description=_CONVERT))
     _add_doctor(commands.add_parser("doctor", help="look at everything", description=_DOCTOR))
+    _add_upscale(
+        commands.add_parser("upscale", help="upscale files and folders", description=_UPSCALE)
+    )
     return whole
 
 
@@ -259,3 +262,43 @@ def _doctor(parsed: argparse.Namespace) -> int:
     folders["upscale_models"].append(BUNDLED_UPSCALE_MODELS)
     print(report(folders, sha256=parsed.sha256, progress=_LoggedProgress()))  # noqa: T201
     return 0
+
+
+_UPSCALE = """Upscale a picture, or all pictures of a folder and the folders in it, x4. Run the same
+command again to go on after a stop: what is done is skipped, what changed is made again. IN and OUT
+may be URIs (s3://, gs://) where pyarrow is installed."""
+
+
+def _add_upscale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", help="a picture or a folder")
+    parser.add_argument("out", metavar="OUT", help="a file (for one picture) or a folder")
+    parser.add_argument(
+        "--format",
+        choices=("same", "png", "jpg", "webp", "tif"),
+        default="same",
+        help="of the results; same is the input's, or png where that can't hold the result",
+    )
+    _add_models(parser)
+    parser.add_argument("--upscale-model", help="start of PreSet-B; without it the bundled one")
+    _add_method(parser)
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--device", help="e.g. cpu; without it cuda if there is one")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make everything again, and replace files that this command did not make",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be made")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="use this Ray cluster, e.g. auto; local starts one here"
+    )
+    parser.add_argument(
+        "--ray-workers", type=int, metavar="N", help="at a time; without it one a GPU or CPU core"
+    )
+    parser.set_defaults(run=_upscale, needs="Pillow 'pyvips[binary]', and 'ray[data]' for --ray")
+
+
+def _upscale(parsed: argparse.Namespace) -> int:
+    from .upscale.command import run
+
+    return run(parsed)

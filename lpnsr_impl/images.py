@@ -92,3 +92,29 @@ def _mirrored(size: int, target: int, block: int, device: torch.device) -> Tenso
     within = torch.arange(block, device=device).expand(len(index), block)
     within = torch.where(backwards[:, None], block - 1 - within, within)
     return (index[:, None] * block + within).flatten()
+
+
+def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Give pixels that can't be seen the colours around them, so that networks make no halos.
+
+    Files may have any colour there, often black or white, and it would bleed into visible edges.
+
+    Args:
+        rgb: [B,3,h,w], not multiplied by alpha.
+        alpha: [B,1,h,w] in [0,1].
+
+    Returns:
+        [B,3,h,w], unchanged where alpha is above 0.
+    """
+    return torch.where(alpha > 0, rgb, _spread(rgb * alpha, alpha))
+
+
+def _spread(weighted: Tensor, weights: Tensor) -> Tensor:
+    """weighted / weights; where a weight is 0, that of the next coarser level that has one."""
+    own = weighted / weights.clamp_min(1e-8)
+    h, w = weights.shape[2:]
+    if h * w == 1 or bool((weights > 0).all()):
+        return own
+    coarse = _spread(*(F.avg_pool2d(x, 2, ceil_mode=True) for x in (weighted, weights)))
+    smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
+    return torch.where(weights > 0, own, smooth)

@@ -1,0 +1,273 @@
+"""Folders of pictures: on this machine, or anywhere that pyarrow reaches (s3://, gs://, file://).
+
+Names within a folder have forward slashes. A new file is written under a temporary name beside its
+place and then moved there at once, so no reader ever sees half of it.
+"""
+
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+PART_PREFIX = ".lpnsr-"
+PART_SUFFIX = ".part"
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Size in bytes, and when it changed last."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class Listing:
+    """All files below a folder, sorted; links to folders, which are not followed; and folders that
+    could not be listed, with the reason."""
+
+    names: list[str] = field(default_factory=list[str])
+    links: list[str] = field(default_factory=list[str])
+    problems: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Folder(Protocol):
+    """Where pictures come from or go to. Every method may raise OSError."""
+
+    def place(self, name: str = "") -> tuple[str, PurePosixPath]:
+        """Kind of file system and full path of a name, links followed, for comparisons."""
+        ...
+
+    def files(self, leave_out: "Folder | None") -> Listing:
+        """All files, but for those of a folder that lies within."""
+        ...
+
+    def stat(self, name: str) -> Stat | None:
+        """None if there is no such file."""
+        ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def put_part(self, name: str, data: bytes) -> str:
+        """Write to a temporary name beside `name`, and return it. A failure leaves no file."""
+        ...
+
+    def move(self, name: str, new_name: str) -> None:
+        """At once, replacing what is there."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """If it is there."""
+        ...
+
+    def sweep(self, folders: Iterable[str]) -> None:
+        """Delete the temporary files that a killed run left in these folders."""
+        ...
+
+
+def open_folder(place: str) -> Folder:
+    """The folder of a path or a URI.
+
+    Raises:
+        ValueError: the URI is of no known kind.
+        ModuleNotFoundError: a URI needs pyarrow.
+    """
+    return ArrowFolder(place) if is_uri(place) else LocalFolder(Path(place))
+
+
+def is_uri(place: str) -> bool:
+    """Whether it is s3://bucket/folder and the like, and no path."""
+    return "://" in place
+
+
+def split(place: str) -> tuple[str, str]:
+    """Folder and name of the path or URI of a file."""
+    if is_uri(place):
+        folder, _, name = place.rpartition("/")
+        return folder, name
+    return str(Path(place).parent), Path(place).name
+
+
+def is_folder(place: str) -> bool | None:
+    """Whether a path or URI is a folder; None if nothing is there."""
+    if not is_uri(place):
+        return Path(place).is_dir() if os.path.lexists(place) else None
+    from pyarrow import fs
+
+    file_system, path = fs.FileSystem.from_uri(place)
+    kind = file_system.get_file_info(path.rstrip("/")).type
+    return None if kind == fs.FileType.NotFound else kind == fs.FileType.Directory
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room for more files."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def write(folder: Folder, name: str, data: bytes) -> None:
+    """Write a file at once, replacing what is there."""
+    part = folder.put_part(name, data)
+    try:
+        folder.move(part, name)
+    except BaseException:
+        folder.delete(part)
+        raise
+
+
+def _part_name(name: str) -> str:
+    """Of its own for each call, since two runs may write the same picture."""
+    return str(PurePosixPath(name).with_name(f"{PART_PREFIX}{uuid.uuid4().hex}{PART_SUFFIX}"))
+
+
+class LocalFolder:
+    """A folder of this machine's file system."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def place(self, name: str = "") -> tuple[str, PurePosixPath]:
+        return "local", PurePosixPath(Path(os.path.realpath(self._path / name)).as_posix())
+
+    def files(self, leave_out: Folder | None) -> Listing:
+        listing = Listing()
+
+        def problem(error: OSError) -> None:
+            name = self._name(Path(error.filename))
+            listing.problems[name] = f"the folder can't be listed: {error.strerror}"
+
+        for folder, folders, files in os.walk(self._path, onerror=problem):
+            for name in list(folders):
+                path = Path(folder, name)
+                if path.is_symlink():
+                    listing.links.append(self._name(path))
+                elif leave_out and LocalFolder(path).place() == leave_out.place():
+                    folders.remove(name)
+            listing.names += (self._name(Path(folder, file)) for file in files)
+        listing.names.sort()
+        return listing
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._path).as_posix()
+
+    def stat(self, name: str) -> Stat | None:
+        try:
+            found = (self._path / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Stat(found.st_size, found.st_mtime_ns)
+
+    def read(self, name: str) -> bytes:
+        path = self._path / name
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep us waiting
+            raise OSError("it is no regular file")
+        return path.read_bytes()
+
+    def put_part(self, name: str, data: bytes) -> str:
+        part = _part_name(name)
+        path = self._path / part
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return part
+
+    def move(self, name: str, new_name: str) -> None:
+        os.replace(self._path / name, self._path / new_name)
+
+    def delete(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+    def sweep(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            for path in (self._path / folder).glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
+                path.unlink(missing_ok=True)
+
+
+class ArrowFolder:
+    """A folder of any file system that pyarrow opens by a URI."""
+
+    def __init__(self, uri: str) -> None:
+        from pyarrow import fs
+
+        self._uri = uri
+        self._fs: Any
+        self._fs, self._root = fs.FileSystem.from_uri(uri)
+        self._made: set[str] = set()
+
+    def __reduce__(self) -> tuple[type["ArrowFolder"], tuple[str]]:
+        return ArrowFolder, (self._uri,)
+
+    def place(self, name: str = "") -> tuple[str, PurePosixPath]:
+        return self._fs.type_name, PurePosixPath(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return str(PurePosixPath(self._root) / name)
+
+    def files(self, leave_out: Folder | None) -> Listing:
+        from pyarrow import fs
+
+        kind, root = self.place()
+        left_out = leave_out.place() if leave_out else ("", PurePosixPath())
+        paths = [
+            PurePosixPath(info.path)
+            for info in self._fs.get_file_info(fs.FileSelector(self._root, recursive=True))
+            if info.type == fs.FileType.File
+        ]
+        names = [
+            str(path.relative_to(root))
+            for path in paths
+            if left_out[0] != kind or left_out[1] not in path.parents or left_out[1] == root
+        ]
+        return Listing(sorted(names))
+
+    def stat(self, name: str) -> Stat | None:
+        from pyarrow import fs
+
+        info = self._fs.get_file_info(self._path(name))
+        if info.type == fs.FileType.NotFound:
+            return None
+        return Stat(info.size or 0, info.mtime_ns or 0)
+
+    def read(self, name: str) -> bytes:
+        with self._fs.open_input_file(self._path(name)) as file:
+            return file.read()
+
+    def put_part(self, name: str, data: bytes) -> str:
+        part = _part_name(name)
+        folder = self._path(str(PurePosixPath(part).parent))
+        if folder not in self._made:
+            self._fs.create_dir(folder, recursive=True)
+            self._made.add(folder)
+        try:
+            with self._fs.open_output_stream(self._path(part)) as file:
+                file.write(data)
+        except BaseException:
+            self.delete(part)
+            raise
+        return part
+
+    def move(self, name: str, new_name: str) -> None:
+        self._fs.move(self._path(name), self._path(new_name))
+
+    def delete(self, name: str) -> None:
+        if self.stat(name) is not None:
+            self._fs.delete_file(self._path(name))
+
+    def sweep(self, folders: Iterable[str]) -> None:
+        from pyarrow import fs
+
+        for folder in folders:
+            selector = fs.FileSelector(self._path(folder), allow_not_found=True)
+            for info in self._fs.get_file_info(selector):
+                name = PurePosixPath(info.path).name
+                if name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX):
+                    self._fs.delete_file(info.path)

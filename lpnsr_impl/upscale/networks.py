@@ -1,0 +1,100 @@
+"""The networks of a job, and a picture through them."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..family import Family, Method, load_family
+from ..images import bicubic_upsample, fill_transparent, padded_size
+from ..models import set_precision
+from ..options import model_fingerprints
+from ..out_of_memory import halving
+from .picture import Picture
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a job upscales with. Models are named as for `load_family`.
+
+    Attributes:
+        device: "" is cuda if there is one, else cpu.
+        tile: largest, in LR pixels.
+        precision: a key of `PRECISIONS`.
+    """
+
+    autoencoder: str
+    denoiser: str
+    noise_predictor: str
+    upscale_model: str | None
+    method: Method
+    precision: str
+    tile: int
+    device: str = ""
+
+    @property
+    def models(self) -> list[str]:
+        """The files."""
+        files = [self.autoencoder, self.denoiser, self.noise_predictor]
+        return [*files, self.upscale_model] if self.upscale_model else files
+
+    def fingerprint(self) -> str:
+        """Changes with all that results depend on. Tile and device are not: a result is about the
+        same with any, and a run that lacked memory can go on with less."""
+        method = asdict(self.method) | {"name": "", "start": ""}
+        told = [list(model_fingerprints(self.models).values()), method, self.precision]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Networks:
+    """Loaded networks. They turn pictures into pictures four times as wide and high."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises as `load_family`."""
+        self._settings = settings
+        self._family = load_family(
+            settings.autoencoder,
+            settings.denoiser,
+            settings.noise_predictor,
+            [settings.upscale_model] if settings.upscale_model else [],
+            device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            tile=settings.tile,
+        )
+        family, dtype = self._family, PRECISIONS[settings.precision]
+        for network in (family.autoencoder, family.denoiser, family.noise_predictor):
+            if network is not None:
+                set_precision(network, dtype, dtype)
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Upscale. Alpha is bicubic; what can't be seen takes the colours around it first.
+
+        Raises:
+            MemoryError: it does not fit even in the smallest tiles.
+            ValueError: the result has no finite colours.
+        """
+        rgb, alpha = picture.rgb, picture.alpha
+        if alpha is not None:
+            rgb = fill_transparent(rgb, alpha)
+            alpha = bicubic_upsample(alpha).clamp(0, 1)
+        sr = self._upscale(rgb)
+        if not sr.isfinite().all():
+            raise ValueError(
+                "the result has NaN or infinite values. Choose --precision fp32 or bf16"
+            )
+        return replace(picture, rgb=sr, alpha=alpha)
+
+    def _upscale(self, lr: Tensor) -> Tensor:
+        multiple = self._family.denoiser.config.size_multiple
+        h, w = lr.shape[2:]
+        largest = max(padded_size(h, w, multiple))
+        tile = min(padded_size(self._settings.tile, 1, multiple)[0], largest)
+
+        def run(tile: int) -> Tensor:
+            family: Family = replace(self._family, tile=tile)
+            return family.upscale(lr, self._settings.method)[0]
+
+        return halving(run, tile, multiple)

@@ -1,0 +1,116 @@
+"""The job of a folder on a Ray cluster, by Ray Data.
+
+A dataset of pictures' names goes through a pool of actors, each with its own networks. What a
+killed actor was doing is done again by another, which skips what has its result already.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+
+from .job import FAILED, Outcome, Worker
+from .networks import Networks, Settings
+from .plan import Item
+from .results import Job
+
+LOCAL = "local"
+"""Address that starts a cluster on this machine."""
+
+MOST_TRIES = 3
+"""Of a picture whose worker dies: it may be the picture that kills it, e.g. by its memory."""
+
+_MOST_BLOCKS = 10_000
+
+Batch = dict[str, Any]
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Tries:
+    """Counts for a whole cluster how often each picture was begun."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, name: str) -> int:
+        """Times it was begun, this one included."""
+        self._begun[name] += 1
+        return self._begun[name]
+
+    def all(self) -> dict[str, int]:
+        """Of every picture."""
+        return dict(self._begun)
+
+
+class Upscaler:
+    """An actor: loads the networks once, and does batches of pictures."""
+
+    def __init__(self, job: Job, settings: Settings, tries: Any, threads: int | None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._tries = tries
+        self._worker = Worker(job, Networks(settings))
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Columns name, result and spare ("" for none) to columns of outcomes."""
+        columns = (batch[key].tolist() for key in ("name", "result", "spare"))
+        rows = [
+            asdict(self._do(Item(name, result, spare or None)))
+            for name, result, spare in zip(*columns, strict=True)
+        ]
+        return {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+    def _do(self, item: Item) -> Outcome:
+        tries: int = ray.get(self._tries.begin.remote(item.name))
+        if tries > MOST_TRIES:
+            reason = f"the worker died {MOST_TRIES} times while this picture was upscaled"
+            return Outcome(item.name, FAILED, f"{reason}, maybe for lack of memory")
+        return self._worker.do(item)
+
+
+def do_on_ray(
+    job: Job, items: Sequence[Item], settings: Settings, address: str, workers: int | None
+) -> Iterator[Outcome]:
+    """The pictures, in any order, as they are done.
+
+    Args:
+        job: its folders must be reachable from every node, as the files of `settings` must.
+        items: pictures.
+        settings: of the networks.
+        address: of a running cluster, e.g. "auto", or "local".
+        workers: pictures at a time; None for one a GPU, or without GPUs one a CPU core.
+
+    Raises:
+        ConnectionError: there is no cluster at the address.
+    """
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    began = not ray.is_initialized()
+    if began:
+        ray.init(address=address, include_dashboard=False if address == LOCAL else None)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        pool = min(workers or gpus or int(resources["CPU"]), len(items))
+        rows = [{"name": i.name, "result": i.result, "spare": i.spare or ""} for i in items]
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+        outcomes = dataset.map_batches(
+            Upscaler,
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=pool),
+            num_cpus=1,
+            num_gpus=1 if gpus else None,
+            fn_constructor_args=(job, settings, Tries.remote(), None if gpus else 1),
+        )
+        for row in outcomes.iter_rows():
+            yield Outcome(**row)
+    finally:
+        if began:
+            ray.shutdown()
