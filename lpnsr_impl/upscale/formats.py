@@ -41,7 +41,7 @@ FORMATS: dict[str, Format] = {
     "png": Format("PNG", (".png",), alpha=True, deep=True),
     "jpg": Format("JPEG", (".jpg", ".jpeg", ".jfif"), False, False, largest=65500, options=_JPEG),
     "webp": Format("WEBP", (".webp",), True, False, False, 16383, {"quality": 95, "exact": True}),
-    "tif": Format("TIFF", (".tif", ".tiff"), True, True, options={"compression": "tiff_deflate"}),
+    "tif": Format("TIFF", (".tif", ".tiff"), alpha=True, deep=True),
     "bmp": Format("BMP", (".bmp",), alpha=False, deep=False),
 }
 

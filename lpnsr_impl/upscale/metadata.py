@@ -25,6 +25,15 @@ _STRUCTURE = frozenset(
 """Tags that describe how the old file stores its pixels, its thumbnail, or a block that is kept
 apart (profile) or not at all (XMP, IPTC, Photoshop)."""
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _DAMAGED = (struct.error, ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError)
 
 
@@ -77,7 +86,23 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, list[str]]:
     except _DAMAGED as e:
         exif = {}
         problems.append(f"its EXIF data is damaged and left out ({e})")
+    if not exif and not problems and file.info.get("exif") and not len(file.getexif()):
+        problems.append("its EXIF data is damaged and left out")
     return Metadata(exif, file.info.get("icc_profile") or None, _dpi(file, exif)), problems
+
+
+def upright(file: Image.Image) -> Image.Image:
+    """The picture turned as EXIF says.
+
+    Unlike Pillow's `exif_transpose` it does so beside damaged tags, too.
+    """
+    try:
+        turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
+    except _DAMAGED:
+        turn = None
+    file.load()
+    # Pillow has turned a TIFF while it was loaded.
+    return file if turn is None or file.format == "TIFF" else file.transpose(turn)
 
 
 def _copied(exif: Image.Exif) -> dict[int, Any]:
@@ -86,8 +111,7 @@ def _copied(exif: Image.Exif) -> dict[int, Any]:
     tags = {t: v for t, v in exif.items() if t not in _STRUCTURE and t not in ifds}
     for ifd in ifds:
         if values := dict(exif.get_ifd(ifd)):
-            if ExifTags.IFD.Interop in values:
-                values[ExifTags.IFD.Interop] = dict(exif.get_ifd(ExifTags.IFD.Interop))
+            values.pop(ExifTags.IFD.Interop, None)  # a pointer into the old file
             tags[ifd] = values
     return tags
 

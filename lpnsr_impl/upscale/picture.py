@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from . import deep
 from .formats import Format
-from .metadata import Metadata, read_metadata
+from .metadata import Metadata, read_metadata, upright
+from .tiff import tiff_bytes
 
 _READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 _GREY = {"1", "L", "LA", "La"}
@@ -75,8 +76,13 @@ def encode_picture(picture: Picture, format: Format) -> bytes:
     metadata = picture.metadata
     exif = metadata.exif_for(x.shape[1], x.shape[0], format)
     if picture.bits == 16 and format.deep:
-        write = deep.png_bytes if format.pillow_name == "PNG" else deep.tiff_bytes
-        return write((x * 65535).round().numpy().astype(np.uint16), metadata, exif)
+        samples = (x * 65535).round().numpy().astype(np.uint16)
+    else:
+        samples = (x * 255).round().numpy().astype(np.uint8)
+    if format.pillow_name == "TIFF":
+        return tiff_bytes(samples, metadata, exif)
+    if samples.dtype == np.uint16:
+        return deep.png_bytes(samples, metadata, exif)
     options: dict[str, Any] = dict(format.options)
     if metadata.icc:
         options["icc_profile"] = metadata.icc
@@ -84,7 +90,6 @@ def encode_picture(picture: Picture, format: Format) -> bytes:
         options["dpi"] = metadata.dpi
     if len(exif):
         options["exif"] = exif.tobytes()
-    samples = (x * 255).round().to(torch.uint8).numpy()
     out = io.BytesIO()
     Image.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples).save(
         out, format.pillow_name, **options
@@ -127,7 +132,9 @@ def _read(file: Image.Image, data: bytes) -> Picture:
         samples = deep.read_deep(data)
         x = torch.from_numpy(samples.astype(np.float32) / 65535)
         extra = file.tag_v2.get(338, ()) if isinstance(file, TiffImageFile) else ()
-        return _picture(_without_surprises(x, extra), 16, metadata, notes)
+        if extra == (0,):
+            x = x[..., :-1]  # not alpha
+        return _picture(x, 16, metadata, notes)
     if file.mode in ("I", "F") or file.mode.startswith("I;16"):
         raise ValueError(
             "its pixels are floating-point numbers, signed, or of 12 or 32 bits; expected 8 or 16 "
@@ -135,13 +142,13 @@ def _read(file: Image.Image, data: bytes) -> Picture:
         )
     if bits == 16:
         notes.append(f"16-bit {file.mode} becomes 8-bit RGB")
-    upright = ImageOps.exif_transpose(file)
-    if upright.mode in ("CMYK", "LAB"):
-        upright, metadata = _to_srgb(upright, metadata)
-    mode = "L" if upright.mode in _GREY else "RGB"
-    if upright.has_transparency_data:
+    turned = upright(file)
+    if turned.mode in ("CMYK", "LAB"):
+        turned, metadata = _to_srgb(turned, metadata)
+    mode = "L" if turned.mode in _GREY else "RGB"
+    if turned.has_transparency_data:
         mode += "A"
-    array = np.asarray(upright.convert(mode), dtype=np.float32) / 255
+    array = np.asarray(turned.convert(mode), dtype=np.float32) / 255
     return _picture(torch.from_numpy(array), 8, metadata, notes)
 
 
@@ -153,16 +160,6 @@ def _picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> Pict
     rgb = x[:, :1].repeat(1, 3, 1, 1) if grey else x[:, :3]
     alpha = x[:, -1:] if channels in (2, 4) else None
     return Picture(rgb, alpha, grey, bits, metadata, tuple(notes))
-
-
-def _without_surprises(x: Tensor, extra_samples: tuple[int, ...]) -> Tensor:
-    """[h,w,C] with what TIFF says of the last channel: 0 no alpha, 1 colours multiplied by it."""
-    if extra_samples == (0,):
-        return x[..., :-1]
-    if extra_samples == (1,):
-        colour, alpha = x[..., :-1], x[..., -1:]
-        return torch.cat([(colour / alpha.clamp_min(1 / 65535)).clamp(0, 1), alpha], dim=-1)
-    return x
 
 
 def _bits(file: Image.Image, data: bytes) -> int:
