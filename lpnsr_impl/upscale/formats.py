@@ -1,5 +1,6 @@
 """What each file format can hold, and how results are named."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -9,6 +10,9 @@ from ..pictures import SUFFIXES
 
 SAME = "same"
 """Choice of the format by the input's suffix."""
+
+RECORDS = ".lpnsr"
+"""Folder of the records, in the folder of results."""
 
 READ_SUFFIXES = SUFFIXES | {".gif", ".jfif"}
 
@@ -72,3 +76,9 @@ def result_name(name: str, format_name: str) -> str:
 def spare_name(name: str) -> str:
     """Name of the PNG beside `result_name`, for a result that the input's format can't hold."""
     return name + SPARE.suffixes[0]
+
+
+def record_name(result: str) -> str:
+    """Name of a result's record; short, however long the result's is."""
+    key = hashlib.sha256(result.encode(errors="surrogateescape")).hexdigest()[:32]
+    return f"{RECORDS}/{key}.json"

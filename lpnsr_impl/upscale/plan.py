@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from .folders import Folder, Listing, is_folder, open_folder, split
-from .formats import FORMATS, READ_SUFFIXES, SAME, SPARE, format_of, result_name, spare_name
+from .formats import (
+    FORMATS,
+    READ_SUFFIXES,
+    RECORDS,
+    SAME,
+    SPARE,
+    format_of,
+    record_name,
+    result_name,
+    spare_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +108,33 @@ def _plan_of_file(source: str, out: str, format_name: str) -> Plan:
 
 def _pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, str]]:
     """Names of the pictures. What is left out is logged."""
-    suffixes = Counter(PurePosixPath(name).suffix.lower() for name in listing.names)
+    names = _without_results(listing.names)
+    suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
     others = {suffix: n for suffix, n in suffixes.items() if suffix not in READ_SUFFIXES}
     if others:
         kinds = ", ".join(suffix or "without suffix" for suffix in sorted(others))
         logger.info("%d other files of %s are left out: %s", sum(others.values()), source, kinds)
     for link in listing.links:
         logger.warning("%s is a link to a folder, which is not followed.", link)
-    names = [n for n in listing.names if PurePosixPath(n).suffix.lower() in READ_SUFFIXES]
+    names = [n for n in names if PurePosixPath(n).suffix.lower() in READ_SUFFIXES]
     return names, listing.problems
+
+
+def _without_results(names: list[str]) -> list[str]:
+    """Names without records, and without results of other jobs in folders further down."""
+    records = {name for name in names if PurePosixPath(name).parent.name == RECORDS}
+    roots = {str(PurePosixPath(record).parent.parent) for record in records} - {"."}
+
+    def is_result(name: str) -> bool:
+        parents = map(str, PurePosixPath(name).parents)
+        return any(
+            f"{p}/{record_name(name[len(p) + 1 :])}" in records for p in parents if p in roots
+        )
+
+    kept = [name for name in names if name not in records and not is_result(name)]
+    if left_out := len(names) - len(records) - len(kept):
+        logger.info("%d pictures are results of other jobs, and left out.", left_out)
+    return kept
 
 
 def _items(source: Folder, out: Folder, results: dict[str, str], format_name: str) -> list[Item]:

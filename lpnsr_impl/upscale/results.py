@@ -5,7 +5,6 @@ size, time) it was made, by which settings, and its size. It is written just bef
 its name, so a record without its result counts for nothing, and a result is never without one.
 """
 
-import hashlib
 import json
 import logging
 import uuid
@@ -14,11 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
 from .folders import Folder, Stat, open_folder, write
+from .formats import RECORDS, record_name
 from .plan import Item
 
 logger = logging.getLogger(__name__)
-
-RECORDS = ".lpnsr"
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class Results:
         part = self._out.put_part(name, data)
         try:
             self._out.delete(name)
-            write(self._out, _record_name(name), json.dumps(asdict(record)).encode())
+            write(self._out, record_name(name), json.dumps(asdict(record)).encode())
             self._out.move(part, name)
         except BaseException:
             self._out.delete(part)
@@ -139,7 +137,7 @@ class Results:
 
     def _record(self, result: str) -> Record | None:
         """None if there is none, or none that can be read."""
-        name = _record_name(result)
+        name = record_name(result)
         if self._out.stat(name) is None:
             return None
         try:
@@ -147,9 +145,3 @@ class Results:
         except (ValueError, TypeError):
             logger.warning("The record of %s is damaged; it does not count.", result)
             return None
-
-
-def _record_name(result: str) -> str:
-    """Short, whatever the result's name."""
-    key = hashlib.sha256(result.encode(errors="surrogateescape")).hexdigest()[:32]
-    return f"{RECORDS}/{key}.json"

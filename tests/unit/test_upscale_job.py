@@ -1,0 +1,584 @@
+"""The upscale command: a folder's results, stops, changes and everything that goes wrong."""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from lpnsr_impl.cli import main, parser
+from lpnsr_impl.out_of_memory import halving
+from lpnsr_impl.upscale.command import chosen_settings
+from lpnsr_impl.upscale.folders import LocalFolder
+from lpnsr_impl.upscale.formats import RECORDS
+from lpnsr_impl.upscale.job import DONE, FAILED, MADE, Outcome, Worker, duration
+from lpnsr_impl.upscale.networks import Networks, Settings
+from lpnsr_impl.upscale.picture import read_picture_data
+from lpnsr_impl.upscale.plan import make_plan
+from lpnsr_impl.upscale.results import Job
+from tests.small import denoiser_weights
+
+EXAMPLE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
+QUICK = ["--steps", "1", "--preset", "A"]
+
+
+def example(w: int = 16, h: int = 12, at: int = 40) -> Image.Image:
+    with Image.open(EXAMPLE) as file:
+        return file.convert("RGB").crop((at, at, at + w, at + h))
+
+
+def settings(*options: str) -> Settings:
+    return chosen_settings(parser().parse_args(["upscale", "x", "y", "--device", "cpu", *options]))
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return Networks(settings(*QUICK))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures in two folders."""
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    example().save(source / "a.png")
+    example(7, 5).save(source / "b.jpg")
+    example(at=50).save(source / "sub" / "c.png")
+    return source
+
+
+def do(
+    networks: Networks, source: Path | str, out: Path | str, *, settings: str = "s",
+    format_name: str = "same", overwrite: bool = False,
+) -> dict[str, Outcome]:  # fmt: skip
+    """Outcomes by name."""
+    plan = make_plan(str(source), str(out), format_name)
+    worker = Worker(Job(plan.source, plan.out, settings, overwrite), networks)
+    return {item.name: worker.do(item) for item in plan.items}
+
+
+def statuses(outcomes: dict[str, Outcome]) -> dict[str, str]:
+    return {name: outcome.status for name, outcome in outcomes.items()}
+
+
+def files(folder: Path) -> set[str]:
+    """All files but records."""
+    found = (p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
+    return {p.as_posix() for p in found if p.parts[0] != RECORDS}
+
+
+# Results
+
+
+def test_a_folder_is_upscaled_with_its_structure(
+    networks: Networks, folder: Path, tmp_path: Path
+) -> None:
+    outcomes = do(networks, folder, tmp_path / "out")
+    assert set(statuses(outcomes).values()) == {MADE}
+    assert files(tmp_path / "out") == {"a.png", "b.jpg", "sub/c.png"}
+    for name, size in (("a.png", (64, 48)), ("b.jpg", (28, 20))):
+        with Image.open(tmp_path / "out" / name) as file:
+            assert file.size == size
+            small = np.asarray(file.resize((size[0] // 4, size[1] // 4)), dtype=float)
+        with Image.open(folder / name) as file:
+            assert abs(small - np.asarray(file, dtype=float)).mean() < 12
+
+
+@pytest.mark.parametrize(("w", "h"), [(1, 1), (3, 1), (33, 17)])
+def test_any_size(networks: Networks, tmp_path: Path, w: int, h: int) -> None:
+    example(w, h).save(tmp_path / "x.png")
+    do(networks, tmp_path / "x.png", tmp_path / "out")
+    with Image.open(tmp_path / "out" / "x.png") as file:
+        assert file.size == (4 * w, 4 * h)
+
+
+def test_hidden_colours_make_no_halo(networks: Networks, tmp_path: Path) -> None:
+    """A red square on transparent white, and on transparent red, have the same visible colours."""
+    results: list[np.ndarray] = []
+    for name, hidden in (("white.png", (255, 255, 255, 0)), ("red.png", (180, 30, 20, 0))):
+        picture = Image.new("RGBA", (16, 16), hidden)
+        picture.paste((180, 30, 20, 255), (5, 5, 11, 11))
+        picture.save(tmp_path / name)
+        do(networks, tmp_path / name, tmp_path / "out")
+        with Image.open(tmp_path / "out" / name) as file:
+            assert file.mode == "RGBA"
+            results.append(np.asarray(file, dtype=float))
+    white, red = results
+    np.testing.assert_array_equal(white, red)
+    visible = white[..., 3] > 8
+    assert 400 < visible.sum() < 1200
+    assert white[..., 3][28:36, 28:36].min() == 255
+    assert white[..., 3][:8].max() == 0
+
+
+def test_grey_stays_grey_and_sixteen_bits_stay(networks: Networks, tmp_path: Path) -> None:
+    ramp = np.linspace(20000, 21000, 16 * 12).reshape(12, 16).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    do(networks, tmp_path / "x.png", tmp_path / "out")
+    picture = read_picture_data((tmp_path / "out" / "x.png").read_bytes())
+    assert (picture.grey, picture.bits) == (True, 16)
+    assert len(picture.rgb.unique()) > 256
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close(networks: Networks, precision: str) -> None:
+    half = Networks(settings(*QUICK, "--precision", precision))
+    picture = read_picture_data(EXAMPLE.read_bytes())
+    picture = replace(picture, rgb=picture.rgb[:, :, 40:56, 40:56], alpha=None)
+    difference = (half(picture).rgb - networks(picture).rgb).abs()
+    assert 0 < difference.mean() < 0.02
+
+
+# Formats and names
+
+
+def test_the_format_is_chosen(networks: Networks, folder: Path, tmp_path: Path) -> None:
+    do(networks, folder, tmp_path / "out", format_name="webp")
+    assert files(tmp_path / "out") == {"a.webp", "b.webp", "sub/c.webp"}
+
+
+def test_what_the_format_cannot_hold_becomes_a_png_beside(
+    networks: Networks, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    example().convert("LA").save(source / "x.png")
+    x = (source / "x.png").rename(source / "x.bmp")
+    with Image.open(x) as file:
+        half = Image.new("L", file.size, 128)
+        both = Image.merge("LA", (file.getchannel(0), half))
+    both.save(x, "PNG")
+    Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(source / "y.jpg", "PNG")
+    outcomes = do(networks, source, out)
+    assert files(out) == {"x.bmp.png", "y.jpg.png"}
+    assert "as x.bmp.png" in outcomes["x.bmp"].text
+    assert set(statuses(do(networks, source, out)).values()) == {DONE}
+
+
+def test_a_format_by_option_that_cannot_hold_the_result_is_an_error(
+    networks: Networks, tmp_path: Path
+) -> None:
+    picture = example()
+    picture.putalpha(100)
+    picture.save(tmp_path / "x.png")
+    outcome = do(networks, tmp_path / "x.png", tmp_path / "x.jpg")["x.png"]
+    assert outcome.status == FAILED
+    assert "jpg can't hold transparency" in outcome.text
+    assert not (tmp_path / "x.jpg").exists()
+
+
+def test_fewer_bits_by_option_are_told(networks: Networks, tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(tmp_path / "x.png")
+    outcome = do(networks, tmp_path / "x.png", tmp_path / "x.jpg")["x.png"]
+    assert outcome.status == MADE
+    assert "16 bits become 8" in outcome.text
+
+
+def test_results_of_the_same_name_are_refused_before_anything_is_made(
+    folder: Path, tmp_path: Path
+) -> None:
+    example().save(folder / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg and a\.png \(a\.png\)"):
+        make_plan(str(folder), str(tmp_path / "out"), "png")
+    make_plan(str(folder), str(tmp_path / "out"), "same")
+
+
+def test_a_spare_name_that_is_taken_is_not_used(folder: Path, tmp_path: Path) -> None:
+    example().save(folder / "b.jpg.png")
+    plan = make_plan(str(folder), str(tmp_path / "out"), "same")
+    assert {item.name: item.spare for item in plan.items}["b.jpg"] is None
+
+
+@pytest.mark.parametrize(
+    ("out", "format_name", "message"),
+    [
+        ("in", "same", "would overwrite the picture a.png"),
+        ("in/", "webp", "lie among the pictures"),
+        ("in/a.png", "same", "is a file, expected a folder"),
+        ("in/sub/..", "same", "would overwrite"),
+    ],
+)
+def test_results_never_become_inputs(
+    folder: Path, out: str, format_name: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_plan(str(folder), f"{folder.parent}/{out}", format_name)
+
+
+def test_a_result_never_overwrites_an_input_behind_a_link(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    example().save(out / "z.png")
+    (folder / "z.png").symlink_to(out / "z.png")
+    with pytest.raises(ValueError, match=r"overwrite the picture z\.png"):
+        make_plan(str(folder), str(out), "same")
+
+
+def test_results_within_the_inputs_are_no_inputs(networks: Networks, folder: Path) -> None:
+    do(networks, folder, folder / "out")
+    assert set(statuses(do(networks, folder, folder / "out")).values()) == {DONE}
+    assert files(folder / "out") == {"a.png", "b.jpg", "sub/c.png"}
+
+
+def test_results_of_other_jobs_within_the_inputs_are_no_inputs(
+    networks: Networks, folder: Path
+) -> None:
+    do(networks, folder, folder / "sub" / "out")
+    example().save(folder / "sub" / "out" / "d.png")
+    plan = make_plan(str(folder), str(folder / "second"), "same")
+    assert {item.name for item in plan.items} == {"a.png", "b.jpg", "sub/c.png", "sub/out/d.png"}
+    again = make_plan(str(folder / "sub" / "out"), str(folder / "second"), "same")
+    assert len(again.items) == 4
+
+
+@pytest.mark.parametrize(
+    ("out", "format_name", "message"),
+    [("x.gif", "same", "names no format"), ("x.png", "jpg", "contradicts --format jpg")],
+)
+def test_names_of_single_results(folder: Path, out: str, format_name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_plan(str(folder / "a.png"), str(folder.parent / out), format_name)
+
+
+def test_a_missing_or_empty_source_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        make_plan(str(tmp_path / "no"), str(tmp_path / "out"), "same")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match="has no pictures"):
+        make_plan(str(tmp_path / "in"), str(tmp_path / "out"), "same")
+
+
+def test_names_and_things_that_folders_have(
+    networks: Networks, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    (source / "x.png").mkdir(parents=True)
+    tiny = example(4, 4)
+    tiny.save(source / "x.png" / "日本 ü'$ .png")
+    with open(os.fsencode(source) + b"/caf\xe9.png", "wb") as file:
+        tiny.save(file, "PNG")
+    (source / "link.png").symlink_to(source / "x.png" / "日本 ü'$ .png")
+    (source / "gone.png").symlink_to("nowhere.png")
+    (source / "loop.png").symlink_to("loop.png")
+    (source / "again").symlink_to(source)
+    os.mkfifo(source / "pipe.png")
+    (source / "empty.png").touch()
+    (source / "notes.txt").write_text("x")
+    outcomes = do(networks, source, out)
+    made = {"x.png/日本 ü'$ .png", os.fsdecode(b"caf\xe9.png"), "link.png"}
+    failed = {"gone.png", "loop.png", "pipe.png", "empty.png"}
+    assert statuses(outcomes) == dict.fromkeys(made, MADE) | dict.fromkeys(failed, FAILED)
+    assert files(out) == made
+    assert "link to nothing" in outcomes["gone.png"].text
+    assert "no regular file" in outcomes["pipe.png"].text
+    with caplog.at_level(logging.INFO):
+        make_plan(str(source), str(out), "same")
+    assert "again is a link to a folder" in caplog.text
+    assert "1 other files" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_reported(networks: Networks, folder: Path, tmp_path: Path) -> None:
+    (folder / "a.png").chmod(0)
+    (folder / "sub").chmod(0)
+    assert do(networks, folder, tmp_path / "out")["a.png"].status == FAILED
+    assert "sub" in make_plan(str(folder), str(tmp_path / "out"), "same").problems
+    (folder / "sub").chmod(0o755)
+
+
+# Again
+
+
+def test_what_is_done_is_not_done_again(networks: Networks, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    do(networks, folder, out)
+    before = {name: (out / name).stat().st_mtime_ns for name in files(out)}
+    assert set(statuses(do(networks, folder, out)).values()) == {DONE}
+    assert {name: (out / name).stat().st_mtime_ns for name in files(out)} == before
+
+
+def test_changed_inputs_are_done_again(networks: Networks, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    do(networks, folder, out)
+    old = (folder / "a.png").stat().st_mtime_ns - 10**12
+    os.utime(folder / "a.png", ns=(old, old))  # another picture of the same size, from a backup
+    example(9, 9).save(folder / "b.jpg")
+    expected = {"a.png": MADE, "b.jpg": MADE, "sub/c.png": DONE}
+    assert statuses(do(networks, folder, out)) == expected
+    with Image.open(out / "b.jpg") as file:
+        assert file.size == (36, 36)
+
+
+def test_other_settings_make_all_again(networks: Networks, folder: Path, tmp_path: Path) -> None:
+    do(networks, folder, tmp_path / "out")
+    outcomes = do(networks, folder, tmp_path / "out", settings="others")
+    assert set(statuses(outcomes).values()) == {MADE}
+
+
+def test_a_file_that_is_no_result_is_not_replaced(
+    networks: Networks, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_text("precious")
+    outcome = do(networks, folder, out)["a.png"]
+    assert outcome.status == FAILED
+    assert "--overwrite" in outcome.text
+    assert (out / "a.png").read_text() == "precious"
+    assert set(statuses(do(networks, folder, out, overwrite=True)).values()) == {MADE}
+
+
+def test_a_result_that_was_cut_short_or_edited_is_not_taken_for_done(
+    networks: Networks, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    do(networks, folder, out)
+    (out / "a.png").write_bytes((out / "a.png").read_bytes()[:100])
+    outcome = do(networks, folder, out)["a.png"]
+    assert outcome.status == FAILED
+    assert "is not as it was made: it has 100 bytes" in outcome.text
+    (out / "a.png").unlink()
+    assert do(networks, folder, out)["a.png"].status == MADE
+
+
+def test_a_damaged_record_does_not_count(networks: Networks, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    do(networks, folder / "a.png", out)
+    (record,) = (out / RECORDS).iterdir()
+    record.write_text("{")
+    assert do(networks, folder / "a.png", out)["a.png"].status == FAILED
+    assert do(networks, folder / "a.png", out, overwrite=True)["a.png"].status == MADE
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_stop_at_any_move_leaves_no_half_result(
+    networks: Networks, folder: Path, tmp_path: Path, moves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is moved to its place first, then the result."""
+    out = tmp_path / "out"
+    do(networks, folder / "a.png", out)
+    made: list[str] = []
+    real = LocalFolder.move
+
+    def stopped(self: LocalFolder, name: str, new_name: str) -> None:
+        if len(made) == moves:
+            raise KeyboardInterrupt
+        made.append(new_name)
+        real(self, name, new_name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "move", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            do(networks, folder / "a.png", out, settings="others")
+    assert files(out) == set()
+    assert len(list((out / RECORDS).iterdir())) == 1
+    assert do(networks, folder / "a.png", out, settings="others")["a.png"].status == MADE
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        (["--tile", "64"], True),
+        (["--device", "cuda"], True),
+        (["--steps", "2"], False),
+        (["--seed", "1"], False),
+        (["--precision", "bf16"], False),
+        (["--color-fix", "none"], False),
+        (["--predictor-off", "3"], False),
+        (["--predictor-mode", "mean"], False),
+        (["--preset", "A"], False),
+    ],
+)
+def test_the_settings_that_count(options: list[str], same: bool) -> None:
+    assert (settings().fingerprint() == settings(*options).fingerprint()) == same
+
+
+def test_another_file_of_the_same_name_counts(tmp_path: Path) -> None:
+    prints: list[str] = []
+    for salt in (1.0, 2.0):
+        weights = {k: v * salt for k, v in denoiser_weights().items()}
+        save_file(weights, tmp_path / "d.safetensors")
+        prints.append(settings("--denoiser", str(tmp_path / "d.safetensors")).fingerprint())
+    assert prints[0] != prints[1]
+
+
+# Presets
+
+
+def test_the_bundled_start_is_for_its_own_family(tmp_path: Path) -> None:
+    assert settings().method.name == "PreSet-B"
+    assert settings().upscale_model == "lpnsr_lite_compact_x4.safetensors"
+    assert settings("--preset", "A").upscale_model is None
+    assert settings("--preset", "ResShift").method.start == "bicubic"
+    save_file(denoiser_weights(), tmp_path / "d.safetensors")
+    other = ["--denoiser", str(tmp_path / "d.safetensors")]
+    assert settings(*other).method.name == "PreSet-A"
+    with pytest.raises(ValueError, match="--upscale-model"):
+        settings(*other, "--preset", "B")
+    with pytest.raises(ValueError, match="--noise-predictor is none"):
+        settings("--noise-predictor", "none")
+
+
+# Memory
+
+
+def out_of_memory_above(networks: Networks, side: int) -> Any:
+    """Makes the denoiser fail as PyTorch does for pictures larger than this."""
+
+    def hook(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if max(inputs[0].shape[2:]) > side:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+
+    return networks._family.denoiser.register_forward_pre_hook(hook)
+
+
+def test_tiles_are_halved_where_memory_runs_out(
+    networks: Networks, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    example(60, 50).save(source / "large.png")
+    example(8, 8).save(source / "small.png")
+    do(networks, source, tmp_path / "whole")
+    hook = out_of_memory_above(networks, 32)
+    assert set(statuses(do(networks, source, tmp_path / "tiled")).values()) == {MADE}
+    hook.remove()
+    assert caplog.text.count("going on with tiles of 32") == 1
+    pictures: list[np.ndarray] = []
+    for out in ("whole", "tiled"):
+        with Image.open(tmp_path / out / "large.png") as file:
+            pictures.append(np.asarray(file, dtype=float))
+    assert 0 < abs(pictures[0] - pictures[1]).mean() < 5
+
+
+def test_a_picture_that_does_not_fit_at_all_fails_alone(networks: Networks, tmp_path: Path) -> None:
+    example(40, 40).save(tmp_path / "x.png")
+    hook = out_of_memory_above(networks, 16)
+    outcome = do(networks, tmp_path / "x.png", tmp_path / "out")["x.png"]
+    hook.remove()
+    assert outcome.status == FAILED
+    assert "out of memory even with tiles of 32x32" in outcome.text
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
+    def run(tile: int) -> None:
+        raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        halving(run, 64, 32)
+
+
+# The command
+
+
+def command(source: Path | str, out: Path | str, *options: str) -> int:
+    return main(["upscale", str(source), str(out), "--device", "cpu", *QUICK, *options])
+
+
+def test_bad_pictures_are_listed_at_the_end_and_the_exit_code_tells(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "bad.png").write_text("no picture")
+    caplog.set_level(logging.INFO)
+    assert command(folder, tmp_path / "out") == 1
+    assert files(tmp_path / "out") == {"a.png", "b.jpg", "sub/c.png"}
+    assert "1 of 4: a.png, 16x12 to 64x48" in caplog.text
+    assert "3 made, 1 failed" in caplog.text
+    assert caplog.records[-1].getMessage().startswith("failed: bad.png: it is no picture")
+    (folder / "bad.png").unlink()
+    assert command(folder, tmp_path / "out") == 0
+    assert "3 of them done before" in caplog.text
+
+
+def test_a_dry_run_makes_nothing(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert command(folder, tmp_path / "out", "--dry-run", "--format", "webp") == 0
+    assert "would make sub/c.webp from sub/c.png" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_ends_the_job_with_what_is_done(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, []
+
+    def fsync(file: int) -> None:
+        calls.append(file)
+        if len(calls) == 3:  # the second picture; the first needs one more for its record
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    caplog.set_level(logging.INFO)
+    assert command(folder, tmp_path / "out") == 1
+    assert files(tmp_path / "out") == {"a.png"}
+    assert "No space left on device" in caplog.text
+    assert "1 made, 1 failed, 1 not tried" in caplog.text
+    assert command(folder, tmp_path / "out") == 0
+    assert len(files(tmp_path / "out")) == 3
+
+
+def test_leftovers_of_a_killed_run_go(folder: Path, tmp_path: Path) -> None:
+    left = [tmp_path / "out" / p / ".lpnsr-0123.part" for p in ("", "sub", RECORDS)]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert command(folder, tmp_path / "out") == 0
+    assert files(tmp_path / "out") == {"a.png", "b.jpg", "sub/c.png"}
+    assert not left[2].exists()
+
+
+def test_ctrl_c_leaves_only_whole_results(folder: Path, tmp_path: Path) -> None:
+    for i in range(30):
+        example(16, 16, at=i).save(folder / f"{i}.png")
+    out = tmp_path / "out"
+    arguments = ["upscale", str(folder), str(out), "--device", "cpu", "--steps", "4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lpnsr_impl", *arguments],
+        cwd=EXAMPLE.parents[1], stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not (out.exists() and files(out)) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "Run the same command again" in text
+    assert 0 < len(files(out)) < 33
+    for name in files(out):
+        with Image.open(out / name) as file:
+            file.load()
+
+
+def test_a_uri_is_as_good_as_a_path(folder: Path, tmp_path: Path) -> None:
+    """Through pyarrow, as s3:// and gs:// go."""
+    (folder / "out").mkdir()
+    example().save(folder / "out" / "no_input.png")
+    source, out = folder.as_uri(), (folder / "out").as_uri()
+    assert command(source, out) == 0
+    assert files(folder / "out") == {"a.png", "b.jpg", "sub/c.png", "no_input.png"}
+    before = (folder / "out" / "a.png").stat().st_mtime_ns
+    assert command(source, out) == 0
+    assert (folder / "out" / "a.png").stat().st_mtime_ns == before
+    assert command(f"{source}/a.png", f"{tmp_path.as_uri()}/a.webp") == 0
+    assert (tmp_path / "a.webp").exists()
+    assert command(source, source) == 1
+    assert command(f"{source}/no", out) == 1
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (4.4, 200, 18121)] == ["4 s", "3 min 20 s", "5 h 2 min"]
