@@ -5,6 +5,7 @@ killed actor was doing is done again by another, which skips what has its result
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+import ray.exceptions
 import torch
 
 from .job import FAILED, Outcome, Worker
@@ -88,11 +90,15 @@ def do_on_ray(
 
     Raises:
         ConnectionError: there is no cluster at the address.
+        RuntimeError: workers can't start, e.g. for want of a model's file.
     """
-    logging.getLogger("ray").setLevel(logging.WARNING)
     began = not ray.is_initialized()
-    if began:
-        ray.init(address=address, include_dashboard=False if address == LOCAL else None)
+    if began and address == LOCAL:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # our cluster reports to nobody
+        ray.init(address, include_dashboard=False, logging_level=logging.WARNING)
+    elif began:
+        ray.init(address, logging_level=logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -111,6 +117,9 @@ def do_on_ray(
         )
         for row in outcomes.iter_rows():
             yield Outcome(**row)
+    except ray.exceptions.RayError as e:
+        reason = str(e).strip().splitlines()[-1]
+        raise RuntimeError(f"The job on Ray failed: {reason}") from e
     finally:
         if began:
             ray.shutdown()

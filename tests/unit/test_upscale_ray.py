@@ -1,0 +1,138 @@
+"""The upscale command on a real Ray cluster of two workers, one of which is killed."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import ray
+from PIL import Image
+
+from lpnsr_impl.cli import parser
+from lpnsr_impl.upscale import ray_job
+from lpnsr_impl.upscale.command import chosen_settings
+from lpnsr_impl.upscale.formats import RECORDS
+from lpnsr_impl.upscale.job import DONE, FAILED, MADE
+from lpnsr_impl.upscale.plan import make_plan
+from lpnsr_impl.upscale.results import Job
+
+PACK = Path(__file__).parents[2]
+PICTURES = 24
+SETTINGS = chosen_settings(
+    parser().parse_args(["upscale", "x", "y", "--steps", "1", "--preset", "A", "--device", "cpu"])
+)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "in"
+    source.mkdir()
+    with Image.open(PACK / "workflows" / "lpnsr_example.png") as file:
+        for i in range(PICTURES):
+            file.convert("RGB").crop((i, i, i + 16, i + 16)).save(source / f"{i:02}.png")
+    return source
+
+
+def actors() -> list[psutil.Process]:
+    """Processes of this test's own pool: of its descendants, those with the title of its actors.
+
+    Never of the whole machine: somebody else may run a cluster there.
+    """
+    found: list[psutil.Process] = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith("ray::MapWorker"):
+                found.append(process)
+    return found
+
+
+class Killer(threading.Thread):
+    """Kills a worker without warning, once some pictures are done."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self._out = out
+        self.done: dict[str, int] = {}  # before the kill: names and times
+
+    def run(self) -> None:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            if len(list(self._out.glob("*.png"))) >= 4:
+                os.kill(actors()[0].pid, signal.SIGKILL)
+                self.done = {p.name: p.stat().st_mtime_ns for p in self._out.glob("*.png")}
+                return
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch, cluster: None) -> Any:
+    """The counter of the job to come."""
+    counter = ray_job.Tries.remote()
+    monkeypatch.setattr(ray_job.Tries, "remote", lambda: counter)
+    return counter
+
+
+def test_a_killed_worker_loses_no_picture_and_repeats_none_that_was_done(
+    tries: Any, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    plan = make_plan(folder.as_uri(), out.as_uri(), "same")
+    killer = Killer(out)
+    killer.start()
+    job = Job(plan.source, plan.out, "settings")
+    outcomes = list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", 2))
+    killer.join()
+
+    expected = {f"{i:02}.png" for i in range(PICTURES)}
+    assert sorted(outcome.name for outcome in outcomes) == sorted(expected)
+    assert {outcome.status for outcome in outcomes} <= {MADE, DONE}
+    assert {path.name for path in out.iterdir()} == expected | {RECORDS}
+    assert len(list((out / RECORDS).iterdir())) == PICTURES
+    for path in out.glob("*.png"):
+        with Image.open(path) as file:
+            assert file.size == (64, 64)
+
+    assert 4 <= len(killer.done) < PICTURES
+    assert {name: (out / name).stat().st_mtime_ns for name in killer.done} == killer.done
+    begun: dict[str, int] = ray.get(tries.all.remote())
+    assert set(begun) == expected
+    assert sum(begun.values()) <= PICTURES + 1, "more than the killed worker's was begun again"
+
+
+def test_a_picture_that_kills_its_workers_is_given_up(
+    tries: Any, folder: Path, tmp_path: Path
+) -> None:
+    for _ in range(ray_job.MOST_TRIES):
+        ray.get(tries.begin.remote("00.png"))
+    plan = make_plan(str(folder), str(tmp_path / "out"), "same")
+    job = Job(plan.source, plan.out, "settings")
+    upscaler = ray_job.Upscaler(job, SETTINGS, tries, None)
+    names = np.array([item.result for item in plan.items[:2]])
+    outcomes = upscaler({"name": names, "result": names, "spare": np.array(["", ""])})
+    assert outcomes["status"].tolist() == [FAILED, MADE]
+    assert "died 3 times" in outcomes["text"][0]
+
+
+def test_workers_that_cannot_start_are_an_error(
+    cluster: None, folder: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(str(folder), str(tmp_path / "out"), "same")
+    job = Job(plan.source, plan.out, "settings")
+    lost = replace(SETTINGS, denoiser="/nowhere.safetensors")
+    with pytest.raises(RuntimeError, match=r"no file '/nowhere\.safetensors'"):
+        list(ray_job.do_on_ray(job, plan.items, lost, "local", 1))
