@@ -47,7 +47,7 @@ class LPNSRDownloadModels(io.ComfyNode):
                     "report", display_name="report", tooltip="What was done, a line for each file."
                 )
             ],
-                is_output_node=True,
+            is_output_node=True,
         )
 
     @classmethod

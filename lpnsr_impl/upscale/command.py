@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safetensors import safe_open
@@ -17,6 +18,8 @@ from .results import Job, Results
 logger = logging.getLogger(__name__)
 
 BUNDLED_START = BUNDLED_UPSCALE_MODELS / "lpnsr_lite_compact_x4.safetensors"
+
+_CHECKS_AT_A_TIME = 32  # each waits for the network where folders are in the cloud
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -85,7 +88,9 @@ def _not_done(job: Job, items: Sequence[Item]) -> list[Item]:
         except OSError:
             return False  # its turn tells why
 
-    return [item for item in items if not is_done(item)]
+    with ThreadPoolExecutor(_CHECKS_AT_A_TIME) as pool:
+        done = pool.map(is_done, items)
+        return [item for item, is_done in zip(items, done, strict=True) if not is_done]
 
 
 def chosen_settings(options: argparse.Namespace) -> Settings:

@@ -126,7 +126,8 @@ class Results:
         self._out.sweep([RECORDS, *{str(PurePosixPath(item.result).parent) for item in items}])
 
     def _is_current(self, result: str, item: Item, made_from: Stat) -> bool:
-        found, record = self._out.stat(result), self._record(result)
+        found = self._out.stat(result)
+        record = self._record(result) if found else None
         if found is None or record is None or found.size != record.result_size:
             return False
         if self._job.overwrite and record.run != self._job.run:
