@@ -85,7 +85,7 @@ class Family:
         lr = lr.to(self.device)
         began = time.perf_counter()
         multiple = self.denoiser.config.size_multiple
-        plan = self._plan(lr, multiple)
+        plan = self._plan(lr)
         x = self.start(lr, method.start, plan)
         if method.steps:
             y0 = encode_start(self.autoencoder, x, multiple, plan)
@@ -105,9 +105,11 @@ class Family:
             x = decode_latent(self.autoencoder, x0, to_pm1(lr), fix, plan)
         return x.clamp(0, 1).cpu(), time.perf_counter() - began
 
-    def _plan(self, lr: Tensor, multiple: int) -> TilePlan:
+    def _plan(self, lr: Tensor) -> TilePlan:
         """As the nodes' automatic tiles, with enough memory."""
-        tile = max(self.tile // multiple, 1) * multiple
+        config = self.denoiser.config
+        multiple, step = config.size_multiple, config.tile_multiple
+        tile = max(self.tile // step, 1) * step
         height, width = lr.shape[2:]
         h, w = padded_size(height, width, multiple)
         return plan_tiles(h, w, tile, min(DEFAULT_OVERLAP, tile - multiple), multiple)

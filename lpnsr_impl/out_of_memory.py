@@ -14,7 +14,7 @@ T = TypeVar("T")
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
     text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError)
         and ("out of memory" in text or "can't allocate memory" in text)
     )

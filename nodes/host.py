@@ -200,15 +200,6 @@ def memory_budget(networks: Sequence[Managed[Any]]) -> float:
     return _USABLE * (free + evictable - weights)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device."""
-    text = str(error).lower()
-    return isinstance(error, (mm.OOM_EXCEPTION, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "can't allocate memory" in text)
-    )
-
-
 def free_memory() -> None:
     """Give cached memory back to the device."""
     mm.soft_empty_cache()

@@ -88,7 +88,7 @@ class Networks:
         return replace(picture, rgb=sr, alpha=alpha)
 
     def _upscale(self, lr: Tensor) -> Tensor:
-        multiple = self._family.denoiser.config.size_multiple
+        multiple = self._family.denoiser.config.tile_multiple
         h, w = lr.shape[2:]
         largest = max(padded_size(h, w, multiple))
         tile = min(padded_size(self._settings.tile, 1, multiple)[0], largest)
