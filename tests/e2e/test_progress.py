@@ -1,0 +1,86 @@
+"""What a node shows while it runs, as the real ComfyUI sends it to the browser."""
+
+import asyncio
+import io
+import struct
+import uuid
+from typing import Any
+
+import aiohttp
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lpnsr_impl.pictures import read_picture, to_pil
+from tests.host.server import PACK
+
+from .conftest import Graph
+
+PREVIEW, TEXT = 1, 3  # kinds of binary messages
+
+
+async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[str]], list[bytes]]:
+    """Texts by node, and previews, that a run sends."""
+    client = uuid.uuid4().hex
+    texts: dict[str, list[str]] = {}
+    previews: list[bytes] = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{graph.server.url}/ws?clientId={client}", max_msg_size=0) as socket,
+    ):
+        await asyncio.to_thread(graph.server.queue, prompt, client)
+        async for message in socket:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                kind, head = struct.unpack(">II", message.data[:8])
+                if kind == TEXT:
+                    node, text = message.data[8 : 8 + head], message.data[8 + head :]
+                    texts.setdefault(node.decode(), []).append(text.decode())
+                elif kind == PREVIEW:
+                    previews.append(message.data[8:])
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                event = message.json()["type"]
+                if event in ("execution_success", "execution_error"):
+                    assert event == "execution_success"
+                    return texts, previews
+    raise AssertionError("the connection ended")
+
+
+@pytest.fixture(scope="module")
+def picture() -> Tensor:
+    """Part of the example picture, an IMAGE [1,40,72,3]."""
+    x = read_picture(PACK / "workflows" / "lpnsr_example.png")
+    return x[None, :, 20:60, 20:92].movedim(1, -1)
+
+
+def save(prompt: dict[str, Any]) -> dict[str, Any]:
+    inputs = {"image": ["decode", 0], "file": "progress.safetensors"}
+    return {**prompt, "save": {"class_type": "ProbeSave", "inputs": inputs}}
+
+
+def test_a_node_says_what_it_plans_and_how_far_it_is(graph: Graph, picture: Tensor) -> None:
+    tiles = {"tile_size": 32, "overlap": 8}
+    texts, _ = asyncio.run(follow(graph, save(graph.stages(picture, seed=101, **tiles))))
+    first, *between, last = texts["sample"]
+    assert first.startswith("72x40 to 288x160, 6 tiles of 32x32, asks for ")
+    assert first.endswith(" MB\nloading")
+    assert any("step 1/4, tile " in text and text.endswith(" s left") for text in between)
+    assert "\ndone in " in last
+    assert "1 tile, asks for" in texts["decode"][0]
+
+
+def test_pictures_of_a_batch_are_counted(graph: Graph, picture: Tensor) -> None:
+    batch = picture.expand(3, -1, -1, -1)
+    texts, _ = asyncio.run(follow(graph, save(graph.stages(batch, seed=102))))
+    assert any("picture 2/3, step " in text for text in texts["sample"])
+
+
+def test_each_step_shows_the_clean_prediction(graph: Graph, picture: Tensor) -> None:
+    _, previews = asyncio.run(follow(graph, save(graph.stages(picture, seed=103))))
+    images = [Image.open(io.BytesIO(preview)).convert("RGB") for preview in previews]
+    assert len(images) == 4
+    lr = torch.tensor(list(to_pil(picture.movedim(-1, 1)).tobytes())).float()
+    for image in images:
+        assert image.size == (72, 40)
+        difference = (torch.tensor(list(image.tobytes())).float() - lr).abs().mean()
+        assert difference < 25, "in the picture's own colours, 0 to 255"
