@@ -1,12 +1,14 @@
 """Download and Doctor nodes in a real ComfyUI, whose Hugging Face and GitHub are a server of the
 tests."""
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import torch
 from spandrel.architectures.SwinIR import SwinIR
@@ -112,13 +114,43 @@ def test_a_preset_goes_into_the_default_folders_and_can_be_loaded(
     inputs = server.get("/object_info/LoadLPNSRModels")["LoadLPNSRModels"]["input"]["required"]
     assert DENOISER.name in inputs["denoiser"][1]["options"]
     upscalers = server.get("/object_info/UpscaleModelLoader")["UpscaleModelLoader"]
-    assert SWINIR.name in upscalers["input"]["required"]["model_name"][0]
+    assert SWINIR.name in upscalers["input"]["required"]["model_name"][1]["options"]
     web.requests.clear()
     again = server.run(download("PreSet-A"))["download"]["text"][0]
     assert again.count("is there") == 3
     assert web.requests == []
     (extra / "lpnsr" / PREDICTOR.name).unlink()
     assert "downloaded into" in server.run(download("PreSet-A"))["download"]["text"][0]
+
+
+async def events_of(server: Server, prompt: dict[str, Any]) -> tuple[list[float], str]:
+    """Shares of the progress bar that a client is sent while a prompt runs, and the texts."""
+    shares: list[float] = []
+    texts = b""
+    url = f"{server.url}/ws?clientId=watcher"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        await asyncio.to_thread(server.queue, prompt, "watcher")
+        async for message in socket:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                texts += message.data
+                continue
+            event = message.json()
+            if event["type"] == "progress":
+                shares.append(event["data"]["value"] / event["data"]["max"])
+            if event["type"] in ("execution_success", "execution_error"):
+                break
+    return shares, texts.decode(errors="replace")
+
+
+def test_progress_is_shown_on_the_node(server: Server, web: FileServer, extra: Path) -> None:
+    (extra / "lpnsr" / DENOISER.name).unlink()
+    file = web.files[RESSHIFT + DENOISER.name]
+    file.pause = 0.005
+    shares, texts = asyncio.run(events_of(server, download(DENOISER.name)))
+    file.pause = 0
+    assert sum(0 < share < 1 for share in shares) >= 3
+    assert shares == sorted(shares)
+    assert re.search(rf"{DENOISER.name}\n\d\.\d of 3\.3 MB", texts)
 
 
 def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Path) -> None:
