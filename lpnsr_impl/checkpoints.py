@@ -15,16 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from .config import (
+    LPNSR_SCHEDULE,
     RELEASED_AUTOENCODER,
     RELEASED_DENOISER,
     RELEASED_NOISE_PREDICTOR,
+    RESSHIFT_15,
     SCALE,
     AutoencoderConfig,
+    ScheduleConfig,
     UNetConfig,
 )
 from .files import Checkpoint, Source, UnsupportedCheckpointError, read_checkpoint
 from .models import Autoencoder, Denoiser, NoisePredictor, UNet
 from .models.layers import Operations
+from .schedule import Schedule
 
 Network = TypeVar("Network", Autoencoder, Denoiser, NoisePredictor)
 
@@ -66,18 +70,22 @@ def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
     """Load a denoiser of any size. Otherwise as `load_autoencoder`."""
     checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "denoiser")
-    config = _unet_config(checkpoint)
-    return _build(checkpoint, lambda: Denoiser(config, operations), config == RELEASED_DENOISER)
+    config, schedule = _unet_config(checkpoint), _schedule(checkpoint)
+    denoiser = _build(checkpoint, lambda: Denoiser(config, operations), config == RELEASED_DENOISER)
+    denoiser.schedule = schedule
+    return denoiser
 
 
 def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePredictor:
     """Load a noise predictor of any size. Otherwise as `load_autoencoder`."""
     checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "noise_predictor")
-    config = _unet_config(checkpoint)
-    return _build(
+    config, schedule = _unet_config(checkpoint), _schedule(checkpoint)
+    predictor = _build(
         checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR
     )
+    predictor.schedule = schedule
+    return predictor
 
 
 def load_network(src: Source) -> tuple[str, Autoencoder | Denoiser | NoisePredictor]:
@@ -110,7 +118,8 @@ def check_family(
         The family's name, or "unnamed" if no file tells.
 
     Raises:
-        ValueError: the networks name different families, or their latents have different channels.
+        ValueError: the networks name different families, or their latents have different channels,
+        or denoiser and noise predictor were trained with different schedules.
     """
     networks: list[UNet | Autoencoder] = [autoencoder, denoiser]
     channels = {
@@ -132,6 +141,11 @@ def check_family(
         raise ValueError(
             f"These networks have latents of different channels: {channels}. Choose files of one "
             "family."
+        )
+    if noise_predictor is not None and noise_predictor.schedule != denoiser.schedule:
+        raise ValueError(
+            f"The denoiser was trained with {denoiser.schedule}, the noise predictor with "
+            f"{noise_predictor.schedule}. Choose 'none' as the noise predictor."
         )
     return families.pop() if families else "unnamed"
 
@@ -298,15 +312,7 @@ def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
 
 def _header_sizes(checkpoint: Checkpoint, config: UNetConfig | AutoencoderConfig) -> dict[str, Any]:
     """What `lpnsr.config` in the header says that no shape tells; what shapes tell must agree."""
-    text = checkpoint.header.get("lpnsr.config", "{}")
-    try:
-        header = json.loads(text)
-    except json.JSONDecodeError as e:
-        raise checkpoint.error(f"lpnsr.config in its header is no JSON ({e}): {text[:80]!r}") from e
-    if not isinstance(header, dict):
-        raise checkpoint.error(
-            f"lpnsr.config in its header is {text[:80]!r}, expected a JSON object"
-        )
+    header = _header_object(checkpoint, "lpnsr.config")
     sizes: dict[str, Any] = {}
     derived = json.loads(json.dumps(asdict(config)))
     for name, value in header.items():
@@ -327,6 +333,32 @@ def _header_sizes(checkpoint: Checkpoint, config: UNetConfig | AutoencoderConfig
                 f"lpnsr.config in its header has {name} = {value!r}, its weights {derived[name]!r}"
             )
     return sizes
+
+
+def _schedule(checkpoint: Checkpoint) -> ScheduleConfig:
+    """What `lpnsr.schedule` in the header says, else the name of the file, else LPNSR's."""
+    if "lpnsr.schedule" not in checkpoint.header:
+        fifteen = re.search(r"_s15(?!\d)", checkpoint.name)
+        return RESSHIFT_15 if fifteen else LPNSR_SCHEDULE
+    header = _header_object(checkpoint, "lpnsr.schedule")
+    try:
+        config = ScheduleConfig(**header)
+        Schedule(**vars(config))
+    except (TypeError, ValueError) as e:
+        raise checkpoint.error(f"lpnsr.schedule in its header is no schedule: {e}") from e
+    return config
+
+
+def _header_object(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
+    """The JSON object under a key of the header, empty if there is none."""
+    text = checkpoint.header.get(key, "{}")
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise checkpoint.error(f"{key} in its header is no JSON ({e}): {text[:80]!r}") from e
+    if not isinstance(header, dict):
+        raise checkpoint.error(f"{key} in its header is {text[:80]!r}, expected a JSON object")
+    return header
 
 
 # Loading

@@ -67,7 +67,14 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         choices=("A", "B", "ResShift"),
         help="without it, B if there is an --upscale-model, else A",
     )
-    parser.add_argument("--steps", type=int, default=4, choices=(1, 2, 3, 4))
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=4,
+        choices=range(1, 16),
+        metavar="T",
+        help="the denoiser's 4 or 15, or fewer",
+    )
     parser.add_argument(
         "--predictor-off", type=int, nargs="*", default=[], choices=(4, 3, 2), metavar="T",
         help="steps with random noise",

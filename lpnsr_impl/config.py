@@ -65,6 +65,24 @@ class UNetConfig:
         return max(self.window_at(level) << level for level in range(len(self.level_channels)))
 
 
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Table of eta that a network was trained with, as arguments of `Schedule`.
+
+    No tensor shape tells it, and it is no part of the sizes: the file's header or name does. The
+    defaults are those of ResShift's 4-step models, which LPNSR builds on.
+    """
+
+    num_timesteps: int = 4
+    min_noise_level: float = 0.2
+    sqrt_eta_end: float = 0.99
+    power: float = 0.3
+
+
+LPNSR_SCHEDULE = ScheduleConfig()
+RESSHIFT_15 = ScheduleConfig(num_timesteps=15, min_noise_level=0.04)
+"""ResShift's first real-world models (`realsrx4_s15_v1` and `_v2`)."""
+
 RELEASED_AUTOENCODER = AutoencoderConfig()
 RELEASED_DENOISER = UNetConfig()
 RELEASED_NOISE_PREDICTOR = UNetConfig(in_channels=9, out_channels=6)

@@ -23,7 +23,7 @@ from .images import (
 )
 from .models import Autoencoder, Denoiser, NoisePredictor
 from .pipeline import decode_latent, encode_start, run_chain
-from .sampler import ALL_ON
+from .sampler import ALL_ON, switches_for
 from .schedule import Schedule
 from .tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, apply_tiled, plan_tiles
 from .weights_folder import find_weights
@@ -92,12 +92,14 @@ class Family:
             x0 = run_chain(
                 self.denoiser,
                 self.noise_predictor,
-                Schedule(),
+                Schedule(**vars(self.denoiser.schedule)),
                 y0,
                 to_pm1(lr),
                 seed=method.seed,
                 steps=method.steps,
-                predictor_on=method.predictor_on,
+                predictor_on=switches_for(
+                    self.denoiser.schedule.num_timesteps, method.predictor_on
+                ),
                 predictor_mode=method.predictor_mode,
                 plan=plan,
             )

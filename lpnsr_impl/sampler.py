@@ -1,4 +1,4 @@
-"""The 1 to 4 step chain of Algorithm 2, shared by the nodes and the trainer (paper Eq. 3, 5-7 and
+"""The 1 to T step chain of Algorithm 2, shared by the nodes and the trainer (paper Eq. 3, 5-7 and
 11)."""
 
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor
 
-from .config import PredictorMode
+from .config import LPNSR_SCHEDULE, PredictorMode
 from .schedule import Schedule
 
 Denoiser = Callable[[Tensor, int, Tensor], Tensor]
@@ -94,6 +94,16 @@ def sample(
 def predictor_steps(steps: int, predictor_on: Mapping[int, bool]) -> list[int]:
     """The t, from high to low, at which a run of `steps` steps calls the noise predictor."""
     return [t for t in range(steps, 1, -1) if predictor_on.get(t, False)]
+
+
+def switches_for(num_timesteps: int, predictor_on: Mapping[int, bool]) -> Mapping[int, bool]:
+    """LPNSR's switches, at t = 4, 3 and 2, for a chain of T steps.
+
+    With another T than LPNSR's 4 they act as one: if any is on, the predictor is on at every step.
+    """
+    if num_timesteps == LPNSR_SCHEDULE.num_timesteps:
+        return predictor_on
+    return dict.fromkeys(range(2, num_timesteps + 1), any(predictor_on.values()))
 
 
 def _check(

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from .config import ScheduleConfig
+
 TRAINED_KAPPA = 2.0
 
 
@@ -32,11 +34,11 @@ class Schedule:
 
     def __init__(
         self,
-        num_timesteps: int = 4,
+        num_timesteps: int = ScheduleConfig.num_timesteps,
         kappa: float = TRAINED_KAPPA,
-        min_noise_level: float = 0.2,
-        sqrt_eta_end: float = 0.99,
-        power: float = 0.3,
+        min_noise_level: float = ScheduleConfig.min_noise_level,
+        sqrt_eta_end: float = ScheduleConfig.sqrt_eta_end,
+        power: float = ScheduleConfig.power,
         *,
         trained_kappa: float = TRAINED_KAPPA,
     ) -> None:

@@ -1,5 +1,6 @@
 """The four stages of an upscale. Each node runs one of them; LPNSR Upscale runs all."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from ..lpnsr_impl import Schedule
 from ..lpnsr_impl.color import COLOR_FIXES
-from ..lpnsr_impl.config import SCALE, PredictorMode
+from ..lpnsr_impl.config import LPNSR_SCHEDULE, SCALE, PredictorMode
 from ..lpnsr_impl.images import (
     SMALLEST_MODEL_INPUT,
     bicubic_upsample,
@@ -17,7 +18,7 @@ from ..lpnsr_impl.images import (
     to_pm1,
 )
 from ..lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
-from ..lpnsr_impl.sampler import predictor_steps
+from ..lpnsr_impl.sampler import predictor_steps, switches_for
 from . import host
 from .images import Picture
 from .memory import autoencoder_activations, unet_activations
@@ -60,12 +61,27 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
     return Picture(y.clamp(0, 1).to(lr.rgb.device), alpha)
 
 
-def check_predictor(models: LPNSRModels, steps: int, predictor_on: Mapping[int, bool]) -> None:
-    """Check that there is a noise predictor if a run will ask for one.
+def check_chain(
+    models: LPNSRModels, steps: int, predictor_on: Mapping[int, bool]
+) -> Mapping[int, bool]:
+    """Check that the models can run these steps.
+
+    Returns:
+        The switches that apply. With a denoiser of another number of steps than 4 and no predictor
+        none does: there is no predictor to choose for ResShift's 15-step models.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the denoiser has fewer steps, or there is no predictor for a switch that is on.
     """
+    num_timesteps = models.denoiser.network.schedule.num_timesteps
+    if steps > num_timesteps:
+        raise ValueError(
+            f"steps is {steps}, but this denoiser has {num_timesteps} steps. Set steps to "
+            f"{num_timesteps} or less."
+        )
+    if num_timesteps != LPNSR_SCHEDULE.num_timesteps and models.noise_predictor is None:
+        return {}
+    predictor_on = switches_for(num_timesteps, predictor_on)
     predictor_at = predictor_steps(steps, predictor_on)
     if predictor_at and models.noise_predictor is None:
         raise ValueError(
@@ -73,6 +89,7 @@ def check_predictor(models: LPNSRModels, steps: int, predictor_on: Mapping[int, 
             "Load LPNSR Models has noise_predictor 'none'. Choose one there, or switch the "
             "predictor off."
         )
+    return predictor_on
 
 
 ENCODE_WORK, DECODE_WORK = 4.0, 5.0
@@ -163,10 +180,16 @@ def sample(
         ValueError: the latent does not fit, or a predictor is needed that is not loaded.
     """
     y0, condition = unpack_latent(latent, models)
-    check_predictor(models, steps, predictor_on)
+    predictor_on = check_chain(models, steps, predictor_on)
     denoiser = models.denoiser
     predictor_at = predictor_steps(steps, predictor_on)
     predictor = models.noise_predictor if predictor_at else None
+    logging.info(
+        "LPNSR: %d of the denoiser's %d steps, noise predictor %s.",
+        steps,
+        denoiser.network.schedule.num_timesteps,
+        "off" if predictor is None else "on",
+    )
     in_use = [denoiser] if predictor is None else [denoiser, predictor]
     b, _, h, w = condition.lr.shape
     tiles = Tiles(
@@ -177,7 +200,7 @@ def sample(
         lambda *tile: unet_activations(denoiser, *tile),
         progress,
     )
-    schedule = Schedule(kappa=kappa)
+    schedule = Schedule(**vars(denoiser.network.schedule), kappa=kappa)
     results: list[Tensor] = []
     for i, (y0_i, lr_i) in enumerate(zip(y0.split(1), condition.lr.split(1), strict=True)):
         preview = host.latent_previewer(y0_i, lr_i)

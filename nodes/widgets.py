@@ -5,7 +5,7 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..lpnsr_impl.color import COLOR_FIXES
-from ..lpnsr_impl.config import PredictorMode
+from ..lpnsr_impl.config import RESSHIFT_15, PredictorMode
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE
 
 _CHOICES = {"predictor_mode": list(get_args(PredictorMode)), "color_fix": list(COLOR_FIXES)}
@@ -29,9 +29,10 @@ def steps() -> io.Int.Input:
         "steps",
         default=4,
         min=1,
-        max=4,
+        max=RESSHIFT_15.num_timesteps,
         tooltip="Diffusion steps. 4 invents most detail; 1 and 2 stay closer to the start "
-        "and want an upscale model.",
+        "and want an upscale model. More than 4 is for ResShift's 15-step denoisers (s15), which "
+        "want all 15.",
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..family import Family
 from ..images import bicubic_upsample, reflect_pad, to_pm1
 from ..pipeline import encode_start, mirrored_noise, seeded_noise
-from ..sampler import ALL_ON, sample
+from ..sampler import ALL_ON, sample, switches_for
 from ..schedule import Schedule
 from .run import Pair, read_pair
 
@@ -64,7 +64,7 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     predictor = family.noise_predictor
     if predictor is None:
         raise ValueError("These models have no noise predictor; give one to show its noise.")
-    schedule = Schedule()
+    schedule = Schedule(**vars(family.denoiser.schedule))
     lr, hr = lr.to(family.device), None if hr is None else hr.to(family.device)
     h, w = lr.shape[2:]
     multiple = family.denoiser.config.size_multiple
@@ -83,7 +83,16 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
         return mean, logvar
 
     padded = reflect_pad(to_pm1(lr), *y0.shape[2:])
-    sample(family.denoiser, watched, schedule, y0, padded, predictor_on=ALL_ON, noise=source)
+    sample(
+        family.denoiser,
+        watched,
+        schedule,
+        y0,
+        padded,
+        steps=schedule.num_timesteps,
+        predictor_on=switches_for(schedule.num_timesteps, ALL_ON),
+        noise=source,
+    )
     return steps
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..config import UNetConfig
+from ..config import LPNSR_SCHEDULE, UNetConfig
 from .convolution import Upsample, norm_silu_conv
 from .layers import NORM_GROUPS, Operations, add, timestep_embedding
 from .swin import SwinStage
@@ -83,6 +83,7 @@ class UNet(nn.Module):
     Attributes:
         config: as given.
         family: name of the model family the weights belong to, or None if unknown.
+        schedule: what the weights were trained with.
         compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
     """
 
@@ -90,6 +91,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.family: str | None = None
+        self.schedule = LPNSR_SCHEDULE
         self.compute_dtype = torch.float32
 
         width = config.model_channels

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..files import write_safetensors
+from ..models import UNet
 from ..version import commit
 
 
@@ -40,6 +41,8 @@ def export_network(
     config = getattr(network, "config", None)
     if is_dataclass(config) and not isinstance(config, type):
         header["lpnsr.config"] = json.dumps(asdict(config))
+    if isinstance(network, UNet):
+        header["lpnsr.schedule"] = json.dumps(asdict(network.schedule))
     tensors = {
         key: tensor.detach().to("cpu", dtype).contiguous()
         for key, tensor in network.state_dict().items()

@@ -89,10 +89,8 @@ class Task(nn.Module, ABC):
 
     def noise(self, batch: Sample) -> NoiseSource:
         """The noise of each sample, [B,C,h,w]."""
-        sources = [
-            seeded_noise(int(_rng(self.config.seed, int(i)).integers(2**63)))
-            for i in batch["index"]
-        ]
+        seeds = [int(_rng(self.config.seed, int(i)).integers(2**63)) for i in batch["index"]]
+        sources = [seeded_noise(seed, self.schedule.num_timesteps) for seed in seeds]
         return lambda kind, t, shape: torch.cat(
             [source(kind, t, torch.Size((1, *shape[1:]))) for source in sources]
         )
@@ -203,6 +201,7 @@ class DenoiserTask(LatentTask):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
+        self.schedule = Schedule(**vars(self.network.schedule))
         self.check_crops(self.network)
 
     def forward(self, batch: Sample) -> Losses:
@@ -230,7 +229,14 @@ class DenoiserTask(LatentTask):
         figures["latent"] = sum(figures.values()) / len(figures)
         assert isinstance(network, Denoiser)
         x0_pred = sample(
-            network, None, self.schedule, y0, batch["lr"], predictor_on={}, noise=self.noise(batch)
+            network,
+            None,
+            self.schedule,
+            y0,
+            batch["lr"],
+            steps=self.schedule.num_timesteps,
+            predictor_on={},
+            noise=self.noise(batch),
         )
         image = self.autoencoder.decode(x0_pred)
         return {**figures, **_figures(image, batch["hr"])}, image
@@ -254,6 +260,8 @@ class NoisePredictorTask(LatentTask):
             raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
         self.denoiser = load_denoiser(find_weights(name))
         check_family(self.autoencoder, self.denoiser, None)
+        self.network.schedule = self.denoiser.schedule
+        self.schedule = Schedule(**vars(self.denoiser.schedule))
         self.check_crops(self.denoiser, self.network)
         self.gan_channels = self.denoiser.config.out_channels
         weights = config.loss

@@ -18,7 +18,13 @@ from lpnsr_impl import (
     load_denoiser,
     load_noise_predictor,
 )
-from lpnsr_impl.config import AutoencoderConfig, UNetConfig
+from lpnsr_impl.config import (
+    LPNSR_SCHEDULE,
+    RESSHIFT_15,
+    AutoencoderConfig,
+    ScheduleConfig,
+    UNetConfig,
+)
 from tests.small import (
     AUTOENCODER,
     autoencoder_weights,
@@ -124,6 +130,32 @@ def test_a_stored_shift_mask_tells_the_trained_resolution() -> None:
     weights = denoiser_weights()
     weights["input_blocks.1.1.blocks.1.attn_mask"] = torch.zeros(16, 64, 64)
     assert load_denoiser(weights).config.trained_resolution == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("resshift_realsrx4_s15_v1.pth", RESSHIFT_15),
+        ("resshift_realsrx4_s15_v2.pth", RESSHIFT_15),
+        ("mine_s15.pth", RESSHIFT_15),
+        ("resshift_realsrx4_s4_v3.pth", LPNSR_SCHEDULE),
+        ("resshift_bicsrx4_s4.pth", LPNSR_SCHEDULE),
+        ("mine_s150.pth", LPNSR_SCHEDULE),
+    ],
+)
+def test_the_name_of_a_released_file_tells_its_schedule(
+    tmp_path: Path, name: str, schedule: ScheduleConfig
+) -> None:
+    torch.save(denoiser_weights(), tmp_path / name)
+    assert load_denoiser(tmp_path / name).schedule == schedule
+
+
+def test_a_header_tells_the_schedule_whatever_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "x_s15_.safetensors"
+    given = ScheduleConfig(num_timesteps=8, min_noise_level=0.1, sqrt_eta_end=0.9, power=0.5)
+    save_file(predictor_weights(), path, {"lpnsr.schedule": json.dumps(vars(given))})
+    assert load_noise_predictor(path).schedule == given
+    assert load_denoiser(denoiser_weights()).schedule == LPNSR_SCHEDULE
 
 
 def test_the_released_sizes_name_their_family() -> None:
@@ -364,6 +396,25 @@ def test_bad_headers_are_refused(tmp_path: Path, config: str, message: str) -> N
         load_denoiser(path)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ('{"steps": 15}', "unexpected keyword argument 'steps'"),
+        ('{"num_timesteps": 1}', "num_timesteps is 1, expected 2 or more"),
+        ('{"num_timesteps": "15"}', "not supported between"),
+        ('{"min_noise_level": 3}', r"expected above 1\.5"),
+        ("15", "is '15', expected a JSON object"),
+    ],
+)
+def test_headers_that_are_no_schedule_are_refused(
+    tmp_path: Path, schedule: str, message: str
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(denoiser_weights(), path, {"lpnsr.schedule": schedule})
+    with pytest.raises(UnsupportedCheckpointError, match=rf"lpnsr\.schedule .*{message}"):
+        load_denoiser(path)
+
+
 def test_a_header_that_contradicts_shapes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(denoiser_weights(), path, {"lpnsr.config": '{"window_size": 4}'})
@@ -390,6 +441,16 @@ def test_networks_of_different_families_are_refused() -> None:
     p.family = "two"
     with pytest.raises(ValueError, match="Denoiser is of 'one', NoisePredictor is of 'two'"):
         check_family(a, d, p)
+
+
+def test_a_predictor_of_another_schedule_is_refused() -> None:
+    a, d, p = (LOADERS[part][0](LOADERS[part][1]()) for part in LOADERS)
+    d.schedule = RESSHIFT_15
+    check_family(a, d, None)
+    with pytest.raises(ValueError, match=r"num_timesteps=15.* Choose 'none' as the noise pred"):
+        check_family(a, d, p)
+    p.schedule = RESSHIFT_15
+    check_family(a, d, p)
 
 
 def test_latents_of_different_channels_are_refused() -> None:

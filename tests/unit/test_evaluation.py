@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.cli import main, parser
+from lpnsr_impl.config import RESSHIFT_15
 from lpnsr_impl.evaluation.command import chosen_methods
 from lpnsr_impl.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.evaluation.metrics import Measurer
@@ -275,6 +276,23 @@ def test_tiles_and_one_tile_nearly_agree(family: Family) -> None:
     (a, _), (b, _) = (f.upscale(lr, Method("m", steps=1)) for f in (family, tiled))
     assert a.shape == b.shape
     assert 0 < (a - b).abs().mean() < 0.15
+
+
+def test_a_denoiser_of_fifteen_steps_runs_them_all(family: Family) -> None:
+    """With its own schedule: the four-step one gives another picture. Switches act as one."""
+    lr = example()[:, :, :24, :24]
+    denoiser = load_denoiser(denoiser_weights())
+    denoiser.schedule = RESSHIFT_15
+    fifteen = replace(family, denoiser=denoiser, noise_predictor=None)
+    off = {4: False, 3: False, 2: False}
+    a, _ = fifteen.upscale(lr, Method("m", steps=15, predictor_on=off))
+    denoiser.schedule = replace(RESSHIFT_15, min_noise_level=0.2)
+    b, _ = fifteen.upscale(lr, Method("m", steps=15, predictor_on=off))
+    assert not torch.equal(a, b)
+    with pytest.raises(ValueError, match=r"steps is 15, expected 1 to 4"):
+        family.upscale(lr, Method("m", steps=15))
+    steps = record_noise(replace(family, denoiser=denoiser), lr, None, seed=1)
+    assert [step.t for step in steps] == list(range(15, 1, -1))
 
 
 def test_a_missing_pair_has_no_reference_values(

@@ -1,9 +1,12 @@
 """The schedule's properties and the Gaussians of Eq. 1-9."""
 
+import math
+
 import pytest
 import torch
 
 from lpnsr_impl import Schedule
+from lpnsr_impl.config import RESSHIFT_15
 from tests.golden.fill import noise
 
 SHAPE = (2, 3, 5, 7)
@@ -91,3 +94,15 @@ def test_bad_arguments_are_named(arguments: dict[str, float], message: str) -> N
 def test_steps_outside_the_schedule_are_refused(t: int) -> None:
     with pytest.raises(ValueError, match=f"t is {t}, expected 0 to 4"):
         Schedule().eta_at(t)
+
+
+def test_fifteen_steps_have_the_published_table() -> None:
+    """ResShift's formula for `realsrx4_s15`: exponential in (t - 1)^0.3, from 0.04 / kappa."""
+    schedule = Schedule(**vars(RESSHIFT_15))
+    assert schedule.sqrt_eta[0].item() == pytest.approx(0.02)
+    assert schedule.sqrt_eta[-1].item() == pytest.approx(0.99)
+    assert (torch.diff(schedule.sqrt_eta) > 0).all()
+    increaser = math.exp(math.log(0.99 / 0.02) / 14)
+    for t in range(1, 16):
+        published = 0.02 * increaser ** (14 * ((t - 1) / 14) ** 0.3)
+        assert schedule.sqrt_eta[t - 1].item() == pytest.approx(published)

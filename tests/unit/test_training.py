@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
 from lpnsr_impl.cli import main
+from lpnsr_impl.config import RESSHIFT_15
 from lpnsr_impl.models import NoisePredictor
 from lpnsr_impl.training.config import (
     SHIPPED,
@@ -35,9 +36,10 @@ from lpnsr_impl.training.config import (
 )
 from lpnsr_impl.training.data import Crops, batches, split_pictures
 from lpnsr_impl.training.discriminator import PatchDiscriminator, discriminator_loss
+from lpnsr_impl.training.export import export_network
 from lpnsr_impl.training.losses import ImageLoss, gradient_loss, pyramid_loss
 from lpnsr_impl.training.networks import copy_denoiser, make_network
-from lpnsr_impl.training.tasks import TASKS, NoisePredictorTask
+from lpnsr_impl.training.tasks import TASKS, DenoiserTask, NoisePredictorTask
 from lpnsr_impl.training.trainer import Trainer
 from tests.small import (
     autoencoder_weights,
@@ -349,6 +351,40 @@ def test_the_loss_is_that_of_the_chain_that_the_nodes_run(
     image = task.autoencoder.decode(x0)
     expected = nn.functional.l1_loss(image, batch["hr"])
     assert float(losses.terms["l1"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_denoiser_of_fifteen_steps_brings_its_schedule_along(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "fifteen.safetensors"
+    header = UNET_HEADER | {"lpnsr.schedule": json.dumps(vars(RESSHIFT_15))}
+    save_file(denoiser_weights(unet_config(trained_resolution=16)), path, header)
+
+    config = configs["noise_predictor"]
+    networks = replace(config.networks, denoiser=str(path))
+    config = replace(config, networks=networks, loss=LossWeights(l1=1))
+    task, batch = make_task(config, pictures)
+    losses, (_, y0) = task(batch), task.latents(batch)
+    x0 = sample(
+        task.denoiser,
+        task.network,
+        Schedule(**vars(RESSHIFT_15)),
+        y0,
+        batch["lr"],
+        steps=15,
+        predictor_on=dict.fromkeys(range(2, 16), True),
+        noise=task.noise(batch),
+    )
+    expected = nn.functional.l1_loss(task.autoencoder.decode(x0), batch["hr"])
+    assert float(losses.terms["l1"]) == pytest.approx(float(expected), rel=1e-5)
+    exported = tmp_path / "predictor.safetensors"
+    export_network(task.network, exported, part="noise_predictor", family="small", provenance={})
+    assert load_noise_predictor(exported).schedule == RESSHIFT_15
+
+    networks = replace(configs["denoiser"].networks, init=str(path))
+    denoising = DenoiserTask(replace(configs["denoiser"], networks=networks))
+    figures, _ = denoising.validate(denoising.network, batch)
+    assert {f"latent_t{t}" for t in range(1, 16)} <= figures.keys()
 
 
 def test_only_the_predictor_learns_and_every_step_of_the_chain_teaches_it(
