@@ -1,4 +1,4 @@
-"""The one door to ComfyUI: model folders, memory management, progress, and its upscale models."""
+"""The one door to ComfyUI: model folders, memory management, progress, VAE, upscale models."""
 
 import contextlib
 import logging
@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import comfy.model_management as mm
 import comfy.ops
+import comfy.sd
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -27,6 +28,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.images import fit_rgb_factors
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
 from ..lpnsr_impl.released import FolderKind
@@ -323,6 +325,39 @@ def environment() -> list[str]:
         f"precision auto of the released models: autoencoder {_autoencoder_dtype()}, U-Nets "
         f"{weight} computing in {compute}",
     ]
+
+
+# VAE
+
+
+class FamilyVAE(comfy.sd.VAE):
+    """The family's autoencoder for ComfyUI's own encode and decode nodes.
+
+    It encodes to the continuous latent, and decodes the nearest codes. Weights and patcher are
+    those of `managed`, so nothing is in memory twice.
+
+    Args:
+        managed: the autoencoder.
+        activations: bytes that one picture of (height, width) needs.
+    """
+
+    def __init__(
+        self, managed: Managed[Autoencoder], activations: Callable[[int, int], float]
+    ) -> None:
+        # Of all the host's VAEs this one has no weights; it sets what each version expects of one.
+        super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
+        self.first_stage_model = managed.network
+        self.patcher = managed.patcher
+        self.device = managed.device
+        self.vae_dtype = torch.float32  # the network casts itself, and looks for codes in fp32
+        self.working_dtypes = [torch.float32]
+        self.latent_channels = managed.network.config.embed_channels
+        self.downscale_ratio = self.upscale_ratio = SCALE
+        self.memory_used_encode = lambda shape, dtype: activations(shape[2], shape[3])
+        self.memory_used_decode = lambda shape, dtype: activations(
+            SCALE * shape[2], SCALE * shape[3]
+        )
+        self.size = None  # to be measured again
 
 
 # Upscale models

@@ -1,6 +1,7 @@
 """LoadLPNSRModels: files to networks in ComfyUI's care."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
@@ -14,6 +15,7 @@ from ..lpnsr_impl import (
     load_noise_predictor,
 )
 from . import host
+from .memory import autoencoder_activations
 from .models import LPNSRModels, LPNSRModelsType
 
 NO_PREDICTOR = "none"
@@ -44,7 +46,8 @@ class LoadLPNSRModels(io.ComfyNode):
                     "denoiser",
                     options=files,
                     default="lpnsr_lite_denoiser.safetensors",
-                    tooltip="ResShift's denoiser, 4 steps. Released: resshift_realsrx4_s4_v3.pth",
+                    tooltip="ResShift's denoiser, 4 steps. Released: resshift_realsrx4_s4_v3.pth. "
+                    "With _s15 in its name it has 15 steps: choose 'none' as noise_predictor.",
                 ),
                 io.Combo.Input(
                     "noise_predictor",
@@ -66,7 +69,13 @@ class LoadLPNSRModels(io.ComfyNode):
                     "models",
                     display_name="models",
                     tooltip="For all LPNSR nodes. Nothing is on the GPU yet.",
-                )
+                ),
+                io.Vae.Output(
+                    "vae",
+                    display_name="vae",
+                    tooltip="The autoencoder for ComfyUI's own VAE nodes; the LPNSR nodes have no "
+                    "need of it.",
+                ),
             ],
         )
 
@@ -120,14 +129,16 @@ class LoadLPNSRModels(io.ComfyNode):
         if noise_predictor != NO_PREDICTOR:
             p = _load("noise_predictor", load_noise_predictor, noise_predictor)
         family = check_family(a, d, p)
-        return io.NodeOutput(
-            LPNSRModels(
-                host.manage(a, precision),
-                host.manage(d, precision),
-                None if p is None else host.manage(p, precision),
-                family,
-            )
+        models = LPNSRModels(
+            host.manage(a, precision),
+            host.manage(d, precision),
+            None if p is None else host.manage(p, precision),
+            family,
         )
+        vae = host.FamilyVAE(
+            models.autoencoder, partial(autoencoder_activations, models.autoencoder)
+        )
+        return io.NodeOutput(models, vae)
 
 
 def _unknown_precision(precision: str) -> str:

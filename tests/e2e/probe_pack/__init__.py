@@ -158,6 +158,25 @@ class ProbeMemory(io.ComfyNode):
         return io.NodeOutput(ui={"tensors": [tensors]})
 
 
+class ProbeSharedWeights(io.ComfyNode):
+    """Passes LPNSR_MODELS on, if the VAE has the autoencoder's own weights and patcher."""
+
+    @classmethod
+    def define_schema(cls):
+        models = io.Custom("LPNSR_MODELS")
+        inputs = [models.Input("models"), io.Vae.Input("vae")]
+        return io.Schema("ProbeSharedWeights", inputs=inputs, outputs=[models.Output("same")])
+
+    @classmethod
+    def execute(cls, models, vae):
+        ours = models.autoencoder
+        if vae.patcher is not ours.patcher or vae.first_stage_model is not ours.network:
+            raise RuntimeError("the VAE is not the autoencoder")
+        if vae.model_size() != ours.patcher.model_size():
+            raise RuntimeError("the VAE gives another size")
+        return io.NodeOutput(models)
+
+
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
         return [
@@ -167,6 +186,7 @@ class ProbeExtension(ComfyExtension):
             ProbeOutOfMemory,
             ProbeUpscaleOutOfMemory,
             ProbeMemory,
+            ProbeSharedWeights,
         ]
 
 

@@ -1,0 +1,127 @@
+"""The `vae` output in ComfyUI's own VAE nodes, without and with our sampler beside them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lpnsr_impl import load_autoencoder
+from lpnsr_impl.images import to_01, to_pm1
+from lpnsr_impl.models import set_precision
+from tests.host.server import PromptError
+
+from .conftest import WEIGHTS, Graph, random_image
+
+TILES = {"tile_size": 128, "overlap": 32, "temporal_size": 64, "temporal_overlap": 8}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def vae_graph(graph: Graph, image: Tensor, tiled: bool = False, **models: str) -> dict[str, Any]:
+    """ "encode", "decode": ComfyUI's nodes around our autoencoder alone."""
+    suffix, sizes = ("Tiled", TILES) if tiled else ("", {})
+    vae = {"vae": ["models", 1]}
+    return {
+        "image": graph.picture(image),
+        "models": graph.models(**models),
+        "encode": {
+            "class_type": f"VAEEncode{suffix}",
+            "inputs": {**vae, "pixels": ["image", 0], **sizes},
+        },
+        "decode": {
+            "class_type": f"VAEDecode{suffix}",
+            "inputs": {**vae, "samples": ["encode", 0], **sizes},
+        },
+    }
+
+
+def core_nodes_should_give(image: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+    """Latent and picture by the core alone. [B,H,W,3] -> [B,3,h,w] and [B,4h,4w,3]"""
+    autoencoder = load_autoencoder(WEIGHTS / "lpnsr_lite_autoencoder.safetensors")
+    set_precision(autoencoder, DTYPES[precision], DTYPES[precision])
+    z = autoencoder.encode(to_pm1(image.movedim(-1, 1)))
+    return z, to_01(autoencoder.decode(z)).movedim(1, -1)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_core_encode_and_decode_are_our_autoencoder(graph: Graph, precision: str) -> None:
+    image = random_image(2, 48, 64, 3)
+    prompt = vae_graph(graph, image, precision=precision)
+    z, picture = core_nodes_should_give(image, precision)
+    bar = {"fp32": 1e-4, "bf16": 2e-2}[precision]
+    torch.testing.assert_close(graph.run(prompt, "encode", "latent"), z, atol=bar, rtol=0)
+    result = graph.run(prompt, "decode")
+    assert (result - picture).abs().mean() < bar
+
+
+def test_tiled_nodes_are_near(graph: Graph) -> None:
+    image = random_image(1, 160, 192, 3)
+    prompt = vae_graph(graph, image, tiled=True)
+    whole = vae_graph(graph, image)
+    latent, expected = (graph.run(p, "encode", "latent") for p in (prompt, whole))
+    assert latent.shape == expected.shape == (1, 3, 40, 48)
+    assert (latent - expected).abs().mean() < 0.1 * expected.abs().mean()
+    tiles, one = graph.run(prompt, "decode"), graph.run(whole, "decode")
+    assert tiles.shape == one.shape == image.shape
+    assert 0 < (tiles - one).abs().mean() < 0.05
+
+
+def test_other_sizes_are_cropped_in_the_middle_as_core_does(graph: Graph) -> None:
+    image = random_image(1, 23, 34, 3)
+    cropped = image[:, 1:21, 1:33]
+    assert torch.equal(
+        graph.run(vae_graph(graph, image), "decode"), graph.run(vae_graph(graph, cropped), "decode")
+    )
+
+
+def test_alpha_is_left_out_as_core_does(graph: Graph) -> None:
+    image = random_image(1, 16, 16, 4)
+    rgb = graph.run(vae_graph(graph, image[..., :3]), "decode")
+    assert torch.equal(graph.run(vae_graph(graph, image), "decode"), rgb)
+
+
+def test_vae_and_models_are_one_in_memory(graph: Graph) -> None:
+    """The probe raises if patcher or weights differ."""
+    prompt = graph.stages(random_image(1, 8, 8, 3), steps=1)
+    both = {"models": ["models", 0], "vae": ["models", 1]}
+    prompt["same"] = {"class_type": "ProbeSharedWeights", "inputs": both}
+    prompt["sample"]["inputs"]["models"] = ["same", 0]
+    assert graph.run(prompt, "decode").shape == (1, 32, 32, 3)
+
+
+def test_a_latent_of_another_vae_is_explained(graph: Graph) -> None:
+    prompt = vae_graph(graph, random_image(1, 8, 8, 3))
+    size = {"width": 64, "height": 64, "batch_size": 1}
+    prompt["empty"] = {"class_type": "EmptyLatentImage", "inputs": size}
+    prompt["decode"]["inputs"]["samples"] = ["empty", 0]
+    with pytest.raises(PromptError, match=r"decode got \(1, 4, 8, 8\), expected \[B,3,h,w\]"):
+        graph.run(prompt, "decode")
+
+
+# Beside our own nodes
+
+
+def test_core_nodes_can_stand_for_our_encode_and_decode(graph: Graph) -> None:
+    """Exactly, where the LR size needs no padding. LPNSR Sample needs the LR image then."""
+    image = random_image(1, 64, 32, 3)
+    prompt = graph.stages(image, steps=1)
+    prompt["decode"]["inputs"]["color_fix"] = "none"
+    expected = graph.run(prompt, "decode")
+    vae = {"vae": ["models", 1]}
+    prompt["encode"] = {"class_type": "VAEEncode", "inputs": {**vae, "pixels": ["start", 0]}}
+    prompt["sample"]["inputs"]["lr_image"] = ["image", 0]
+    prompt["core"] = {"class_type": "VAEDecode", "inputs": {**vae, "samples": ["sample", 0]}}
+    torch.testing.assert_close(graph.run(prompt, "decode"), expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(graph.run(prompt, "core"), expected, atol=2e-3, rtol=0)
+
+
+def test_a_core_latent_of_any_size_is_padded_by_sample(graph: Graph) -> None:
+    image = random_image(1, 13, 10, 3)
+    prompt = graph.stages(image, steps=1)
+    expected = graph.run(prompt, "decode")
+    inputs = {"vae": ["models", 1], "pixels": ["start", 0]}
+    prompt["encode"] = {"class_type": "VAEEncode", "inputs": inputs}
+    prompt["sample"]["inputs"]["lr_image"] = ["image", 0]
+    result = graph.run(prompt, "decode")
+    assert result.shape == expected.shape == (1, 52, 40, 3)
+    assert (result - expected).abs().mean() < 0.05
