@@ -3,10 +3,12 @@
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
+from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
 from .tiles import Tiling
 
@@ -29,6 +31,7 @@ class LPNSRDecode(io.ComfyNode):
                 widgets.color_fix(),
                 widgets.tile_size(),
                 widgets.overlap(),
+                widgets.lr_image(),
             ],
             outputs=[
                 io.Image.Output(
@@ -53,10 +56,12 @@ class LPNSRDecode(io.ComfyNode):
         color_fix: str,
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
+        lr_image: Tensor | None = None,
     ) -> io.NodeOutput:
         widgets.require_choice("color_fix", color_fix)
         progress = host.Progress(len(samples["samples"]) * stages.DECODE_WORK)
         tiling = Tiling(tile_size, overlap)
-        image = stages.decode(models, samples, color_fix, tiling, progress)
+        lr = None if lr_image is None else read_image(lr_image, "lr_image")
+        image = stages.decode(models, samples, color_fix, tiling, progress, lr)
         progress.finish()
         return io.NodeOutput(image)

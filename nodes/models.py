@@ -1,18 +1,20 @@
 """LPNSR_MODELS and LATENT: what travels along the wires between our nodes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lpnsr_impl.images import padded_size
+from ..lpnsr_impl.config import SCALE
+from ..lpnsr_impl.images import bicubic_upsample, padded_size, reflect_pad, to_pm1
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from .host import Managed
+from .images import Picture
 
 LPNSRModelsType = io.Custom("LPNSR_MODELS")
-
-_CONDITION_KEY = "lpnsr"
 
 
 @dataclass(frozen=True)
@@ -37,39 +39,87 @@ class Condition:
     alpha: Tensor | None
     family: str
 
+    @staticmethod
+    def of(lr: Picture, family: str, alpha: Tensor | None = None) -> "Condition":
+        """Condition by LR pictures, with their own alpha, enlarged, where none is given."""
+        if alpha is None and lr.alpha is not None:
+            alpha = bicubic_upsample(lr.alpha).clamp(0, 1)
+        return Condition(to_pm1(lr.rgb), alpha, family)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a batch as our node gave it: samples [1,C,H,W], and their condition."""
+
+    samples: Tensor
+    condition: Condition
+
+
+class ItemIndex(int):
+    """Entry of a LATENT's `batch_index` that brings its item along.
+
+    Where core nodes pick, repeat, join or regroup latents, they do the same with `batch_index`.
+    Any key of our own they would drop, or copy as it is.
+    """
+
+    item: Item
+
+    @classmethod
+    def of(cls, index: int, item: Item) -> "ItemIndex":
+        """The entry `index` of an item."""
+        entry = cls(index)
+        entry.item = item
+        return entry
+
+    def __add__(self, offset: int) -> "ItemIndex":
+        """Repeat Latent Batch counts on."""
+        return ItemIndex.of(int(self) + offset, self.item)
+
 
 def pack_latent(samples: Tensor, condition: Condition) -> dict[str, Any]:
     """LATENT of [B,C,H,W] samples, padded to what the windows need, and their condition."""
-    return {"samples": samples, _CONDITION_KEY: condition}
+    entries: list[ItemIndex] = []
+    for i, x in enumerate(samples.split(1)):
+        alpha = None if condition.alpha is None else condition.alpha[i : i + 1]
+        one = Condition(condition.lr[i : i + 1], alpha, condition.family)
+        entries.append(ItemIndex.of(i, Item(x, one)))
+    return {"samples": samples, "batch_index": entries}
 
 
-def unpack_latent(latent: dict[str, Any], models: LPNSRModels) -> tuple[Tensor, Condition]:
-    """Samples, as float32 [B,C,H,W], and condition of a LATENT of ours.
+def unpack_latent(
+    latent: dict[str, Any], models: LPNSRModels, lr: Picture | None = None
+) -> tuple[Tensor, Condition]:
+    """Samples, padded float32 [B,C,H,W], and condition of a LATENT.
+
+    Args:
+        latent: of ours, or any of our autoencoder's if `lr` is given.
+        models: what it is for.
+        lr: LR pictures in place of those that it carries. Then its samples need no padding.
 
     Raises:
-        ValueError: the latent is not ours, lost its condition, or no longer fits it or the models.
+        ValueError: there is no condition, or the latent no longer fits it or the models.
     """
-    condition = latent.get(_CONDITION_KEY)
-    samples = latent["samples"].float()
-    if not isinstance(condition, Condition):
-        raise ValueError(
-            f"This LATENT, of shape {tuple(samples.shape)}, carries no LR image. It is not from "
-            "ResShift Encode, or a node in between dropped it (Save Latent and Rebatch Latents "
-            "do). Connect ResShift Encode or LPNSR Sample directly."
-        )
-    if condition.family != models.family:
-        raise ValueError(
-            f"This LATENT is of the model family {condition.family!r}, the models are of "
-            f"{models.family!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
-        )
+    samples: Tensor = latent["samples"].float()
+    entries: list[int] = latent.get("batch_index", [])
+    items = [entry.item for entry in entries if isinstance(entry, ItemIndex)]
+    for item in items:
+        if item.condition.family != models.family:
+            raise ValueError(
+                f"This LATENT is of the model family {item.condition.family!r}, the models are of "
+                f"{models.family!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
+            )
+    condition = _carried(samples, entries, items) if lr is None else Condition.of(lr, models.family)
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
-    expected = (b, channels, *padded_size(h, w, models.denoiser.network.config.size_multiple))
-    if tuple(samples.shape) != expected:
+    height, width = padded_size(h, w, models.denoiser.network.config.size_multiple)
+    if lr is not None and tuple(samples.shape) == (b, channels, h, w):
+        samples = reflect_pad(samples, height, width)
+    if tuple(samples.shape) != (b, channels, height, width):
         raise ValueError(
-            f"This LATENT has the shape {tuple(samples.shape)}, but its LR image needs "
-            f"{expected}. A node after ResShift Encode has cropped, resized or "
-            "regrouped it; do that with the image, before ResShift Encode."
+            f"This LATENT has the shape {tuple(samples.shape)}, but "
+            f"{'its LR image' if lr is None else 'lr_image'} needs "
+            f"{(b, channels, height, width)}. A node after ResShift Encode has cropped, resized "
+            "or regrouped it; do that with the image, before ResShift Encode."
         )
     if not samples.isfinite().all():
         raise ValueError(
@@ -77,3 +127,50 @@ def unpack_latent(latent: dict[str, Any], models: LPNSRModels) -> tuple[Tensor, 
             "Models."
         )
     return samples, condition
+
+
+def _carried(samples: Tensor, entries: Sequence[int], items: Sequence[Item]) -> Condition:
+    """Condition of the items that samples came from, wherever core nodes have put them."""
+    if not len(samples) == len(entries) == len(items):
+        raise ValueError(
+            f"This LATENT, of shape {tuple(samples.shape)}, carries no LR image. It is not from "
+            "ResShift Encode, or a node in between dropped it (Save Latent does). Connect the LR "
+            "image to lr_image, or ResShift Encode or LPNSR Sample directly."
+        )
+    sizes = sorted({f"{i.condition.lr.shape[3]}x{i.condition.lr.shape[2]}" for i in items})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"This LATENT holds pictures of different sizes ({', '.join(sizes)}). Batch latents "
+            "of one size, or the images before ResShift Encode."
+        )
+    seen: dict[int, Tensor] = {}
+    for x, entry, item in zip(samples.split(1), entries, items, strict=True):
+        if not torch.equal(seen.setdefault(id(entry), x), x):
+            raise ValueError(
+                "This LATENT names one picture for several different latents, as "
+                "LatentBatchSeedBehavior does. Take that node out: every picture of a batch has "
+                "the same seed here anyway."
+            )
+        if _is_turned(x, item.samples):
+            raise ValueError(
+                "This LATENT is flipped or rotated, and its LR image is not. Flip or rotate the "
+                "image before ResShift Encode, or after LPNSR Decode."
+            )
+    conditions = [item.condition for item in items]
+    lr = torch.cat([condition.lr for condition in conditions])
+    alphas = [condition.alpha for condition in conditions]
+    if all(alpha is None for alpha in alphas):
+        return Condition(lr, None, conditions[0].family)
+    h, w = lr.shape[2:]
+    opaque = torch.ones(1, 1, SCALE * h, SCALE * w, device=lr.device)
+    alpha = torch.cat([opaque if alpha is None else alpha for alpha in alphas])
+    return Condition(lr, alpha, conditions[0].family)
+
+
+def _is_turned(x: Tensor, original: Tensor) -> bool:
+    """Whether x is the original flipped or rotated. [1,C,H,W] each"""
+    original = original.to(x)
+    if torch.equal(x, original):
+        return False
+    turned = (original.flip(2), original.flip(3), *(original.rot90(k, (2, 3)) for k in (1, 2, 3)))
+    return any(torch.equal(x, t) for t in turned)

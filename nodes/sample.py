@@ -3,17 +3,19 @@
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import PredictorMode
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
+from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
 from .tiles import Tiling
 
 
 class LPNSRSample(io.ComfyNode):
-    """The 1 to 4 step chain, with the noise predictor switched per step."""
+    """The chain of 1 to T steps, with the noise predictor switched per step."""
 
     @classmethod
     @override
@@ -27,10 +29,13 @@ class LPNSRSample(io.ComfyNode):
             display_name="LPNSR Sample",
             category="LPNSR",
             description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 "
-            "of the paper).",
+            "of the paper); up to 15 with a denoiser of 15 steps.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
-                io.Latent.Input("samples", tooltip="From ResShift Encode."),
+                io.Latent.Input(
+                    "samples",
+                    tooltip="From ResShift Encode; of VAE Encode or Load Latent with lr_image.",
+                ),
                 widgets.seed(),
                 widgets.steps(),
                 widgets.kappa(),
@@ -39,13 +44,14 @@ class LPNSRSample(io.ComfyNode):
                         f"predictor_t{t}",
                         default=True,
                         tooltip=switch.format(t, t - 1)
-                        + f"Has no effect with fewer than {t} steps.",
+                        + f"Has no effect with fewer than {t} steps, nor with 15-step denoisers.",
                     )
                     for t in (4, 3, 2)
                 ),
                 widgets.predictor_mode(),
                 widgets.tile_size(),
                 widgets.overlap(),
+                widgets.lr_image(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -74,6 +80,7 @@ class LPNSRSample(io.ComfyNode):
         predictor_mode: PredictorMode,
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
+        lr_image: Tensor | None = None,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
@@ -89,6 +96,7 @@ class LPNSRSample(io.ComfyNode):
             predictor_mode=predictor_mode,
             tiling=Tiling(tile_size, overlap),
             progress=progress,
+            lr=None if lr_image is None else read_image(lr_image, "lr_image"),
         )
         progress.finish()
         return io.NodeOutput(result)

@@ -15,7 +15,6 @@ from ..lpnsr_impl.images import (
     bicubic_upsample,
     reflect_pad,
     resize,
-    to_pm1,
 )
 from ..lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
 from ..lpnsr_impl.sampler import predictor_steps, switches_for
@@ -123,7 +122,7 @@ def start_latent(
         if start.alpha is not None:
             alphas.append(start.alpha)
     alpha = torch.cat(alphas) if alphas else None
-    return pack_latent(torch.cat(samples), Condition(to_pm1(lr.rgb), alpha, models.family))
+    return pack_latent(torch.cat(samples), Condition.of(lr, models.family, alpha))
 
 
 def encode(
@@ -154,10 +153,7 @@ def encode(
             [Call(_of_batch(i, b, "encoding"), ENCODE_WORK)],
         )
         latents.append(y0.to(host.result_device()))
-    alpha = start.alpha
-    if alpha is None and lr.alpha is not None:
-        alpha = bicubic_upsample(lr.alpha).clamp(0, 1)
-    return pack_latent(torch.cat(latents), Condition(to_pm1(lr.rgb), alpha, models.family))
+    return pack_latent(torch.cat(latents), Condition.of(lr, models.family, start.alpha))
 
 
 def sample(
@@ -171,15 +167,22 @@ def sample(
     predictor_mode: PredictorMode,
     tiling: Tiling,
     progress: host.Progress,
+    lr: Picture | None = None,
 ) -> dict[str, Any]:
     """LATENT of the super-resolved pictures. `sample_work` for each.
 
     Every picture of a batch starts from the same seed, so that it comes out as it would alone.
+    `lr` stands in for LR pictures that the latent does not carry.
 
     Raises:
         ValueError: the latent does not fit, or a predictor is needed that is not loaded.
     """
-    y0, condition = unpack_latent(latent, models)
+    if "noise_mask" in latent:
+        raise ValueError(
+            "This LATENT has a noise mask, and LPNSR has no part in masked sampling. Leave the "
+            "mask away, and use it to composite images after LPNSR Decode (ImageCompositeMasked)."
+        )
+    y0, condition = unpack_latent(latent, models, lr)
     predictor_on = check_chain(models, steps, predictor_on)
     denoiser = models.denoiser
     predictor_at = predictor_steps(steps, predictor_on)
@@ -235,13 +238,16 @@ def decode(
     color_fix: str,
     tiling: Tiling,
     progress: host.Progress,
+    lr: Picture | None = None,
 ) -> Tensor:
     """IMAGE exactly x4 the LR pictures, with their alpha. `DECODE_WORK` for each.
+
+    `lr` stands in for LR pictures that the latent does not carry.
 
     Raises:
         ValueError: the latent does not fit the models.
     """
-    samples, condition = unpack_latent(latent, models)
+    samples, condition = unpack_latent(latent, models, lr)
     b, _, h, w = condition.lr.shape
     tiles = _autoencoder_tiles(models, (h, w), tiling, progress)
     autoencoder, device = models.autoencoder.network, models.autoencoder.device
@@ -250,10 +256,10 @@ def decode(
     channels = 3 if condition.alpha is None else 4
     image = torch.empty(b, SCALE * h, SCALE * w, channels, device=on)
     for i in range(b):
-        x0, lr = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(on)
+        x0, lr_i = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(on)
         rgb = tiles.run(
-            lambda plan, on_tile, x0=x0, lr=lr: decode_latent(
-                autoencoder, x0, lr, fix, plan, on_tile, on
+            lambda plan, on_tile, x0=x0, lr_i=lr_i: decode_latent(
+                autoencoder, x0, lr_i, fix, plan, on_tile, on
             ),
             [Call(_of_batch(i, b, "decoding"), DECODE_WORK)],
         )

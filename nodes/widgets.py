@@ -99,6 +99,16 @@ def overlap() -> io.Int.Input:
     )
 
 
+def lr_image() -> io.Image.Input:
+    """LR image for a latent that carries none."""
+    return io.Image.Input(
+        "lr_image",
+        optional=True,
+        tooltip="The LR image, only where the latent has lost it, or never had it: after Load "
+        "Latent or VAE Encode. Else leave it open.",
+    )
+
+
 def require_choice(widget: str, value: str) -> None:
     """For `execute`, since ComfyUI validates no linked combo.
 

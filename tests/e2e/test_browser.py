@@ -51,6 +51,24 @@ def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str) -> None:
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
 
 
+def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> None:
+    """Saved without `vae` and `lr_image`, as by the first version."""
+    workflow = ui_workflow("LPNSR PreSet-A")
+    for node in workflow["nodes"]:
+        node["outputs"] = [o for o in node.get("outputs", []) if o["name"] != "vae"]
+        if node["type"] in ("LPNSRSample", "LPNSRDecode"):
+            node["inputs"] = [i for i in node["inputs"] if i["name"] != "lr_image"]
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    sockets = page.evaluate(
+        """() => Object.fromEntries(window.app.graph.nodes.map(n => [n.type,
+        [...(n.inputs ?? []), ...(n.outputs ?? [])].map(s => s.name)]))"""
+    )
+    assert sockets["LoadLPNSRModels"][-2:] == ["models", "vae"]
+    assert "lr_image" in sockets["LPNSRSample"]
+    assert "lr_image" in sockets["LPNSRDecode"]
+    assert api_prompt(page) == load_api_workflow("LPNSR PreSet-A")
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_workflows_use_core_nodes_and_ours_and_say_where_weights_come_from(name: str) -> None:
     nodes = ui_workflow(name)["nodes"]
