@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
 from . import host
+from .compare import LPNSRCompare
 from .decode import LPNSRDecode
 from .doctor import LPNSRDoctor
 from .download import LPNSRDownloadModels
@@ -22,6 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     LPNSRUpscale,
     LPNSRDownloadModels,
     LPNSRDoctor,
+    LPNSRCompare,
 ]
 
 

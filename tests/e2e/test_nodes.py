@@ -36,6 +36,7 @@ NODES = [
     "LPNSRUpscale",
     "LPNSRDownloadModels",
     "LPNSRDoctor",
+    "LPNSRCompare",
 ]
 WORKFLOWS = ["LPNSR quick start", "LPNSR PreSet-A", "LPNSR PreSet-B"]
 
@@ -51,7 +52,7 @@ def test_every_node_explains_itself(server: Server, node: str) -> None:
     inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
     for name, (_, options) in inputs.items():
         assert options.get("tooltip"), f"{name} has no tooltip"
-    assert info["output_tooltips"]
+    assert len(info["output_tooltips"]) == len(info["output"])
     assert all(info["output_tooltips"])
 
 

@@ -1,0 +1,59 @@
+"""LPNSRCompare: the result beside the LR picture, one at a time under a slider."""
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+from typing_extensions import override
+
+from ..lpnsr_impl.images import resize
+from .images import Picture, read_image
+
+
+class LPNSRCompare(io.ComfyNode):
+    """Shows pairs of pictures. `js/compare.js` makes a before/after slider of them."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LPNSRCompare",
+            display_name="LPNSR Compare",
+            category="LPNSR",
+            description="Compares the result with the low-resolution image, bicubic in the "
+            "result's size, under a slider. Saves nothing.",
+            inputs=[
+                io.Image.Input("image", tooltip="The result, from LPNSR Decode or LPNSR Upscale."),
+                io.Image.Input(
+                    "lr_image",
+                    tooltip="The low-resolution image that the result was made from, of any "
+                    "size. The nth of a batch is compared with the nth result.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @override
+    def execute(cls, image: Tensor, lr_image: Tensor) -> io.NodeOutput:
+        result, lr = read_image(image, "image"), read_image(lr_image, "lr_image")
+        return io.NodeOutput(ui=ui.PreviewImage(pairs(lr, result), cls=cls))
+
+
+def pairs(lr: Picture, result: Picture) -> Tensor:
+    """IMAGE of 2B pictures in the result's size: LR, result, LR, result, ...
+
+    Alpha is kept if both have it.
+
+    Raises:
+        ValueError: the batches differ in number.
+    """
+    b, h, w = result.size
+    if lr.size[0] != b:
+        raise ValueError(
+            f"image has {b} and lr_image {lr.size[0]} pictures, expected equal numbers. Connect "
+            "the LR images that the results were made from."
+        )
+    if lr.alpha is None or result.alpha is None:
+        lr, result = Picture(lr.rgb), Picture(result.rgb)
+    before = resize(lr.to_image().movedim(-1, 1), h, w).clamp(0, 1).movedim(1, -1)
+    return torch.stack([before, result.to_image()], dim=1).flatten(0, 1)
