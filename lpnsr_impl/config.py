@@ -64,6 +64,15 @@ class UNetConfig:
         """Windows divide latents of these sizes at every level; others are filled up there."""
         return max(self.window_at(level) << level for level in range(len(self.level_channels)))
 
+    def padded(self, h: int, w: int) -> tuple[int, int]:
+        """Height and width that a latent of h x w is mirrored to.
+
+        The next multiples of `size_multiple`, and at least `tile_multiple`: of less than one window
+        at the deepest level the networks make poor pictures.
+        """
+        multiple, least = self.size_multiple, self.tile_multiple
+        return max(-(-h // multiple) * multiple, least), max(-(-w // multiple) * multiple, least)
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:

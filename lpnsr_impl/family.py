@@ -16,7 +16,6 @@ from .config import SCALE, PredictorMode
 from .images import (
     SMALLEST_MODEL_INPUT,
     bicubic_upsample,
-    padded_size,
     reflect_pad,
     resize,
     to_pm1,
@@ -84,11 +83,10 @@ class Family:
         """
         lr = lr.to(self.device)
         began = time.perf_counter()
-        multiple = self.denoiser.config.size_multiple
         plan = self._plan(lr)
         x = self.start(lr, method.start, plan)
         if method.steps:
-            y0 = encode_start(self.autoencoder, x, multiple, plan)
+            y0 = encode_start(self.autoencoder, x, plan.size, plan)
             x0 = run_chain(
                 self.denoiser,
                 self.noise_predictor,
@@ -112,8 +110,7 @@ class Family:
         config = self.denoiser.config
         multiple, step = config.size_multiple, config.tile_multiple
         tile = max(self.tile // step, 1) * step
-        height, width = lr.shape[2:]
-        h, w = padded_size(height, width, multiple)
+        h, w = config.padded(*lr.shape[2:])
         return plan_tiles(h, w, tile, min(DEFAULT_OVERLAP, tile - multiple), multiple)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import SCALE, PredictorMode
-from .images import bicubic_upsample, padded_size, reflect_pad, to_01, to_pm1
+from .images import bicubic_upsample, reflect_pad, to_01, to_pm1
 from .models import Autoencoder, Denoiser, NoisePredictor
 from .sampler import ALL_ON, NoiseSource, StepCallback, sample
 from .schedule import Schedule
@@ -22,7 +22,7 @@ ColorFix = Callable[[Tensor, Tensor], Tensor]
 def encode_start(
     autoencoder: Autoencoder,
     start: Tensor,
-    multiple: int,
+    size: tuple[int, int],
     plan: TilePlan | None = None,
     on_tile: Callable[[], None] | None = None,
     device: torch.device | None = None,
@@ -32,15 +32,15 @@ def encode_start(
     Args:
         autoencoder: encodes.
         start: [B,3,4h,4w] in [0,1].
-        multiple: `size_multiple` of the denoiser's config.
+        size: (H, W) of the padded latent, see `UNetConfig.padded`.
         plan: tiles of the padded latent; None for the whole at once.
         on_tile: called after each tile.
         device: of the autoencoder, where `start` is elsewhere; tiles go there one by one.
 
     Returns:
-        [B,C,H,W] with H and W the next multiples of `multiple` from h and w.
+        [B,C,H,W].
     """
-    x = pad_start(to_pm1(start), multiple)
+    x = pad_start(to_pm1(start), *size)
     return apply_tiled(
         lambda tile: autoencoder.encode(tile.to(device)),
         [x],
@@ -194,11 +194,10 @@ def mirrored_noise(noise: NoiseSource, h: int, w: int) -> NoiseSource:
     return source
 
 
-def pad_start(start: Tensor, multiple: int) -> Tensor:
-    """Mirror the x4 start so that its latent's height and width are multiples of `multiple`.
+def pad_start(start: Tensor, h: int, w: int) -> Tensor:
+    """Mirror the x4 start so that its latent has the size h x w.
 
     It is mirrored as its LR picture is, which is what the published inference pads.
     [B,3,4h,4w] -> [B,3,4H,4W]
     """
-    h, w = padded_size(start.shape[2] // SCALE, start.shape[3] // SCALE, multiple)
     return reflect_pad(start, SCALE * h, SCALE * w, block=SCALE)

@@ -138,7 +138,8 @@ class LoadLPNSRModels(io.ComfyNode):
         vae = host.FamilyVAE(
             models.autoencoder, partial(autoencoder_activations, models.autoencoder)
         )
-        return io.NodeOutput(models, vae)
+        badge = {"lpnsr_family": [family], "lpnsr_files": [autoencoder, denoiser, noise_predictor]}
+        return io.NodeOutput(models, vae, ui=badge)  # see js/badge.js
 
 
 def _unknown_precision(precision: str) -> str:

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE
-from ..lpnsr_impl.images import bicubic_upsample, padded_size, reflect_pad, to_pm1
+from ..lpnsr_impl.images import bicubic_upsample, reflect_pad, to_pm1
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from .host import Managed
 from .images import Picture
@@ -111,7 +111,7 @@ def unpack_latent(
     condition = _carried(samples, entries, items) if lr is None else Condition.of(lr, models.family)
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
-    height, width = padded_size(h, w, models.denoiser.network.config.size_multiple)
+    height, width = models.denoiser.network.config.padded(h, w)
     if lr is not None and tuple(samples.shape) == (b, channels, h, w):
         samples = reflect_pad(samples, height, width)
     if tuple(samples.shape) != (b, channels, height, width):

@@ -141,15 +141,13 @@ def encode(
             f"exactly {SCALE} times the LR image, which is {_size(lr)}. Make it with LPNSR "
             "Pre-Upsample from the same LR image."
         )
-    multiple = models.denoiser.network.config.size_multiple
+    size = models.denoiser.network.config.padded(h, w)
     tiles = _autoencoder_tiles(models, (h, w), tiling, progress)
     autoencoder, device = models.autoencoder.network, models.autoencoder.device
     latents: list[Tensor] = []
     for i, x in enumerate(start.rgb.split(1)):
         y0 = tiles.run(
-            lambda plan, on_tile, x=x: encode_start(
-                autoencoder, x, multiple, plan, on_tile, device
-            ),
+            lambda plan, on_tile, x=x: encode_start(autoencoder, x, size, plan, on_tile, device),
             [Call(_of_batch(i, b, "encoding"), ENCODE_WORK)],
         )
         latents.append(y0.to(host.result_device()))

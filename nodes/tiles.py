@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, UNetConfig
-from ..lpnsr_impl.images import padded_size
 from ..lpnsr_impl.out_of_memory import is_out_of_memory
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
 from . import host
@@ -68,7 +67,7 @@ class Tiles:
     ) -> None:
         self._managed = managed
         self._picture = size
-        self._size = padded_size(*size, config.size_multiple)
+        self._size = config.padded(*size)
         self._multiple = config.size_multiple
         self._step = config.tile_multiple
         self._overlap = tiling.overlap

@@ -67,9 +67,9 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     schedule = Schedule(**vars(family.denoiser.schedule))
     lr, hr = lr.to(family.device), None if hr is None else hr.to(family.device)
     h, w = lr.shape[2:]
-    multiple = family.denoiser.config.size_multiple
-    y0 = encode_start(family.autoencoder, bicubic_upsample(lr), multiple)
-    x0 = None if hr is None else encode_start(family.autoencoder, hr, multiple)
+    size = family.denoiser.config.padded(h, w)
+    y0 = encode_start(family.autoencoder, bicubic_upsample(lr), size)
+    x0 = None if hr is None else encode_start(family.autoencoder, hr, size)
     steps: list[StepNoise] = []
     source = mirrored_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
 

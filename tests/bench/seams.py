@@ -33,7 +33,8 @@ def every_step(networks: Networks, lr: Tensor, plan: TilePlan | None) -> Tensor:
     """As the pack does it."""
     autoencoder, denoiser, predictor = networks
     start = to_01(bicubic_upsample(lr))
-    y0 = encode_start(autoencoder, start, denoiser.config.size_multiple, plan)
+    size = denoiser.config.padded(*lr.shape[2:])
+    y0 = encode_start(autoencoder, start, size, plan)
     x0 = run_chain(denoiser, predictor, Schedule(), y0, lr, seed=SEED, plan=plan)
     return decode_latent(autoencoder, x0, lr, wavelet_color_fix, plan)
 

@@ -68,10 +68,10 @@ def ours(networks: Networks) -> Upscale:
     multiple, step = denoiser.config.size_multiple, denoiser.config.tile_multiple
 
     def upscale(lr: Tensor, seed: int, stage: Callable[[str], None]) -> Tensor:
-        h, w = (-(-size // multiple) * multiple for size in lr.shape[2:])
+        size = denoiser.config.padded(*lr.shape[2:])
         tile = LARGEST_TILE // step * step
-        plan = plan_tiles(h, w, tile, DEFAULT_OVERLAP, multiple)
-        y0 = encode_start(autoencoder, to_01(bicubic_upsample(lr)), multiple, plan)
+        plan = plan_tiles(*size, tile, DEFAULT_OVERLAP, multiple)
+        y0 = encode_start(autoencoder, to_01(bicubic_upsample(lr)), size, plan)
         stage("encode")
         x0 = run_chain(denoiser, predictor, Schedule(), y0, lr, seed=seed, plan=plan)
         stage("4 steps")

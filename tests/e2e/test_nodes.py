@@ -103,7 +103,7 @@ def core_upscale(lr: Tensor, seed: int, steps: int) -> Tensor:
     predictor = load_noise_predictor(WEIGHTS / "lpnsr_lite_noise_predictor.safetensors")
     x = lr.movedim(-1, 1)
     start = bicubic_upsample(x)
-    y0 = autoencoder.encode(pad_start(to_pm1(start), denoiser.config.size_multiple))
+    y0 = autoencoder.encode(pad_start(to_pm1(start), *denoiser.config.padded(*x.shape[2:])))
     x0 = sample(
         denoiser,
         predictor,

@@ -32,11 +32,11 @@ def test_a_start_is_mirrored_as_its_lr_picture_is(h: int, w: int) -> None:
     repeated = lr.repeat_interleave(4, 2).repeat_interleave(4, 3)
     rows, columns = padded_size(h, w, 16)
     expected = reflect_pad(lr, rows, columns).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    assert torch.equal(pad_start(repeated, 16), expected)
+    assert torch.equal(pad_start(repeated, rows, columns), expected)
     ramp = torch.arange(4.0 * w).expand(1, 1, 4 * h, -1)
-    assert pad_start(ramp, 16)[0, 0, 0, : 4 * w].tolist() == list(range(4 * w))
+    assert pad_start(ramp, rows, columns)[0, 0, 0, : 4 * w].tolist() == list(range(4 * w))
     if 2 < w < 16:
-        mirrored = pad_start(ramp, 16)[0, 0, 0, 4 * w : 4 * w + 4].tolist()
+        mirrored = pad_start(ramp, rows, columns)[0, 0, 0, 4 * w : 4 * w + 4].tolist()
         assert mirrored == [4 * w - 5, 4 * w - 6, 4 * w - 7, 4 * w - 8]
 
 

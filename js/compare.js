@@ -1,0 +1,38 @@
+/** LPNSR Compare: its pairs of pictures under a before/after slider instead of as plain images. */
+import { api } from "../../scripts/api.js";
+import { keepUpToDate, lastOutput } from "./graph.js";
+import { Slider } from "./slider.js";
+
+const MIN_HEIGHT = 240;
+const SIZE = [420, 460];
+
+/** @param node LPNSRCompare */
+export function addSlider(node) {
+  const slider = new Slider({
+    labels: ["LR, bicubic", "LPNSR"],
+    hint: "Run the workflow to compare.",
+    onShown: (_, result) => {
+      // for Open Image, Copy Image and Save Image in the node's menu
+      node.imgs = [result];
+      node.imageIndex = 0;
+    },
+  });
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT };
+  const widget = node.addDOMWidget("lpnsr_compare", "lpnsr_compare", slider.element, options);
+  widget.serialize = false;
+  node.setSize(SIZE);
+
+  // The host would show the same pictures below: on the classic canvas, and in Nodes 2.0, where
+  // lpnsr.css hides them from frontend 1.32.
+  node.onDrawBackground = null;
+  node.hideOutputImages = true;
+  keepUpToDate(node, [], () => slider.show(pairUrls(node)));
+}
+
+/** @returns {string[][]} [LR, result] of each picture of the last run's batch, see nodes/compare.py. */
+function pairUrls(node) {
+  const urls = (lastOutput(node)?.images ?? []).map((image) =>
+    api.apiURL(`/view?${new URLSearchParams(image)}`),
+  );
+  return urls.flatMap((url, i) => (i % 2 ? [[urls[i - 1], url]] : []));
+}

@@ -1,0 +1,66 @@
+/** What the features need to know of nodes, inputs and runs. */
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+/**
+ * Call `callback` after each call of a method that others may have set, or will.
+ * @param {object} object
+ * @param {string} method
+ * @param {Function} callback
+ */
+export function after(object, method, callback) {
+  const original = object[method];
+  object[method] = function (...args) {
+    const result = original?.apply(this, args);
+    callback.apply(this, args);
+    return result;
+  };
+}
+
+/** @returns the widget of a name, or undefined. */
+export function widgetOf(node, name) {
+  return node.widgets.find((widget) => widget.name === name);
+}
+
+/** @returns {boolean} whether an input, of a widget or not, is connected. */
+export function isLinked(node, name) {
+  return node.inputs.find((input) => input.name === name)?.link != null;
+}
+
+/** @returns a widget's value; undefined if a link gives it, since only a run tells which. */
+export function valueOf(node, name) {
+  return isLinked(node, name) ? undefined : widgetOf(node, name).value;
+}
+
+/** @returns the node that an input comes from, through Reroute nodes; null if there is none here. */
+export function originOf(node, name) {
+  const input = node.inputs.find((i) => i.name === name);
+  const link = input && node.graph?.getLink(input.link);
+  const origin = link ? node.graph.getNodeById(link.origin_id) : null;
+  return origin?.type === "Reroute" ? originOf(origin, origin.inputs[0].name) : origin;
+}
+
+/**
+ * Keep something up to date that depends on a node's widgets, its last run and the graph before it.
+ * @param node
+ * @param {string[]} widgets names of widgets
+ * @param {() => void} update called often; should do nothing when nothing has changed
+ */
+export function keepUpToDate(node, widgets, update) {
+  // The classic canvas needs no more than this. With Nodes 2.0 nothing is drawn on it.
+  after(node, "onDrawBackground", update);
+  for (const name of widgets) after(widgetOf(node, name), "callback", update);
+  after(node, "onConnectionsChange", update);
+  after(node, "onExecuted", update);
+  // Later, when the other nodes and what they gave are there too.
+  after(node, "onConfigure", () => setTimeout(update));
+  after(node, "onAdded", () => api.addEventListener("graphChanged", update));
+  after(node, "onRemoved", () => api.removeEventListener("graphChanged", update));
+  update();
+}
+
+/** @returns what the node's last run in this workflow gave as `ui`, or undefined. */
+export function lastOutput(node) {
+  if (!node.graph) return undefined;
+  return app.nodeOutputs[node.graph.isRootGraph ? node.id : `${node.graph.id}:${node.id}`];
+}

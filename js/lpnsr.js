@@ -1,0 +1,31 @@
+/**
+ * The pack's front end. It only eases what can be done without it: every workflow runs the same
+ * when it is missing, and nothing of it is saved in workflows.
+ */
+import { app } from "../../scripts/app.js";
+import { addBadge } from "./badge.js";
+import { addSlider } from "./compare.js";
+import { addPresets } from "./presets.js";
+import { greyOutIdleWidgets } from "./switches.js";
+
+const FEATURES = {
+  LoadLPNSRModels: [addBadge],
+  LPNSRSample: [greyOutIdleWidgets, addPresets],
+  LPNSRUpscale: [greyOutIdleWidgets, addPresets],
+  LPNSRCompare: [addSlider],
+};
+
+app.registerExtension({
+  name: "LPNSR",
+
+  init() {
+    const link = document.createElement("link");
+    link.rel = "stylesheet";
+    link.href = new URL("./lpnsr.css", import.meta.url).href;
+    document.head.append(link);
+  },
+
+  nodeCreated(node) {
+    for (const addFeature of FEATURES[node.comfyClass] ?? []) addFeature(node);
+  },
+});

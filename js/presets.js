@@ -1,0 +1,147 @@
+/**
+ * Buttons that set the paper's presets. PreSet-A and PreSet-B have the same widgets and differ in
+ * the start: bicubic, or an upscale model, which LPNSR Upscale has itself, and LPNSR Sample at the
+ * LPNSR Pre-Upsample before it.
+ */
+import { app } from "../../scripts/app.js";
+import { isLinked, keepUpToDate, originOf, valueOf, widgetOf } from "./graph.js";
+
+const SWITCHES = ["predictor_t4", "predictor_t3", "predictor_t2", "use_predictor"];
+const PRESETS = [
+  {
+    name: "PreSet-A",
+    upscaleModel: false,
+    predictor: true,
+    title: "4 steps, predicted noise, bicubic start: disconnects the upscale model",
+  },
+  {
+    name: "PreSet-B",
+    upscaleModel: true,
+    predictor: true,
+    title: "4 steps, predicted noise, an upscale model as the start: connects one if there is none",
+  },
+  {
+    name: "ResShift",
+    upscaleModel: false,
+    predictor: false,
+    title: "4 steps, random noise, bicubic start: disconnects the upscale model",
+  },
+];
+
+/** What PreSet-B starts from when there is a choice: the published model, or the bundled one. */
+const STARTS = [
+  "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth",
+  "lpnsr_lite_compact_x4.safetensors",
+];
+const HEIGHT = 34;
+const MARGIN = 5;
+
+/** @param node LPNSRSample or LPNSRUpscale */
+export function addPresets(node) {
+  const row = document.createElement("div");
+  row.className = "lpnsr-presets";
+  row.role = "group";
+  row.ariaLabel = "Preset";
+  // Nodes 2.0 would drag the node
+  row.addEventListener("pointerdown", (event) => event.stopPropagation());
+  const buttons = PRESETS.map((preset) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = preset.name;
+    button.title = preset.title;
+    button.addEventListener("click", () => apply(node, preset));
+    return button;
+  });
+  row.append(...buttons);
+
+  const options = {
+    serialize: false,
+    margin: MARGIN,
+    getMinHeight: () => HEIGHT,
+    getMaxHeight: () => HEIGHT,
+  };
+  const widget = node.addDOMWidget("lpnsr_presets", "lpnsr_presets", row, options);
+  widget.serialize = false;
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+
+  keepUpToDate(node, ["steps", "kappa", "predictor_mode", ...switchesOf(node)], () => {
+    buttons.forEach((button, i) => (button.ariaPressed = String(isAt(node, PRESETS[i]))));
+    // for lpnsr.css, since Nodes 2.0 of frontend 1.32 do not show which widgets are disabled
+    row.dataset.idle = node.widgets.flatMap((w) => (w.disabled ? w.name : [])).join(" ");
+  });
+}
+
+function switchesOf(node) {
+  return SWITCHES.filter((name) => widgetOf(node, name));
+}
+
+/** @returns {[string, *][]} names of widgets and their values in a preset */
+function settings(node, preset) {
+  const switches = switchesOf(node).map((name) => [name, preset.predictor]);
+  const mode = preset.predictor ? [["predictor_mode", "sample"]] : [];
+  return [["steps", 4], ["kappa", 2], ...switches, ...mode];
+}
+
+/** @returns the node whose `upscale_model` is the start of this one, or null if it can't be told. */
+function startOf(node) {
+  if (node.comfyClass === "LPNSRUpscale") return node;
+  const encode = originOf(node, "samples");
+  const start = encode?.comfyClass === "ResShiftEncode" ? originOf(encode, "image") : null;
+  return start?.comfyClass === "LPNSRPreUpsample" ? start : null;
+}
+
+function isAt(node, preset) {
+  const start = startOf(node);
+  return (
+    settings(node, preset).every(([name, value]) => valueOf(node, name) === value) &&
+    (start === null || isLinked(start, "upscale_model") === preset.upscaleModel)
+  );
+}
+
+/** Everything that a preset says, as one step for undo. Widgets that a link sets stay linked. */
+function apply(node, preset) {
+  app.canvas.emitBeforeChange();
+  try {
+    for (const [name, value] of settings(node, preset)) {
+      const widget = widgetOf(node, name);
+      widget.value = value;
+      widget.callback?.(value);
+    }
+    const start = startOf(node);
+    if (start && isLinked(start, "upscale_model") !== preset.upscaleModel) {
+      if (preset.upscaleModel) connectLoader(start);
+      else start.disconnectInput("upscale_model");
+    }
+  } finally {
+    app.canvas.emitAfterChange();
+  }
+  node.setDirtyCanvas(true, true);
+}
+
+/** Connect a Load Upscale Model: one without use, else any, else a new one beside the node. */
+function connectLoader(node) {
+  const loaders = node.graph.nodes.filter((n) => n.type === "UpscaleModelLoader" && n.mode === 0);
+  const idle = loaders.find((loader) => !loader.outputs[0].links?.length);
+  const loader = idle ?? loaders[0] ?? addLoader(node);
+  loader.connect(0, node, "upscale_model");
+}
+
+function addLoader(node) {
+  const loader = LiteGraph.createNode("UpscaleModelLoader");
+  const widget = widgetOf(loader, "model_name");
+  widget.value = STARTS.find((file) => widget.options.values.includes(file)) ?? widget.value;
+  loader.pos = [node.pos[0] - loader.size[0] - 60, node.pos[1]];
+  while (node.graph.nodes.some((other) => overlap(loader, other))) loader.pos[1] += 40;
+  node.graph.add(loader);
+  return loader;
+}
+
+function overlap(a, b) {
+  const gap = LiteGraph.NODE_TITLE_HEIGHT + 20;
+  return (
+    a.pos[0] < b.pos[0] + b.size[0] + 20 &&
+    b.pos[0] < a.pos[0] + a.size[0] + 20 &&
+    a.pos[1] < b.pos[1] + b.size[1] + gap &&
+    b.pos[1] < a.pos[1] + a.size[1] + gap
+  );
+}
