@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from playwright.sync_api import Page
 from safetensors.torch import load_file, save_file
 from spandrel.architectures.SwinIR import SwinIR
 from torch import Tensor
 
 from tests.golden.fill import fill
 from tests.host.server import PACK, Server, load_api_workflow, node_of_type, running
+
+from .editor import clear, set_setting, watched
 
 HERE = Path(__file__).parent
 WEIGHTS = PACK / "lpnsr_impl" / "weights"
@@ -96,6 +100,33 @@ def wait_until_at_work(server: Server, prompt_id: str) -> None:
     while not any(prompt_id == item[1] for item in server.get("/queue")["queue_running"]):
         time.sleep(0.02)
     time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def watched_page(server: Server) -> Iterator[tuple[Page, list[str]]]:
+    """ComfyUI's editor and its errors; lr.png and sr.png, x4, are in the input folder."""
+    picture = Image.open(PACK / "workflows" / "lpnsr_example.png").convert("RGB")
+    picture.save(server.base / "input" / "lr.png")
+    picture.resize((4 * picture.width, 4 * picture.height)).save(server.base / "input" / "sr.png")
+    with watched(server) as page_and_errors:
+        yield page_and_errors
+
+
+@pytest.fixture
+def page(watched_page: tuple[Page, list[str]]) -> Iterator[Page]:
+    """The editor with an empty workflow, on the classic canvas."""
+    page, errors = watched_page
+    clear(page)
+    yield page
+    assert errors == []
+
+
+@pytest.fixture
+def nodes_2_page(page: Page) -> Iterator[Page]:
+    """The same with Nodes 2.0."""
+    set_setting(page, "Comfy.VueNodes.Enabled", True)
+    yield page
+    set_setting(page, "Comfy.VueNodes.Enabled", False)
 
 
 class Graph:

@@ -15,9 +15,9 @@ from playwright.sync_api import Page
 from tests.host.browser import api_prompt, drop_file, fit_view, node_types, opened
 from tests.host.server import PACK, Server, load_api_workflow
 
+from .editor import SCREENSHOTS
 from .test_nodes import NODES, WORKFLOWS
 
-SCREENSHOTS = PACK / "build" / "screenshots"
 CORE_NODES = {"LoadImage", "SaveImage", "UpscaleModelLoader", "MarkdownNote"}
 
 

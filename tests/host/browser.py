@@ -46,14 +46,19 @@ def opened(server: Server, width: int = 2000, height: int = 1150) -> Iterator[Pa
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=_ARGUMENTS)
         page = browser.new_page(viewport={"width": width, "height": height})
-        page.goto(server.url)
-        page.wait_for_function(
-            "() => window.app?.graph && window.app.extensionManager", timeout=120_000
-        )
-        page.wait_for_selector("canvas#graph-canvas", timeout=60_000)
-        page.wait_for_timeout(1500)
+        load_editor(page, server)
         yield page
         browser.close()
+
+
+def load_editor(page: Page, server: Server) -> None:
+    """Open ComfyUI's editor on a page."""
+    page.goto(server.url)
+    page.wait_for_function(
+        "() => window.app?.graph && window.app.extensionManager", timeout=120_000
+    )
+    page.wait_for_selector("canvas#graph-canvas", timeout=60_000)
+    page.wait_for_timeout(1500)
 
 
 def drop_file(page: Page, path: Path) -> None:
@@ -72,7 +77,12 @@ def drop_file(page: Page, path: Path) -> None:
 
 def fit_view(page: Page) -> None:
     """Show the whole graph. Nodes out of sight load no preview."""
-    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.evaluate(
+        """() => {
+            window.app.canvas.deselectAll();
+            window.app.extensionManager.command.execute('Comfy.Canvas.FitView');
+        }"""
+    )
     page.wait_for_timeout(1000)
 
 

@@ -112,8 +112,13 @@ class Server:
         return self.wait(self.queue(prompt), timeout)
 
     def images(self, outputs: dict[str, dict[str, Any]]) -> list[bytes]:
-        """The files of all images among a prompt's outputs."""
-        found = [image for output in outputs.values() for image in output.get("images", [])]
+        """The files of all images that a prompt saved. Previews are none."""
+        found = [
+            image
+            for output in outputs.values()
+            for image in output.get("images", [])
+            if image["type"] == "output"
+        ]
         return [
             requests.get(self.url + "/view", params=image, timeout=60).content for image in found
         ]

@@ -1,0 +1,170 @@
+"""What tests do in ComfyUI's editor, as a user would."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from playwright.sync_api import Locator, Page
+
+from tests.host.browser import opened
+from tests.host.server import PACK, Server
+
+SCREENSHOTS = PACK / "build" / "screenshots"
+
+
+@contextlib.contextmanager
+def watched(server: Server) -> Iterator[tuple[Page, list[str]]]:
+    """A page, and the errors on it that are ours."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    errors: list[str] = []
+    with opened(server) as page:
+        page.on("pageerror", lambda error: errors.append(str(error.stack)))
+        page.on(
+            "console",
+            lambda message: (
+                errors.append(message.text)
+                if message.type == "error"
+                and "/extensions/LPNSR" in message.text + message.location["url"]
+                else None
+            ),
+        )
+        yield page, errors
+
+
+def set_setting(page: Page, name: str, value: Any) -> None:
+    page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+    page.wait_for_timeout(500)
+
+
+def clear(page: Page) -> None:
+    """An empty workflow."""
+    empty = {"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4}
+    page.evaluate("async empty => { await app.loadGraphData(empty) }", empty)
+
+
+def add(page: Page, node_type: str, x: int = 0, y: int = 0, **values: Any) -> int:
+    """A new node with some widgets' values, as if a user had chosen them. Returns its id."""
+    return page.evaluate(
+        """([type, pos, values]) => {
+            const node = LiteGraph.createNode(type);
+            node.pos = pos;
+            app.graph.add(node);
+            for (const widget of node.widgets ?? []) if (widget.name in values) {
+                widget.value = values[widget.name];
+                widget.callback?.(widget.value);
+            }
+            return node.id;
+        }""",
+        [node_type, [x, y], values],
+    )
+
+
+def connect(page: Page, source: int, target: int, name: str) -> None:
+    page.evaluate(
+        "([a, b, name]) => app.graph.getNodeById(a).connect(0, app.graph.getNodeById(b), name)",
+        [source, target, name],
+    )
+
+
+def set_widget(page: Page, node: int, name: str, value: Any) -> None:
+    page.evaluate(
+        """([id, name, value]) => {
+            const widget = app.graph.getNodeById(id).widgets.find(w => w.name === name);
+            widget.value = value;
+            widget.callback?.(value);
+        }""",
+        [node, name, value],
+    )
+
+
+def values(page: Page, node: int) -> dict[str, Any]:
+    return page.evaluate(
+        "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [w.name, w.value]))",
+        node,
+    )
+
+
+def look_at(page: Page, node: int, scale: float = 1.2) -> None:
+    """As `fit_view` for one node, at once."""
+    page.evaluate(
+        """([id, scale]) => {
+            app.canvas.ds.scale = scale;
+            app.canvas.centerOnNode(app.graph.getNodeById(id));
+            app.canvas.setDirty(true, true);
+        }""",
+        [node, scale],
+    )
+    page.wait_for_timeout(300)
+
+
+def node_of(page: Page, node_type: str) -> int:
+    return page.evaluate("type => app.graph.nodes.find(n => n.type === type).id", node_type)
+
+
+def undo(page: Page) -> None:
+    page.keyboard.press("Control+z")
+    page.wait_for_timeout(500)
+
+
+def undo_steps(page: Page) -> int:
+    return page.evaluate(
+        "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
+    )
+
+
+def record(page: Page) -> None:
+    """Let the page record what a test changed by code, as it does after each click of a user."""
+    page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
+
+
+def compare_graph(page: Page, *pictures: tuple[str, str]) -> int:
+    """LPNSR Compare of one or two pairs (LR, result)."""
+    compare = add(page, "LPNSRCompare", 700)
+    for i, name in enumerate(("lr_image", "image")):
+        loaders = [
+            add(page, "LoadImage", 400 * j - 100, 450 * i, image=pair[i])
+            for j, pair in enumerate(pictures)
+        ]
+        source = loaders[0]
+        if len(loaders) == 2:
+            source = add(page, "ImageBatch", 350, 450 * i + 350)
+            for j, loader in enumerate(loaders):
+                connect(page, loader, source, f"image{j + 1}")
+        connect(page, source, compare, name)
+    look_at(page, compare)
+    return compare
+
+
+def run(page: Page) -> None:
+    page.get_by_test_id("queue-button").click()
+
+
+def wait_for_pictures(page: Page) -> None:
+    page.wait_for_function("() => document.querySelectorAll('.lpnsr-side img').length === 2")
+    page.wait_for_timeout(200)
+
+
+def slider(page: Page) -> Locator:
+    return page.locator(".lpnsr-compare").get_by_role("slider")
+
+
+def at(page: Page) -> int:
+    return int(slider(page).get_attribute("aria-valuenow") or "")
+
+
+def zoom(page: Page) -> float:
+    _, _, number = (page.locator(".lpnsr-info").text_content() or "").partition("zoom ")
+    return float(number or 1)
+
+
+def stage_point(page: Page, x: float, y: float = 0.4) -> tuple[float, float]:
+    box = page.locator(".lpnsr-stage").bounding_box()
+    assert box
+    return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+
+def drag(page: Page, a: float, b: float, **options: Any) -> None:
+    page.mouse.move(*stage_point(page, a))
+    page.mouse.down(**options)
+    page.mouse.move(*stage_point(page, b), steps=4)
+    page.mouse.up(**options)

@@ -1,0 +1,254 @@
+"""LPNSR Compare: what it gives, and its slider in a real browser. Screenshots go to
+build/screenshots."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+from PIL import Image
+from playwright.sync_api import Page
+from torch import Tensor
+
+from lpnsr_impl.images import resize
+from tests.host.server import PromptError, Server
+
+from .conftest import Graph, random_image
+from .editor import (
+    SCREENSHOTS,
+    add,
+    at,
+    compare_graph,
+    drag,
+    look_at,
+    record,
+    run,
+    slider,
+    stage_point,
+    undo,
+    wait_for_pictures,
+    zoom,
+)
+
+
+def test_pairs_are_of_the_results_size(graph: Graph) -> None:
+    lr, result = random_image(2, 5, 4, 3), random_image(2, 20, 16, 3, seed=1)
+    output = graph.server.run(compare_prompt(graph, lr, result))["compare"]
+    shown = [
+        Image.open(io.BytesIO(requests.get(graph.server.url + "/view", image, timeout=60).content))
+        for image in output["images"]
+    ]
+    for i in range(2):
+        before, after = (torch.from_numpy(np.array(image)) for image in shown[2 * i : 2 * i + 2])
+        assert torch.equal(after, (result[i] * 255).byte())
+        bicubic = resize(lr[i : i + 1].movedim(-1, 1), 20, 16).clamp(0, 1)[0].movedim(0, -1)
+        assert torch.equal(before, (bicubic * 255).byte())
+
+
+def test_alpha_is_compared_where_both_have_it(graph: Graph) -> None:
+    lr, result = random_image(1, 5, 4, 4), random_image(1, 20, 16, 4)
+    for r, mode in ((result, "RGBA"), (result[..., :3], "RGB")):
+        output = graph.server.run(compare_prompt(graph, lr, r))["compare"]
+        for image in output["images"]:
+            answer = requests.get(graph.server.url + "/view", image, timeout=60)
+            assert Image.open(io.BytesIO(answer.content)).mode == mode
+
+
+def test_unequal_batches_are_refused(graph: Graph) -> None:
+    prompt = compare_prompt(graph, random_image(1, 5, 4, 3), random_image(2, 20, 16, 3))
+    with pytest.raises(PromptError, match="image has 2 and lr_image 1 pictures"):
+        graph.server.run(prompt)
+
+
+def compare_prompt(graph: Graph, lr: Tensor, result: Tensor) -> dict[str, Any]:
+    inputs = {"image": ["result", 0], "lr_image": ["lr", 0]}
+    return {
+        "lr": graph.picture(lr, "compare_lr.safetensors"),
+        "result": graph.picture(result, "compare_result.safetensors"),
+        "compare": {"class_type": "LPNSRCompare", "inputs": inputs},
+    }
+
+
+# In the editor
+
+
+def show_files(page: Page, node: int, *names: str) -> None:
+    """As if a run had given these pictures of the input folder."""
+    page.evaluate(
+        """([id, names]) => {
+            app.nodeOutputs[id] = {images: names.map(filename => ({filename, type: 'input'}))};
+            app.graph.getNodeById(id).onExecuted(app.nodeOutputs[id]);
+        }""",
+        [node, names],
+    )
+
+
+def compare_files(page: Page, *names: str) -> int:
+    """LPNSR Compare with these pictures."""
+    compare = add(page, "LPNSRCompare")
+    look_at(page, compare)
+    show_files(page, compare, *names)
+    return compare
+
+
+def transforms(page: Page) -> tuple[str, str]:
+    left, right = page.locator(".lpnsr-side img").all()
+    how = "e => e.style.transform"
+    return left.evaluate(how), right.evaluate(how)
+
+
+def test_slider_of_a_run(page: Page) -> None:
+    compare = compare_graph(page, ("lr.png", "sr.png"))
+    assert page.get_by_text("Run the workflow to compare.").is_visible()
+    assert not slider(page).is_visible()
+    run(page)
+    wait_for_pictures(page)
+    page.screenshot(path=SCREENSHOTS / "slider.png")
+    for label in ("LR, bicubic", "LPNSR"):
+        assert page.locator(".lpnsr-side").get_by_text(label, exact=True).is_visible()
+    assert page.locator(".lpnsr-info").text_content() == "752 \N{MULTIPLICATION SIGN} 496"
+    shown = page.evaluate("id => app.graph.getNodeById(id).widgets.length", compare)
+    assert shown == 1, "the host shows the plain pictures too"
+    menu = page.evaluate(
+        """id => {
+            const options = [];
+            app.graph.getNodeById(id).getExtraMenuOptions(app.canvas, options);
+            return options.map(option => option?.content);
+        }""",
+        compare,
+    )
+    assert {"Open Image", "Save Image"} <= set(menu)
+
+    assert at(page) == 50
+    drag(page, 0.5, 0.25)
+    assert at(page) == 25
+    slider(page).focus()
+    page.keyboard.press("ArrowRight")
+    assert at(page) == 27
+    page.keyboard.press("PageDown")
+    assert at(page) == 17
+    page.keyboard.press("End")
+    assert at(page) == 100
+    page.keyboard.press("Home")
+    assert at(page) == 0
+    assert slider(page).get_attribute("aria-valuetext") == "0 % LR, bicubic"
+
+    record(page)
+    set_position = "id => { app.graph.getNodeById(id).pos[0] += 50 }"
+    page.evaluate(set_position, compare)
+    record(page)
+    undo(page)
+    wait_for_pictures(page)  # of the same run, in the node that undo made
+    page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
+    assert page.get_by_text("Run the workflow to compare.").is_visible()
+
+
+def test_zoom_and_pan_move_both_pictures(page: Page) -> None:
+    compare_files(page, "sr.png", "sr.png")
+    wait_for_pictures(page)
+    fitted = transforms(page)
+    assert fitted[0] == fitted[1]
+    scale = page.evaluate("() => app.canvas.ds.scale")
+    page.mouse.move(*stage_point(page, 0.3))
+    page.mouse.wheel(0, -600)
+    page.wait_for_timeout(100)
+    zoomed = transforms(page)
+    assert zoom(page) == 4
+    assert zoomed[0] == zoomed[1] != fitted[0]
+    assert page.evaluate("() => app.canvas.ds.scale") == scale, "the canvas zoomed too"
+    page.screenshot(path=SCREENSHOTS / "slider, zoomed.png")
+
+    page.keyboard.down("Shift")
+    drag(page, 0.5, 0.4)
+    page.keyboard.up("Shift")
+    panned = transforms(page)
+    assert panned[0] == panned[1] != zoomed[0]
+    drag(page, 0.4, 0.5, button="middle")
+    assert transforms(page) == zoomed
+    assert at(page) == 50, "panning moved the divider"
+
+    page.mouse.dblclick(*stage_point(page, 0.8))
+    assert transforms(page) == fitted
+    assert at(page) == 50, "a double click moved the divider"
+    slider(page).focus()
+    page.keyboard.press("+")
+    assert zoom(page) > 1
+    page.get_by_role("button", name="Fit", exact=True).click()
+    assert transforms(page) == fitted
+
+
+def test_two_fingers_zoom(page: Page) -> None:
+    compare_files(page, "sr.png", "sr.png")
+    wait_for_pictures(page)
+    cdp = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *places: float) -> None:
+        points = [dict(zip("xy", stage_point(page, place), strict=True)) for place in places]
+        cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 0.4, 0.6)
+    touch("touchMove", 0.3, 0.7)
+    touch("touchEnd")
+    assert zoom(page) == pytest.approx(2, abs=0.1)
+    touch("touchStart", 0.5)
+    touch("touchMove", 0.2)
+    touch("touchEnd")
+    assert at(page) == 20
+
+
+def test_full_screen(page: Page) -> None:
+    compare_files(page, "sr.png", "sr.png")
+    wait_for_pictures(page)
+    fitted = transforms(page)
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("() => document.fullscreenElement?.matches('.lpnsr-compare')")
+    page.wait_for_timeout(500)
+    page.screenshot(path=SCREENSHOTS / "slider, full screen.png")
+    assert transforms(page) != fitted
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("() => !document.fullscreenElement")
+
+
+def test_pictures_of_a_batch_are_picked(page: Page) -> None:
+    compare_graph(page, ("lr.png", "sr.png"), ("sr.png", "lr.png"))
+    run(page)
+    wait_for_pictures(page)
+    page.screenshot(path=SCREENSHOTS / "slider of a batch.png")
+    picker = page.locator(".lpnsr-picker output")
+    first = page.locator(".lpnsr-side img").first.get_attribute("src")
+    assert picker.text_content() == "1 / 2"
+    page.get_by_role("button", name="Next picture").click()
+    page.wait_for_timeout(500)
+    assert picker.text_content() == "2 / 2"
+    assert page.locator(".lpnsr-side img").first.get_attribute("src") != first
+    page.get_by_role("button", name="Next picture").click()
+    page.wait_for_timeout(500)
+    assert page.locator(".lpnsr-side img").first.get_attribute("src") == first
+
+
+def test_large_pictures_do_not_freeze_the_page(page: Page, server: Server) -> None:
+    picture = Image.open(server.base / "input" / "lr.png").resize((6000, 6000))
+    picture.save(server.base / "input" / "large.png", compress_level=1)
+    compare = compare_files(page)
+    page.evaluate(
+        """() => {
+            window.longest = 0;
+            let last = performance.now();
+            window.heartbeat = setInterval(() => {
+                window.longest = Math.max(window.longest, performance.now() - last);
+                last = performance.now();
+            }, 10);
+        }"""
+    )
+    show_files(page, compare, "large.png", "large.png")
+    wait_for_pictures(page)
+    drag(page, 0.5, 0.1)
+    longest = page.evaluate("() => { clearInterval(window.heartbeat); return window.longest }")
+    assert longest < 1000, "milliseconds"
+
+
+def test_pictures_that_are_gone_are_told(page: Page) -> None:
+    compare_files(page, "no_such.png", "lr.png")
+    page.get_by_text("The pictures are no longer there. Run the workflow again.").wait_for()
