@@ -103,21 +103,24 @@ def timed(upscale: Upscale, lr: Tensor) -> tuple[Tensor, dict[str, float]]:
 
 
 def peak(family: str, who: str, h: int, w: int) -> float:
-    """Peak resident memory of one run in a process of its own, in MB."""
+    """Peak resident memory of one run in a process of its own, weights included, in MB."""
     command = [sys.executable, "-m", "tests.bench.speed", "--peak", family, who, str(h), str(w)]
     output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return float(output)
+    return float(output.split()[0])
 
 
 def measure_peak(family: str, who: str, h: int, w: int) -> None:
-    """Run once and print the peak of this process."""
+    """Run once; print the peak of this process in MB, and seconds."""
     networks = load(family)
     upscale = ours(networks) if who == "ours" else Baseline(*networks, own=True).upscale
     ctypes.CDLL(None).malloc_trim(0)  # what loading needed is no part of the run
     Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts
+    began = time.perf_counter()
     upscale(picture(h, w), SEED, lambda _: None)
+    seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text()
-    print(next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024)
+    peak_kb = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
+    print(f"{peak_kb / 1024:.0f} {seconds:.1f}")
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
