@@ -115,10 +115,18 @@ class Schedule:
         Raises:
             ValueError: step t adds no noise (t = 1, or kappa = 0), so no noise is optimal.
         """
+        return self.noise_between(x_t, self.marginal_mean(x0, y0, t - 1), x0_pred, t)
+
+    def noise_between(self, x_t: Tensor, x_prev: Tensor, x0_pred: Tensor, t: int) -> Tensor:
+        """The noise that takes x_t to x_{t-1}: Eq. 5-7 solved for it. Shapes [B,C,h,w].
+
+        Raises:
+            ValueError: step t adds no noise (t = 1, or kappa = 0), so no noise does.
+        """
         std = self.posterior_std(t)
         if std == 0:
             raise ValueError(
                 f"Step t = {t} with kappa = {self.kappa} adds no noise; expected t >= 2 and kappa "
                 "> 0."
             )
-        return (self.marginal_mean(x0, y0, t - 1) - self.posterior_mean(x_t, x0_pred, t)) / std
+        return (x_prev - self.posterior_mean(x_t, x0_pred, t)) / std

@@ -4,17 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..family import Family
 from ..images import bicubic_upsample, reflect_pad, to_pm1
+from ..noise_figures import draw_figure
 from ..pipeline import encode_start, mirrored_noise, seeded_noise
 from ..sampler import ALL_ON, sample, switches_for
 from ..schedule import Schedule
@@ -96,31 +92,6 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     return steps
 
 
-def draw_figure(lr: Tensor, steps: Sequence[StepNoise]) -> Figure:
-    """LR, the noise at each step as a picture, and below its distribution beside N(0, 1)."""
-    figure, axes = plt.subplots(
-        2, len(steps) + 1, figsize=(3.2 * (len(steps) + 1), 5.2), layout="constrained"
-    )
-    axes[0, 0].imshow(lr[0].movedim(0, -1).numpy())
-    axes[0, 0].set_title("LR")
-    axes[1, 0].axis("off")
-    x = np.linspace(-4, 4, 200)
-    for column, step in enumerate(steps, start=1):
-        n = step.used[0, :3].movedim(0, -1).numpy()
-        axes[0, column].imshow(np.clip((n + 3) / 6, 0, 1))
-        axes[0, column].set_title(f"noise at t = {step.t}")
-        below = axes[1, column]
-        values = step.used.flatten().numpy()
-        below.hist(values, bins=80, range=(-4, 4), density=True, color="tab:blue", alpha=0.7)
-        below.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), "k--", linewidth=1, label="N(0, 1)")
-        below.set_title(f"mean {values.mean():+.3f}, std {values.std():.3f}", fontsize=10)
-        below.set_yticks([])
-        below.legend(fontsize=8)
-    for axis in axes[0]:
-        axis.axis("off")
-    return figure
-
-
 def noise_experiment(family: Family, pairs: Sequence[Pair], out: Path, seed: int) -> str:
     """Write one figure a picture into `out/noise`; return a Markdown table of all pictures."""
     (out / "noise").mkdir(parents=True, exist_ok=True)
@@ -133,9 +104,8 @@ def noise_experiment(family: Family, pairs: Sequence[Pair], out: Path, seed: int
             problems.append(f"- {pair.name}: left out, {e}")
             continue
         steps = record_noise(family, lr, hr, seed)
-        figure = draw_figure(lr, steps)
+        figure = draw_figure(lr, {step.t: step.used for step in steps})
         figure.savefig(out / "noise" / f"{pair.name}.png", dpi=110)
-        plt.close(figure)
         for step in steps:
             records.setdefault(step.t, []).append(step)
     lines = [
