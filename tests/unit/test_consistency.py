@@ -1,0 +1,75 @@
+"""LR-PSNR and back-projection."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lpnsr_impl.consistency import back_project, lr_psnr
+from lpnsr_impl.images import bicubic_upsample, resize
+from tests.golden.fill import noise
+
+
+def lr_picture(b: int = 1, h: int = 17, w: int = 23) -> Tensor:
+    """Away from black and white, so that it can be met exactly."""
+    return 0.5 + 0.06 * noise("consistency.lr", (b, 3, h, w)).clamp(-3, 3)
+
+
+def rough(lr: Tensor) -> Tensor:
+    """A x4 picture with noise of its own and other colours."""
+    b, c, h, w = lr.shape
+    sr = 0.9 * bicubic_upsample(lr) + 0.03 * noise("consistency.sr", (b, c, 4 * h, 4 * w))
+    return sr.clamp(0, 1)
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (2, 7), (17, 23)])
+def test_a_back_projected_picture_is_the_lr_picture_downscaled(h: int, w: int) -> None:
+    lr = lr_picture(2, h, w)
+    sr = rough(lr)
+    assert lr_psnr(sr, lr) < 40
+    assert lr_psnr(back_project(sr, lr), lr) > 55
+
+
+def test_each_iteration_comes_closer() -> None:
+    lr = lr_picture()
+    psnrs = [lr_psnr(back_project(rough(lr), lr, n), lr) for n in range(5)]
+    assert psnrs == sorted(psnrs)
+    assert torch.equal(back_project(rough(lr), lr, 0), rough(lr))
+
+
+def test_back_projection_keeps_detail() -> None:
+    """It changes what downscaling sees, and little else."""
+    lr = lr_picture()
+    detail = 0.1 * torch.tensor([1.0, -1.0]).repeat(46)  # alternates from pixel to pixel
+    sr = back_project(bicubic_upsample(lr) + detail, lr)
+    without = back_project(bicubic_upsample(lr), lr)
+    torch.testing.assert_close(sr - without, detail.expand_as(sr), atol=0.03, rtol=0)
+
+
+def test_the_range_is_kept_where_the_lr_picture_is_black_and_white() -> None:
+    lr = (noise("consistency.lr", (1, 3, 16, 16)) > 0).float()
+    sr = back_project(rough(lr), lr)
+    assert sr.min() >= 0
+    assert sr.max() <= 1
+    assert lr_psnr(sr, lr) > lr_psnr(rough(lr), lr)
+
+
+def test_lr_psnr_is_the_mean_over_a_batch() -> None:
+    lr = lr_picture(2)
+    sr = rough(lr)
+    sr[1] = (sr[1] + 0.2).clamp(0, 1)
+    alone = [lr_psnr(sr[i : i + 1], lr[i : i + 1]) for i in range(2)]
+    assert lr_psnr(sr, lr) == pytest.approx(sum(alone) / 2, abs=1e-3)
+    assert alone[1] < alone[0]
+
+
+def test_lr_psnr_is_10_log_of_the_squared_error_and_at_most_100() -> None:
+    sr = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    small = resize(sr, 8, 8)
+    assert lr_psnr(sr, small) == 100
+    assert lr_psnr(sr, small + 0.1) == pytest.approx(20, abs=1e-3)
+
+
+@pytest.mark.parametrize("function", [back_project, lr_psnr])
+def test_other_sizes_are_refused(function: object) -> None:
+    with pytest.raises(ValueError, match=r"expected sr of \(1, 3, 32, 32\)"):
+        function(torch.rand(1, 3, 32, 31), torch.rand(1, 3, 8, 8))  # type: ignore[operator]
