@@ -1,0 +1,59 @@
+"""How much of a picture was invented: what differs between pictures of several seeds."""
+
+import torch
+from torch import Tensor
+
+_INFERNO = (
+    (0.001, 0.000, 0.014),
+    (0.087, 0.045, 0.225),
+    (0.258, 0.039, 0.406),
+    (0.416, 0.090, 0.433),
+    (0.578, 0.148, 0.404),
+    (0.736, 0.216, 0.330),
+    (0.865, 0.317, 0.226),
+    (0.955, 0.469, 0.100),
+    (0.988, 0.645, 0.040),
+    (0.964, 0.844, 0.273),
+    (0.988, 0.998, 0.645),
+)
+"""matplotlib's perceptually uniform colour map, at every tenth."""
+
+
+class RunningDeviation:
+    """Mean and standard deviation of tensors that come one after the other (Welford).
+
+    It keeps two tensors, however many come. `add` takes tensors of one shape.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.empty(0)
+        self._squares = torch.empty(0)
+
+    def add(self, x: Tensor) -> None:
+        """Count one more."""
+        if self.count == 0:
+            self.mean = torch.zeros_like(x)
+            self._squares = torch.zeros_like(x)
+        self.count += 1
+        before = x - self.mean
+        self.mean += before / self.count
+        self._squares += before.mul_(x - self.mean)
+
+    def deviation(self) -> Tensor:
+        """The unbiased standard deviation.
+
+        Raises:
+            ValueError: fewer than two tensors came.
+        """
+        if self.count < 2:
+            raise ValueError(f"A deviation needs 2 tensors or more, got {self.count}.")
+        return (self._squares / (self.count - 1)).sqrt()
+
+
+def heat_map(x: Tensor) -> Tensor:
+    """Colours of the values, dark violet over red to yellow: [...] in [0,1] -> [...,3]."""
+    stops = torch.tensor(_INFERNO, dtype=x.dtype, device=x.device)
+    position = x.clamp(0, 1) * (len(stops) - 1)
+    low = position.long().clamp(max=len(stops) - 2)
+    return torch.lerp(stops[low], stops[low + 1], (position - low)[..., None])
