@@ -32,13 +32,15 @@ class LPNSRDecode(io.ComfyNode):
                 widgets.tile_size(),
                 widgets.overlap(),
                 widgets.lr_image(),
+                widgets.lr_consistency(),
             ],
             outputs=[
                 io.Image.Output(
                     "image",
                     display_name="image",
                     tooltip="The super-resolved image, RGBA if the LR image had alpha.",
-                )
+                ),
+                widgets.lr_psnr(),
             ],
         )
 
@@ -57,11 +59,14 @@ class LPNSRDecode(io.ComfyNode):
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
         lr_image: Tensor | None = None,
+        lr_consistency: bool = False,
     ) -> io.NodeOutput:
         widgets.require_choice("color_fix", color_fix)
         progress = host.Progress(len(samples["samples"]) * stages.DECODE_WORK)
         tiling = Tiling(tile_size, overlap)
         lr = None if lr_image is None else read_image(lr_image, "lr_image")
-        image = stages.decode(models, samples, color_fix, tiling, progress, lr)
+        image, psnr = stages.decode(
+            models, samples, color_fix, tiling, progress, lr, lr_consistency=lr_consistency
+        )
         progress.finish()
-        return io.NodeOutput(image)
+        return io.NodeOutput(image, psnr)

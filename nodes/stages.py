@@ -1,7 +1,7 @@
 """The four stages of an upscale. Each node runs one of them; LPNSR Upscale runs all."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,14 +10,16 @@ from torch import Tensor
 from ..lpnsr_impl import Schedule
 from ..lpnsr_impl.color import COLOR_FIXES
 from ..lpnsr_impl.config import LPNSR_SCHEDULE, SCALE, PredictorMode
+from ..lpnsr_impl.consistency import back_project, lr_psnr
 from ..lpnsr_impl.images import (
     SMALLEST_MODEL_INPUT,
     bicubic_upsample,
     reflect_pad,
     resize,
+    to_01,
 )
 from ..lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
-from ..lpnsr_impl.sampler import predictor_steps, switches_for
+from ..lpnsr_impl.sampler import StepCallback, predictor_steps, switches_for
 from . import host
 from .images import Picture
 from .memory import autoencoder_activations, unet_activations
@@ -166,11 +168,13 @@ def sample(
     tiling: Tiling,
     progress: host.Progress,
     lr: Picture | None = None,
+    watch: Callable[[Schedule], StepCallback] | None = None,
 ) -> dict[str, Any]:
     """LATENT of the super-resolved pictures. `sample_work` for each.
 
     Every picture of a batch starts from the same seed, so that it comes out as it would alone.
     `lr` stands in for LR pictures that the latent does not carry.
+    `watch` makes a callback of the chain for each picture.
 
     Raises:
         ValueError: the latent does not fit, or a predictor is needed that is not loaded.
@@ -205,8 +209,9 @@ def sample(
     results: list[Tensor] = []
     for i, (y0_i, lr_i) in enumerate(zip(y0.split(1), condition.lr.split(1), strict=True)):
         preview = host.latent_previewer(y0_i, lr_i)
+        on_step = _on_step(progress, preview, watch(schedule) if watch else None)
         x0 = tiles.run(
-            lambda plan, on_tile, y0_i=y0_i, lr_i=lr_i, preview=preview: run_chain(
+            lambda plan, on_tile, y0_i=y0_i, lr_i=lr_i, on_step=on_step: run_chain(
                 denoiser.network,
                 None if predictor is None else predictor.network,
                 schedule,
@@ -216,7 +221,7 @@ def sample(
                 steps=steps,
                 predictor_on=predictor_on,
                 predictor_mode=predictor_mode,
-                callback=lambda t, x_t, x0_pred: progress.show(preview(x0_pred)),
+                callback=on_step,
                 plan=plan,
                 on_tile=on_tile,
             ),
@@ -237,8 +242,12 @@ def decode(
     tiling: Tiling,
     progress: host.Progress,
     lr: Picture | None = None,
-) -> Tensor:
-    """IMAGE exactly x4 the LR pictures, with their alpha. `DECODE_WORK` for each.
+    *,
+    lr_consistency: bool = False,
+) -> tuple[Tensor, float]:
+    """IMAGE exactly x4 the LR pictures, with their alpha, and its LR-PSNR. `DECODE_WORK` for each.
+
+    With `lr_consistency` the result, downscaled, is the LR picture (`consistency.back_project`).
 
     `lr` stands in for LR pictures that the latent does not carry.
 
@@ -253,6 +262,7 @@ def decode(
     on = host.result_device()
     channels = 3 if condition.alpha is None else 4
     image = torch.empty(b, SCALE * h, SCALE * w, channels, device=on)
+    psnr = 0.0
     for i in range(b):
         x0, lr_i = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(on)
         rgb = tiles.run(
@@ -266,10 +276,14 @@ def decode(
                 "The decoded image has NaN or infinite values. Choose precision fp32 or bf16 in "
                 "Load LPNSR Models."
             )
+        lr_01 = to_01(lr_i)
+        if lr_consistency:
+            rgb = back_project(rgb, lr_01)
+        psnr += lr_psnr(rgb, lr_01) / b
         image[i, :, :, :3] = rgb[0].movedim(0, 2)
     if condition.alpha is not None:
         image[:, :, :, 3] = condition.alpha[:, 0]
-    return image
+    return image, psnr
 
 
 def _autoencoder_tiles(
@@ -284,6 +298,19 @@ def _autoencoder_tiles(
         lambda h, w: autoencoder_activations(managed, SCALE * h, SCALE * w),
         progress,
     )
+
+
+def _on_step(
+    progress: host.Progress,
+    preview: Callable[[Tensor], host.Preview | None],
+    watching: StepCallback | None,
+) -> StepCallback:
+    def on_step(t: int, x_t: Tensor, x0_pred: Tensor) -> None:
+        progress.show(preview(x0_pred))
+        if watching:
+            watching(t, x_t, x0_pred)
+
+    return on_step
 
 
 def _of_batch(i: int, b: int, text: str) -> str:

@@ -42,23 +42,20 @@ class LPNSRUpscale(io.ComfyNode):
                 widgets.seed(),
                 widgets.steps(),
                 widgets.kappa(),
-                io.Boolean.Input(
-                    "use_predictor",
-                    default=True,
-                    tooltip="Predict the noise of the steps in between (LPNSR), or draw it "
-                    "at random (ResShift).",
-                ),
+                widgets.use_predictor(),
                 widgets.predictor_mode(),
                 widgets.color_fix(),
                 widgets.tile_size(),
                 widgets.overlap(),
+                widgets.lr_consistency(),
             ],
             outputs=[
                 io.Image.Output(
                     "upscaled_image",
                     display_name="image",
                     tooltip="Exactly four times as high and wide, RGBA if the image had alpha.",
-                )
+                ),
+                widgets.lr_psnr(),
             ],
         )
 
@@ -83,6 +80,7 @@ class LPNSRUpscale(io.ComfyNode):
         upscale_model: Any | None = None,
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
+        lr_consistency: bool = False,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         widgets.require_choice("color_fix", color_fix)
@@ -104,6 +102,8 @@ class LPNSRUpscale(io.ComfyNode):
             tiling=tiling,
             progress=progress,
         )
-        result = stages.decode(models, latent, color_fix, tiling, progress)
+        result, psnr = stages.decode(
+            models, latent, color_fix, tiling, progress, lr_consistency=lr_consistency
+        )
         progress.finish()
-        return io.NodeOutput(result)
+        return io.NodeOutput(result, psnr)

@@ -49,6 +49,16 @@ def kappa() -> io.Float.Input:
     )
 
 
+def use_predictor() -> io.Boolean.Input:
+    """One switch of the noise predictor for all steps."""
+    return io.Boolean.Input(
+        "use_predictor",
+        default=True,
+        tooltip="Predict the noise of the steps in between (LPNSR), or draw it at random "
+        "(ResShift).",
+    )
+
+
 def predictor_mode() -> io.Combo.Input:
     """How the predicted noise is used."""
     return io.Combo.Input(
@@ -106,6 +116,27 @@ def lr_image() -> io.Image.Input:
         optional=True,
         tooltip="The LR image, only where the latent has lost it, or never had it: after Load "
         "Latent or VAE Encode. Else leave it open.",
+    )
+
+
+def lr_consistency() -> io.Boolean.Input:
+    """Back-projection after decoding."""
+    return io.Boolean.Input(
+        "lr_consistency",
+        default=False,
+        optional=True,
+        tooltip="Correct the result until it is the LR image again when it is downscaled to a "
+        "quarter, bicubic with antialiasing. Noise of the LR image comes back with it.",
+    )
+
+
+def lr_psnr() -> io.Float.Output:
+    """How well the result agrees with the LR image."""
+    return io.Float.Output(
+        "lr_psnr",
+        display_name="LR-PSNR",
+        tooltip="PSNR in dB between the LR image and the result downscaled to a quarter, before "
+        "rounding to 8 bits; the mean over a batch. 100 at most.",
     )
 
 
