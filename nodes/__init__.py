@@ -9,6 +9,8 @@ from .decode import LPNSRDecode
 from .doctor import LPNSRDoctor
 from .download import LPNSRDownloadModels
 from .encode import ResShiftEncode
+from .inspect import LPNSRInspect
+from .invention import LPNSRInventionMap
 from .load_models import LoadLPNSRModels
 from .pre_upsample import LPNSRPreUpsample
 from .sample import LPNSRSample
@@ -24,6 +26,8 @@ NODES: list[type[io.ComfyNode]] = [
     LPNSRDownloadModels,
     LPNSRDoctor,
     LPNSRCompare,
+    LPNSRInspect,
+    LPNSRInventionMap,
 ]
 
 

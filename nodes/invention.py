@@ -1,0 +1,136 @@
+"""LPNSRInventionMap: where the picture would come out otherwise with another seed."""
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+from typing_extensions import override
+
+from ..lpnsr_impl.config import PredictorMode
+from ..lpnsr_impl.invention import RunningDeviation, heat_map
+from ..lpnsr_impl.sampler import ALL_ON
+from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
+from . import host, stages, widgets
+from .images import read_image
+from .models import LPNSRModels, LPNSRModelsType
+from .tiles import Tiling
+
+_FULL_SCALE = 0.25
+"""Standard deviation, in values from 0 to 1, that is 1 in the mask and brightest in the map."""
+
+_SEEDS = 1 << 64
+
+
+class LPNSRInventionMap(io.ComfyNode):
+    """The deviation between pictures of several seeds: what the LR image does not determine."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LPNSRInventionMap",
+            display_name="LPNSR Invention Map",
+            category="LPNSR",
+            description="Upscales with several seeds and shows where the results differ: there "
+            "the detail is invented. Takes as long as that many runs of LPNSR Upscale, but starts "
+            "only once.",
+            inputs=[
+                LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The low-resolution image, of any size. Grey and RGBA work too.",
+                ),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="Any model of Load Upscale Model as the start (PreSet-B). Leave "
+                    "it open for bicubic (PreSet-A).",
+                ),
+                widgets.seed(),
+                io.Int.Input(
+                    "seeds",
+                    default=4,
+                    min=2,
+                    max=16,
+                    tooltip="How many seeds: this one and the next. More make the map smoother and "
+                    "take longer, but no more memory.",
+                ),
+                widgets.steps(),
+                widgets.kappa(),
+                widgets.use_predictor(),
+                widgets.predictor_mode(),
+                widgets.color_fix(),
+                widgets.tile_size(),
+                widgets.overlap(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "heat_map",
+                    display_name="heat map",
+                    tooltip="The mask in colours: dark is determined by the LR image, bright is "
+                    "invented.",
+                ),
+                io.Mask.Output(
+                    "deviation",
+                    display_name="deviation",
+                    tooltip="Standard deviation over the seeds, the root mean square of red, green "
+                    f"and blue. 1 is {_FULL_SCALE} of the range from black to white, or more.",
+                ),
+                io.Image.Output(
+                    "mean_image",
+                    display_name="mean image",
+                    tooltip="The mean over the seeds: sharp where they agree.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @override
+    def validate_inputs(cls, predictor_mode: str | None, color_fix: str | None) -> bool | str:
+        mode = widgets.check_choice("predictor_mode", predictor_mode)
+        return mode if mode is not True else widgets.check_choice("color_fix", color_fix)
+
+    @classmethod
+    @override
+    def execute(
+        cls,
+        models: LPNSRModels,
+        image: Tensor,
+        seed: int,
+        seeds: int,
+        steps: int,
+        kappa: float,
+        use_predictor: bool,
+        predictor_mode: PredictorMode,
+        color_fix: str,
+        upscale_model: Any | None = None,
+        tile_size: int = 0,
+        overlap: int = DEFAULT_OVERLAP,
+    ) -> io.NodeOutput:
+        widgets.require_choice("predictor_mode", predictor_mode)
+        widgets.require_choice("color_fix", color_fix)
+        predictor_on = ALL_ON if use_predictor else {}
+        stages.check_predictor(models, steps, predictor_on)
+        lr = read_image(image, "image")
+        once = stages.sample_work(steps, predictor_on) + stages.DECODE_WORK
+        progress = host.Progress(len(image) * (stages.ENCODE_WORK + seeds * once))
+        tiling = Tiling(tile_size, overlap)
+        start = stages.start_latent(models, lr, upscale_model, tiling, progress)
+        running = RunningDeviation()
+        for i in range(seeds):
+            latent = stages.sample(
+                models,
+                start,
+                seed=(seed + i) % _SEEDS,
+                steps=steps,
+                kappa=kappa,
+                predictor_on=predictor_on,
+                predictor_mode=predictor_mode,
+                tiling=tiling,
+                progress=progress,
+            )
+            running.add(stages.decode(models, latent, color_fix, tiling, progress)[0])
+        rgb = running.deviation()[..., :3]  # alpha does not depend on the seed
+        deviation = (rgb.square().mean(dim=-1).sqrt() / _FULL_SCALE).clamp(0, 1)
+        progress.finish()
+        return io.NodeOutput(heat_map(deviation), deviation, running.mean)
