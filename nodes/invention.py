@@ -110,7 +110,7 @@ class LPNSRInventionMap(io.ComfyNode):
         widgets.require_choice("predictor_mode", predictor_mode)
         widgets.require_choice("color_fix", color_fix)
         predictor_on = ALL_ON if use_predictor else {}
-        stages.check_predictor(models, steps, predictor_on)
+        stages.check_chain(models, steps, predictor_on)
         lr = read_image(image, "image")
         once = stages.sample_work(steps, predictor_on) + stages.DECODE_WORK
         progress = host.Progress(len(image) * (stages.ENCODE_WORK + seeds * once))
