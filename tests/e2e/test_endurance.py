@@ -68,8 +68,8 @@ def bad_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
     return [
         (change("models", denoiser="nothing.pth"), "there is no file 'nothing.pth'"),
         (change("decode", color_fix="lab"), "color_fix: 'lab' is unknown"),
-        (change("sample", steps=5), "Value 5 bigger than max of 4"),
-        (linked, "steps is 9, expected 1 to 4"),
+        (change("sample", steps=16), "Value 16 bigger than max of 15"),
+        (linked, "steps is 9, but this denoiser has 4 steps"),
         (foreign, "carries no LR image"),
         (nan, "image has NaN or infinite values"),
     ]

@@ -119,6 +119,6 @@ def test_the_report_of_an_error_does_not_list_the_networks(graph: Graph) -> None
     prompt = graph.stages(random_image(1, 8, 8, 3))
     prompt["sample"]["inputs"]["steps"] = ["number", 0]
     prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": 9}}
-    with pytest.raises(PromptError, match="steps is 9, expected 1 to 4") as error:
+    with pytest.raises(PromptError, match="steps is 9, but this denoiser has 4 steps") as error:
         graph.run(prompt, "decode")
     assert len(str(error.value.details["current_inputs"]["models"])) < 1000
