@@ -6,11 +6,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
-from .convolution import Upsample, norm_silu_conv
+from .convolution import Upsample, norm_silu_conv, pointwise
 from .layers import NORM_GROUPS, Operations, add, group_norm
 
-_CODE_SEARCH_ROWS = 2048
-"""Positions compared with the codebook at once: 64 MB of distances for 8192 codes."""
+_CODE_SEARCH_ROWS = 256
+"""Positions compared with the codebook at once: 8 MB of distances for 8192 codes."""
 
 
 def _norm(channels: int, operations: Operations) -> nn.Module:
@@ -33,10 +33,11 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,in,h,w] -> [B,out,h,w]"""
+        """[B,in,h,w] -> [B,out,h,w]. Without gradients the result may take x's memory."""
         h = norm_silu_conv(self.norm1, self.conv1, x)
-        h = norm_silu_conv(self.norm2, self.conv2, h)
-        return add(h, self.nin_shortcut(x))
+        if isinstance(self.nin_shortcut, nn.Identity):
+            return norm_silu_conv(self.norm2, self.conv2, h, onto=x)
+        return norm_silu_conv(self.norm2, self.conv2, h, onto=pointwise(self.nin_shortcut, x))
 
 
 class Attention(nn.Module):
@@ -55,11 +56,13 @@ class Attention(nn.Module):
         h = group_norm(self.norm, x)
         # Contiguous, or a kernel that holds the whole [h*w,h*w] matrix would be chosen.
         q, k, v = (
-            rearrange(project(h), "b c h w -> b 1 (h w) c").contiguous()
+            rearrange(pointwise(project, h), "b c h w -> b 1 (h w) c").contiguous()
             for project in (self.q, self.k, self.v)
         )
         h = F.scaled_dot_product_attention(q, k, v)  # [B,1,h*w,C]
-        return add(self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2])), x)
+        return add(
+            pointwise(self.proj_out, rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2])), x
+        )
 
 
 class Downsample(nn.Module):

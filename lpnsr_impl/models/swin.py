@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..images import padded_size, reflect_pad
+from .convolution import pointwise, pointwise_mlp, strips
 from .layers import NORM_GROUPS, Operations, add, group_norm
 
 _MASKED = -100.0
@@ -58,25 +59,30 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, shift: int, num_masked: int) -> Tensor:
         """x: [nW,N,C]; in the last `num_masked` windows the shift mask suppresses attention."""
-        qkv = rearrange(
-            self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads
-        )
         bias = self.position_bias(x)
         split = len(x) - num_masked
         parts: list[Tensor] = []
         if split:
-            parts.append(self._attend(qkv[:, :split], bias))
+            parts += self._attend(x[:split], bias)
         if num_masked:
             mask = shift_mask(self.window, shift, x.device).to(x.dtype)
-            parts.append(self._attend(qkv[:, split:], bias + _MASKED * mask))
-        return self.proj(rearrange(torch.cat(parts), "b heads n d -> b n (heads d)"))
+            parts += self._attend(x[split:], bias + _MASKED * mask)
+        return torch.cat(parts)
 
-    @staticmethod
-    def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
-        """qkv: [3,b,heads,N,d]; bias: [1,heads,N,N] -> [b,heads,N,d]"""
-        q, k, v = qkv
-        mask = bias.expand(len(q), -1, -1, -1)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    def _attend(self, x: Tensor, bias: Tensor) -> list[Tensor]:
+        """x: [b,N,C]; bias: [1,heads,N,N] -> parts of [b,N,C]"""
+        parts: list[Tensor] = []
+        for part in strips(self.qkv, x, 3 * x.shape[1] * x.shape[2]):
+            q, k, v = rearrange(
+                self.qkv(part),
+                "b n (three heads d) -> three b heads n d",
+                three=3,
+                heads=self.num_heads,
+            )
+            mask = bias.expand(len(part), -1, -1, -1)
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            parts.append(self.proj(rearrange(h, "b heads n d -> b n (heads d)")))
+        return parts
 
 
 class Mlp(nn.Module):
@@ -89,7 +95,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return pointwise_mlp(self.fc1, self.fc2, x)
 
 
 class SwinBlock(nn.Module):
@@ -143,7 +149,7 @@ class PointwiseProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,in,h,w] -> [B,out,h,w]"""
-        return self.proj(x)
+        return pointwise(self.proj, x)
 
 
 class SwinStage(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import LPNSR_SCHEDULE, UNetConfig
-from .convolution import Upsample, norm_silu_conv
+from .convolution import Upsample, norm_silu_conv, pointwise
 from .layers import NORM_GROUPS, Operations, add, timestep_embedding
 from .swin import SwinStage
 
@@ -45,8 +45,10 @@ class ResBlock(nn.Module):
         """x: [B,in,h,w], emb: [B,embed_width] -> [B,out,h,w]"""
         h = norm_silu_conv(self.in_layers[0], self.in_layers[-1], x)
         scale, shift = self.emb_layers(emb)[:, :, None, None].chunk(2, dim=1)  # [B,out,1,1] each
-        h = norm_silu_conv(self.out_layers[0], self.out_layers[-1], h, scale, shift)
-        return add(h, self.skip_connection(x))
+        norm, conv = self.out_layers[0], self.out_layers[-1]
+        if isinstance(self.skip_connection, nn.Identity):  # x may be a skip of the U-Net
+            return add(norm_silu_conv(norm, conv, h, scale, shift), x)
+        return norm_silu_conv(norm, conv, h, scale, shift, onto=pointwise(self.skip_connection, x))
 
 
 class Downsample(nn.Module):

@@ -48,8 +48,9 @@ class Baseline:
             straightforward(network if own else copy.deepcopy(network)) for network in networks
         )
 
-    def upscale(self, lr: Tensor, seed: int, stage: Callable[[str], None]) -> Tensor:
-        """[1,3,h,w] in [-1,1] to [1,3,4h,4w] in [0,1]; `stage` is called after each stage."""
+    def upscale(self, lr: Tensor, seed: int, stage: Callable[[str], None]) -> tuple[Tensor, Tensor]:
+        """[1,3,h,w] in [-1,1] to [1,3,4h,4w] in [0,1], and the last latent; `stage` is called after
+        each stage."""
         h, w = lr.shape[2:]
         padded = reflect_pad(lr, power_of_two(h), power_of_two(w))
         y0 = self.autoencoder.encode(bicubic_upsample(padded))
@@ -61,7 +62,7 @@ class Baseline:
         sr = to_01(self.autoencoder.decode(x0))
         sr = wavelet_color_fix(sr, to_01(bicubic_upsample(padded)))
         stage("decode")
-        return sr[:, :, : SCALE * h, : SCALE * w]
+        return sr[:, :, : SCALE * h, : SCALE * w], x0
 
 
 def power_of_two(size: int) -> int:

@@ -33,7 +33,7 @@ from lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE, plan_tiles
 from lpnsr_impl.weights_folder import find_weights
 from tests.golden.fill import fill
 
-from .baseline import Baseline
+from .baseline import Baseline, power_of_two
 
 ROOT = Path(__file__).parents[2]
 FULL_SIZES = [(64, 64), (128, 128), (97, 130), (256, 256)]  # height, width
@@ -42,7 +42,8 @@ LARGEST_BASELINE = 128 * 256  # pixels; more needs more than 12 GB
 SEED = 0
 
 Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
-Upscale = Callable[[Tensor, int, Callable[[str], None]], Tensor]
+Upscale = Callable[[Tensor, int, Callable[[str], None]], tuple[Tensor, Tensor]]
+"""Picture, seed and a function for the name of each stage done, to picture and last latent."""
 
 
 def load(family: str) -> Networks:
@@ -67,7 +68,7 @@ def ours(networks: Networks) -> Upscale:
     autoencoder, denoiser, predictor = networks
     multiple, step = denoiser.config.size_multiple, denoiser.config.tile_multiple
 
-    def upscale(lr: Tensor, seed: int, stage: Callable[[str], None]) -> Tensor:
+    def upscale(lr: Tensor, seed: int, stage: Callable[[str], None]) -> tuple[Tensor, Tensor]:
         size = denoiser.config.padded(*lr.shape[2:])
         tile = LARGEST_TILE // step * step
         plan = plan_tiles(*size, tile, DEFAULT_OVERLAP, multiple)
@@ -77,7 +78,7 @@ def ours(networks: Networks) -> Upscale:
         stage("4 steps")
         sr = decode_latent(autoencoder, x0, lr, wavelet_color_fix, plan)
         stage("decode")
-        return sr
+        return sr, x0
 
     return upscale
 
@@ -88,8 +89,8 @@ def picture(h: int, w: int) -> Tensor:
     return 2 * torch.nn.functional.interpolate(coarse, size=(h, w), mode="bilinear") - 1
 
 
-def timed(upscale: Upscale, lr: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Result, and seconds by stage."""
+def timed(upscale: Upscale, lr: Tensor) -> tuple[tuple[Tensor, Tensor], dict[str, float]]:
+    """Result and latent, and seconds by stage."""
     seconds: dict[str, float] = {}
     last = time.perf_counter()
 
@@ -128,13 +129,21 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10(max(float((a - b).square().mean()), 1e-20))
 
 
+def differences(autoencoder: Autoencoder, a: Tensor, b: Tensor) -> str:
+    """Of two latents: rounding alone may choose the other of two codes that are equally near."""
+    codes_a, codes_b = (autoencoder.quantize.codes(latent) for latent in (a, b))
+    different = int((codes_a != codes_b).sum())
+    return f"{float((a - b).abs().max()):.1e} | {different} of {codes_a.numel()}"
+
+
 def compare(family: str, sizes: list[tuple[int, int]], runs: int) -> None:
     """Print a table of a family: each stage of ours, and its ratio to the baseline."""
     networks = load(family)
     run_ours, run_baseline = ours(networks), Baseline(*networks).upscale
     print(f"\n## {family}, PreSet-A, 4 steps, fp32, {torch.get_num_threads()} threads\n")
     print(
-        "| LR | stage | ours | baseline | ratio | largest difference |\n|---|---|---|---|---|---|"
+        "| LR | stage | ours | baseline | ratio | latents differ by | codes that differ |\n"
+        "|---|---|---|---|---|---|---|"
     )
     small = picture(64, 64)
     for run in (run_ours, run_baseline):
@@ -148,17 +157,14 @@ def compare(family: str, sizes: list[tuple[int, int]], runs: int) -> None:
             if both:
                 expected, seconds = timed(run_baseline, lr)
                 theirs.append(seconds)
-        difference = (
-            f"{float((result - expected).abs().max()):.1e} ({psnr(result, expected):.0f} dB)"
-            if both
-            else ""
-        )
+        same = both and (h, w) == (power_of_two(h), power_of_two(w))
+        difference = differences(networks[0], result[1], expected[1]) if same else " | "
         for name in mine[0]:
             a = statistics.median(run[name] for run in mine)
             line = f"| {w}x{h} | {name} | {a:.2f} s |"
             if theirs:
                 b = statistics.median(run[name] for run in theirs)
-                line += f" {b:.2f} s | {b / a:.2f} | {difference if name == 'whole' else ''} |"
+                line += f" {b:.2f} s | {b / a:.2f} | {difference if name == 'whole' else ' | '} |"
             print(line, flush=True)
 
 
@@ -188,10 +194,10 @@ def growth(sizes: list[tuple[int, int]]) -> None:
 def half_precision(h: int, w: int) -> None:
     """Print time and PSNR of bf16 against fp32, on networks of full size."""
     networks, lr = load("full"), picture(h, w)
-    expected, fp32 = timed(ours(networks), lr)
+    (expected, _), fp32 = timed(ours(networks), lr)
     for network in networks:
         set_precision(network, torch.bfloat16, torch.bfloat16)
-    result, bf16 = timed(ours(networks), lr)
+    (result, _), bf16 = timed(ours(networks), lr)
     print(
         f"\n## full, bf16 against fp32 at {w}x{h}\n\n{fp32['whole']:.1f} s to {bf16['whole']:.1f} "
         f"s: {fp32['whole'] / bf16['whole']:.2f} times as fast, {psnr(result, expected):.1f} dB",

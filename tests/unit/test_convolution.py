@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpnsr_impl.models import convolution
-from lpnsr_impl.models.convolution import norm_silu_conv, upsample_conv
+from lpnsr_impl.models.convolution import (
+    norm_silu_conv,
+    pointwise,
+    pointwise_mlp,
+    upsample_conv,
+)
 
 
 def layers(in_channels: int, out_channels: int) -> tuple[nn.GroupNorm, nn.Conv2d]:
@@ -93,3 +98,37 @@ def test_upsampling_has_gradients() -> None:
     _, conv = layers(64, 64)
     upsample_conv(conv, torch.randn(1, 64, 8, 8)).sum().backward()
     assert conv.weight.grad is not None
+
+
+@torch.inference_mode()
+def test_a_result_is_added_onto_what_is_given(calls: list[Tensor]) -> None:
+    for size in (50, 16):  # by Winograd, and plain
+        norm, conv = layers(128, 160)
+        x, onto = torch.randn(2, 128, size, 61), torch.randn(2, 160, size, 61)
+        expected = onto + conv(F.silu(norm(x)))
+        result = norm_silu_conv(norm, conv, x, onto=onto)
+        torch.testing.assert_close(result, expected, atol=2e-4, rtol=0)
+        assert result.data_ptr() == onto.data_ptr()
+    assert len(calls) == 1
+
+
+def test_with_gradients_what_is_added_onto_stays(calls: list[Tensor]) -> None:
+    norm, conv = layers(128, 128)
+    x, onto = torch.randn(1, 128, 48, 48), torch.zeros(1, 128, 48, 48)
+    norm_silu_conv(norm, conv, x, onto=onto).sum().backward()
+    assert not onto.any()
+    assert not calls
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("strip", [1, 1 << 24])
+@torch.inference_mode()
+def test_pointwise_convolutions_are_matrix_products(
+    monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format, strip: int
+) -> None:
+    monkeypatch.setattr(convolution, "_STRIP_VALUES", strip)
+    torch.manual_seed(0)
+    fc1, fc2 = nn.Conv2d(32, 64, 1), nn.Conv2d(64, 32, 1)
+    x = torch.randn(2, 32, 9, 7).to(memory_format=layout)
+    torch.testing.assert_close(pointwise(fc1, x), fc1(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pointwise_mlp(fc1, fc2, x), fc2(F.gelu(fc1(x))), atol=1e-5, rtol=0)
