@@ -1,12 +1,10 @@
-"""The nodes in a real ComfyUI, over HTTP: what they compute, for which pictures, how enduringly."""
+"""The nodes in a real ComfyUI, over HTTP: what they compute, for which pictures."""
 
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from PIL import Image
@@ -25,7 +23,14 @@ from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01, to_pm1
 from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
 from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
 
-from .conftest import BUNDLED_START, LITE_DENOISER, WEIGHTS, Graph, random_image
+from .conftest import (
+    BUNDLED_START,
+    LITE_DENOISER,
+    WEIGHTS,
+    Graph,
+    random_image,
+    wait_until_at_work,
+)
 
 NODES = [
     "LoadLPNSRModels",
@@ -276,7 +281,7 @@ def test_an_upscale_model_that_gives_nan_is_named(graph: Graph) -> None:
         graph.run(prompt, "upscale")
 
 
-# Endurance
+# Cancelling
 
 
 def test_cancel_is_quick_and_leaves_the_server_usable(server: Server, graph: Graph) -> None:
@@ -286,23 +291,11 @@ def test_cancel_is_quick_and_leaves_the_server_usable(server: Server, graph: Gra
         "inputs": {"image": ["decode", 0], "file": "never.safetensors"},
     }
     prompt_id = server.queue({**graph.stages(image), "probe": save})
-    while not any(prompt_id == item[1] for item in server.get("/queue")["queue_running"]):
-        time.sleep(0.05)
-    time.sleep(3)
+    wait_until_at_work(server, prompt_id)
     started = time.monotonic()
     server.post("/interrupt", {})
     with pytest.raises(PromptError, match="interrupted"):
         server.wait(prompt_id)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
     assert not (server.base / "output" / "never.safetensors").exists()
     assert graph.run(graph.upscale(random_image(1, 8, 8, 3)), "upscale").shape == (1, 32, 32, 3)
-
-
-def test_twenty_runs_do_not_grow_memory(server: Server, graph: Graph) -> None:
-    process = psutil.Process(server.process.pid)
-    sizes = []
-    for i in range(25):
-        graph.run(graph.upscale(random_image(1, 24, 24, 3), seed=i), "upscale")
-        sizes.append(process.memory_info().rss)
-    warm, last = max(sizes[:5]), min(sizes[-5:])
-    assert last < 1.02 * warm, json.dumps([size // 2**20 for size in sizes])
