@@ -130,13 +130,15 @@ def test_dragged_in_nodes_have_defaults_that_run(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
     """Every widget starts at a value that the server accepts, with the bundled files."""
+    Image.new("RGB", (20, 13), "teal").save(tmp_path / "small.png")
+    server.upload(tmp_path / "small.png")
     page.evaluate(
         """() => {
             const app = window.app, make = type => { const n = LiteGraph.createNode(type);
             app.graph.add(n); return n; }; app.graph.clear();
             const [image, models, upscale, save] =
                 ['LoadImage', 'LoadLPNSRModels', 'LPNSRUpscale', 'SaveImage'].map(make);
-            image.widgets[0].value = 'lpnsr_example.png';
+            image.widgets[0].value = 'small.png';
             models.connect(0, upscale, 0); image.connect(0, upscale, 1); upscale.connect(0, save,
             0);
         }"""

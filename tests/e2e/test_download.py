@@ -127,6 +127,7 @@ async def events_of(server: Server, prompt: dict[str, Any]) -> tuple[list[float]
     texts = b""
     url = f"{server.url}/ws?clientId=watcher"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        await socket.receive()  # its greeting: now the server knows whom to tell
         await asyncio.to_thread(server.queue, prompt, "watcher")
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:

@@ -21,7 +21,7 @@ from lpnsr_impl import (
 )
 from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01, to_pm1
 from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
-from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
+from tests.host.server import PromptError, Server, load_api_workflow, node_of_type
 
 from .conftest import (
     BUNDLED_START,
@@ -93,12 +93,6 @@ def test_shipped_workflows_run(server: Server, tmp_path: Path, name: str) -> Non
     image = Image.open(io.BytesIO(result))
     assert image.size == (80, 52)
     assert len(image.convert("L").getcolors()) > 10
-
-
-def test_quick_start_runs_as_it_is(server: Server) -> None:
-    (result,) = server.images(server.run(load_api_workflow("LPNSR quick start")))
-    lr = Image.open(PACK / "workflows" / "lpnsr_example.png")
-    assert Image.open(io.BytesIO(result)).size == (4 * lr.width, 4 * lr.height)
 
 
 def core_upscale(lr: Tensor, seed: int, steps: int) -> Tensor:

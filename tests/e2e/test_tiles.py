@@ -14,8 +14,9 @@ from .conftest import Graph, random_image
 
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
-    """The example picture, an IMAGE [1,124,188,3]."""
-    return read_picture(PACK / "workflows" / "lpnsr_example.png")[None].movedim(1, -1)
+    """Most of the example picture, an IMAGE [1,96,128,3]."""
+    example = read_picture(PACK / "workflows" / "lpnsr_example.png")
+    return example[None, :, 14:110, 30:158].movedim(1, -1)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_tiles_hardly_show(graph: Graph, picture: Tensor, whole: Tensor) -> None
     assert tiled.shape == whole.shape
     assert psnr(tiled, whole) > 30
     steps = tiled.diff(dim=2).square().mean(dim=(0, 1, 3))  # across columns
-    borders = [4 * x + d - 1 for x in (32, 64, 96, 128, 160) for d in (-1, 0, 1)]
+    borders = [4 * x + d - 1 for x in (32, 64, 96) for d in (-1, 0, 1)]
     beside = [i + d for i in borders for d in (-12, -9, 9, 12) if 0 <= i + d < len(steps)]
     assert steps[borders].mean() <= 1.5 * steps[beside].mean()
 

@@ -450,7 +450,7 @@ def test_tiles_are_halved_where_memory_runs_out(
 ) -> None:
     source = tmp_path / "in"
     source.mkdir()
-    example(60, 50).save(source / "large.png")
+    example(40, 20).save(source / "large.png")
     example(8, 8).save(source / "small.png")
     do(networks, source, tmp_path / "whole")
     hook = out_of_memory_above(networks, 32)
