@@ -162,9 +162,13 @@ def test_presets_set_widgets_and_the_start_of_the_quick_start(page: Page) -> Non
 
 
 def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page) -> None:
-    add(page, "LoadImage", -320)
+    image = add(page, "LoadImage", -320)
     node = add(page, "LPNSRUpscale", 300, use_predictor=False)
     look_at(page, node)
+    # its node grows when the picture is there, which would be one more step for undo
+    has_picture = "id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth > 0"
+    eventually(lambda: page.evaluate(has_picture, image))
+    drawn(page)
     record(page)
     eventually(lambda: pressed(page), ["ResShift"])
     steps = undo_steps(page)
