@@ -2,7 +2,6 @@
 released names."""
 
 import json
-import time
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from spandrel.architectures.SwinIR import SwinIR
 from torch import Tensor
 
+from tests.eventually import eventually
 from tests.golden.fill import fill
 from tests.host.server import PACK, Server, load_api_workflow, node_of_type, running
 
@@ -96,10 +96,14 @@ def saving(prompt: dict[str, Any], source: str, file: str, kind: str = "image") 
 
 
 def wait_until_at_work(server: Server, prompt_id: str) -> None:
-    """Until a prompt is running, and a moment into its work."""
-    while not any(prompt_id == item[1] for item in server.get("/queue")["queue_running"]):
-        time.sleep(0.02)
-    time.sleep(0.3)
+    """Until a prompt is running, and one of our nodes has said what it plans."""
+
+    def at_work() -> bool:
+        running = [item[1] for item in server.get("/queue")["queue_running"]]
+        log = server.get("/internal/logs")  # its own, even where servers share a folder
+        return prompt_id in running and "LPNSR: " in log.rpartition("Prompt executed in")[2]
+
+    eventually(at_work)
 
 
 @pytest.fixture(scope="module")

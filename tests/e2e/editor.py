@@ -6,10 +6,12 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page
 
-from tests.host.browser import opened
+from tests.eventually import eventually
+from tests.host.browser import drawn, opened
 from tests.host.server import PACK, Server
 
 SCREENSHOTS = PACK / "build" / "screenshots"
+CHANGES = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 
 
 @contextlib.contextmanager
@@ -33,7 +35,7 @@ def watched(server: Server) -> Iterator[tuple[Page, list[str]]]:
 
 def set_setting(page: Page, name: str, value: Any) -> None:
     page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
-    page.wait_for_timeout(500)
+    drawn(page)
 
 
 def clear(page: Page) -> None:
@@ -94,7 +96,7 @@ def look_at(page: Page, node: int, scale: float = 1.2) -> None:
         }""",
         [node, scale],
     )
-    page.wait_for_timeout(300)
+    drawn(page)
 
 
 def node_of(page: Page, node_type: str) -> int:
@@ -102,14 +104,19 @@ def node_of(page: Page, node_type: str) -> int:
 
 
 def undo(page: Page) -> None:
-    page.keyboard.press("Control+z")
-    page.wait_for_timeout(500)
+    """Hold Control+Z until it is done: a key let go while ComfyUI loads is taken for a change."""
+    steps = undo_steps(page)
+    page.keyboard.down("Control")
+    page.keyboard.down("z")
+    eventually(lambda: undo_steps(page), steps - 1)
+    eventually(lambda: page.evaluate(f"() => {CHANGES}._restoringState"), False)
+    page.keyboard.up("z")
+    page.keyboard.up("Control")
+    drawn(page)
 
 
 def undo_steps(page: Page) -> int:
-    return page.evaluate(
-        "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
-    )
+    return page.evaluate(f"() => {CHANGES}.undoQueue.length")
 
 
 def record(page: Page) -> None:
@@ -141,7 +148,7 @@ def run(page: Page) -> None:
 
 def wait_for_pictures(page: Page) -> None:
     page.wait_for_function("() => document.querySelectorAll('.lpnsr-side img').length === 2")
-    page.wait_for_timeout(200)
+    drawn(page)
 
 
 def slider(page: Page) -> Locator:

@@ -12,6 +12,7 @@ import requests
 from PIL import Image
 from playwright.sync_api import Page
 
+from tests.eventually import eventually
 from tests.host.browser import api_prompt, drop_file, fit_view, node_types, opened
 from tests.host.server import PACK, Server, load_api_workflow
 
@@ -33,13 +34,16 @@ def ui_workflow(name: str) -> dict[str, Any]:
 
 
 def drop_workflow(page: Page, name: str) -> None:
-    types = [node["type"] for node in ui_workflow(name)["nodes"]]
-    page.evaluate("() => window.app.graph.clear()")
+    types = sorted(node["type"] for node in ui_workflow(name)["nodes"])
+    opened_before = opened_workflow(page)
     drop_file(page, PACK / "workflows" / f"{name}.json")
-    page.wait_for_function(
-        "count => window.app.graph.nodes.length === count", arg=len(types), timeout=30_000
-    )
-    assert sorted(node_types(page)) == sorted(types)
+    eventually(lambda: opened_workflow(page) != opened_before)
+    assert sorted(node_types(page)) == types
+
+
+def opened_workflow(page: Page) -> str:
+    """Its path, which no other one has had. The editor changes it when all is loaded."""
+    return page.evaluate("() => window.app.extensionManager.workflow.activeWorkflow.path")
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -58,7 +62,7 @@ def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> Non
         node["outputs"] = [o for o in node.get("outputs", []) if o["name"] != "vae"]
         if node["type"] in ("LPNSRSample", "LPNSRDecode"):
             node["inputs"] = [i for i in node["inputs"] if i["name"] != "lr_image"]
-    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    page.evaluate("async workflow => { await window.app.loadGraphData(workflow) }", workflow)
     sockets = page.evaluate(
         """() => Object.fromEntries(window.app.graph.nodes.map(n => [n.type,
         [...(n.inputs ?? []), ...(n.outputs ?? [])].map(s => s.name)]))"""
@@ -98,7 +102,6 @@ def test_quick_start_gives_a_picture(page: Page) -> None:
         n.imgs?.[0]?.naturalWidth > 0)""",
         timeout=120_000,
     )
-    page.wait_for_timeout(500)
     page.screenshot(path=SCREENSHOTS / "quick start after a run.png")
     width = page.evaluate(
         "() => window.app.graph.nodes.find(n => n.type === 'SaveImage').imgs[0].naturalWidth"
@@ -127,13 +130,15 @@ def test_dragged_in_nodes_have_defaults_that_run(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
     """Every widget starts at a value that the server accepts, with the bundled files."""
+    Image.new("RGB", (20, 13), "teal").save(tmp_path / "small.png")
+    server.upload(tmp_path / "small.png")
     page.evaluate(
         """() => {
             const app = window.app, make = type => { const n = LiteGraph.createNode(type);
             app.graph.add(n); return n; }; app.graph.clear();
             const [image, models, upscale, save] =
                 ['LoadImage', 'LoadLPNSRModels', 'LPNSRUpscale', 'SaveImage'].map(make);
-            image.widgets[0].value = 'lpnsr_example.png';
+            image.widgets[0].value = 'small.png';
             models.connect(0, upscale, 0); image.connect(0, upscale, 1); upscale.connect(0, save,
             0);
         }"""

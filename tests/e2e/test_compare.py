@@ -13,6 +13,8 @@ from playwright.sync_api import Page
 from torch import Tensor
 
 from lpnsr_impl.images import resize
+from tests.eventually import eventually
+from tests.host.browser import drawn
 from tests.host.server import PromptError, Server
 
 from .conftest import Graph, random_image
@@ -101,13 +103,13 @@ def transforms(page: Page) -> tuple[str, str]:
 
 def test_slider_of_a_run(page: Page) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
-    assert page.get_by_text("Run the workflow to compare.").is_visible()
+    page.get_by_text("Run the workflow to compare.").wait_for()
     assert not slider(page).is_visible()
     run(page)
     wait_for_pictures(page)
     page.screenshot(path=SCREENSHOTS / "slider.png")
     for label in ("LR, bicubic", "LPNSR"):
-        assert page.locator(".lpnsr-side").get_by_text(label, exact=True).is_visible()
+        page.locator(".lpnsr-side").get_by_text(label, exact=True).wait_for()
     assert page.locator(".lpnsr-info").text_content() == "752 \N{MULTIPLICATION SIGN} 496"
     shown = page.evaluate("id => app.graph.getNodeById(id).widgets.length", compare)
     assert shown == 1, "the host shows the plain pictures too"
@@ -123,16 +125,11 @@ def test_slider_of_a_run(page: Page) -> None:
 
     assert at(page) == 50
     drag(page, 0.5, 0.25)
-    assert at(page) == 25
+    eventually(lambda: at(page), 25)
     slider(page).focus()
-    page.keyboard.press("ArrowRight")
-    assert at(page) == 27
-    page.keyboard.press("PageDown")
-    assert at(page) == 17
-    page.keyboard.press("End")
-    assert at(page) == 100
-    page.keyboard.press("Home")
-    assert at(page) == 0
+    for key, place in (("ArrowRight", 27), ("PageDown", 17), ("End", 100), ("Home", 0)):
+        page.keyboard.press(key)
+        eventually(lambda: at(page), place)
     assert slider(page).get_attribute("aria-valuetext") == "0 % LR, bicubic"
 
     record(page)
@@ -142,7 +139,7 @@ def test_slider_of_a_run(page: Page) -> None:
     undo(page)
     wait_for_pictures(page)  # of the same run, in the node that undo made
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
-    assert page.get_by_text("Run the workflow to compare.").is_visible()
+    page.get_by_text("Run the workflow to compare.").wait_for()
 
 
 def test_zoom_and_pan_move_both_pictures(page: Page) -> None:
@@ -153,9 +150,8 @@ def test_zoom_and_pan_move_both_pictures(page: Page) -> None:
     scale = page.evaluate("() => app.canvas.ds.scale")
     page.mouse.move(*stage_point(page, 0.3))
     page.mouse.wheel(0, -600)
-    page.wait_for_timeout(100)
+    eventually(lambda: zoom(page), 4)
     zoomed = transforms(page)
-    assert zoom(page) == 4
     assert zoomed[0] == zoomed[1] != fitted[0]
     assert page.evaluate("() => app.canvas.ds.scale") == scale, "the canvas zoomed too"
     page.screenshot(path=SCREENSHOTS / "slider, zoomed.png")
@@ -163,20 +159,21 @@ def test_zoom_and_pan_move_both_pictures(page: Page) -> None:
     page.keyboard.down("Shift")
     drag(page, 0.5, 0.4)
     page.keyboard.up("Shift")
+    drawn(page)
     panned = transforms(page)
     assert panned[0] == panned[1] != zoomed[0]
     drag(page, 0.4, 0.5, button="middle")
-    assert transforms(page) == zoomed
+    eventually(lambda: transforms(page), zoomed)
     assert at(page) == 50, "panning moved the divider"
 
     page.mouse.dblclick(*stage_point(page, 0.8))
-    assert transforms(page) == fitted
+    eventually(lambda: transforms(page), fitted)
     assert at(page) == 50, "a double click moved the divider"
     slider(page).focus()
     page.keyboard.press("+")
-    assert zoom(page) > 1
+    eventually(lambda: zoom(page) > 1)
     page.get_by_role("button", name="Fit", exact=True).click()
-    assert transforms(page) == fitted
+    eventually(lambda: transforms(page), fitted)
 
 
 def test_two_fingers_zoom(page: Page) -> None:
@@ -191,11 +188,11 @@ def test_two_fingers_zoom(page: Page) -> None:
     touch("touchStart", 0.4, 0.6)
     touch("touchMove", 0.3, 0.7)
     touch("touchEnd")
-    assert zoom(page) == pytest.approx(2, abs=0.1)
+    eventually(lambda: zoom(page), pytest.approx(2, abs=0.1))
     touch("touchStart", 0.5)
     touch("touchMove", 0.2)
     touch("touchEnd")
-    assert at(page) == 20
+    eventually(lambda: at(page), 20)
 
 
 def test_full_screen(page: Page) -> None:
@@ -204,9 +201,8 @@ def test_full_screen(page: Page) -> None:
     fitted = transforms(page)
     page.get_by_role("button", name="Full screen").click()
     page.wait_for_function("() => document.fullscreenElement?.matches('.lpnsr-compare')")
-    page.wait_for_timeout(500)
+    eventually(lambda: transforms(page) != fitted)
     page.screenshot(path=SCREENSHOTS / "slider, full screen.png")
-    assert transforms(page) != fitted
     page.get_by_role("button", name="Full screen").click()
     page.wait_for_function("() => !document.fullscreenElement")
 
@@ -217,15 +213,17 @@ def test_pictures_of_a_batch_are_picked(page: Page) -> None:
     wait_for_pictures(page)
     page.screenshot(path=SCREENSHOTS / "slider of a batch.png")
     picker = page.locator(".lpnsr-picker output")
-    first = page.locator(".lpnsr-side img").first.get_attribute("src")
+
+    def shown() -> str | None:
+        return page.locator(".lpnsr-side img").first.get_attribute("src")
+
+    first = shown()
     assert picker.text_content() == "1 / 2"
     page.get_by_role("button", name="Next picture").click()
-    page.wait_for_timeout(500)
+    eventually(lambda: shown() != first)
     assert picker.text_content() == "2 / 2"
-    assert page.locator(".lpnsr-side img").first.get_attribute("src") != first
     page.get_by_role("button", name="Next picture").click()
-    page.wait_for_timeout(500)
-    assert page.locator(".lpnsr-side img").first.get_attribute("src") == first
+    eventually(shown, first)
 
 
 def test_large_pictures_do_not_freeze_the_page(page: Page, server: Server) -> None:

@@ -36,8 +36,9 @@ def good_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
     }
     prompts: list[tuple[Prompt, str]] = []
     for i, (name, image) in enumerate(images.items()):
-        by_stages = graph.stages(image, seed=100 + i, steps=1 + i % 4)
-        in_one = graph.upscale(image, seed=200 + i, steps=4 - i % 4, use_predictor=name != "grey")
+        by_stages = graph.stages(image, seed=100 + i, steps=4 if name == "rgba" else 1)
+        steps = 4 if name == "small" else 1
+        in_one = graph.upscale(image, seed=200 + i, steps=steps, use_predictor=name != "grey")
         if name == "grey":
             in_one["models"] = graph.models(noise_predictor="none")
         preset_b, node = (by_stages, "start") if i % 2 else (in_one, "upscale")

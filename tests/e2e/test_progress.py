@@ -29,6 +29,7 @@ async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[s
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{graph.server.url}/ws?clientId={client}", max_msg_size=0) as socket,
     ):
+        await socket.receive()  # its greeting: now the server knows whom to tell
         await asyncio.to_thread(graph.server.queue, prompt, client)
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:

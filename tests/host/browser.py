@@ -53,12 +53,22 @@ def opened(server: Server, width: int = 2000, height: int = 1150) -> Iterator[Pa
 
 def load_editor(page: Page, server: Server) -> None:
     """Open ComfyUI's editor on a page."""
+    page.set_default_timeout(60_000)
     page.goto(server.url)
+    # The last thing that it does by itself: it opens the default workflow.
     page.wait_for_function(
-        "() => window.app?.graph && window.app.extensionManager", timeout=120_000
+        "() => window.app?.extensionManager?.workflow?.activeWorkflow && app.graph.nodes.length",
+        timeout=120_000,
     )
     page.wait_for_selector("canvas#graph-canvas", timeout=60_000)
-    page.wait_for_timeout(1500)
+    drawn(page)
+
+
+def drawn(page: Page) -> None:
+    """Wait until the page has drawn what it was told before, which takes it some frames."""
+    page.evaluate(
+        "async () => { for (let i = 0; i < 4; i++) await new Promise(requestAnimationFrame); }"
+    )
 
 
 def drop_file(page: Page, path: Path) -> None:
@@ -80,10 +90,10 @@ def fit_view(page: Page) -> None:
     page.evaluate(
         """() => {
             window.app.canvas.deselectAll();
-            window.app.extensionManager.command.execute('Comfy.Canvas.FitView');
+            window.app.canvas.fitViewToSelectionAnimated({duration: 1});  // milliseconds
         }"""
     )
-    page.wait_for_timeout(1000)
+    drawn(page)
 
 
 def node_types(page: Page) -> list[str]:

@@ -93,7 +93,7 @@ class Server:
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return self._outputs(entry)
-            time.sleep(0.1)
+            time.sleep(0.02)
         raise TimeoutError(f"The prompt {prompt_id} took more than {timeout} s.\n{self.tail()}")
 
     @staticmethod

@@ -88,7 +88,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     return Networks(autoencoder=str(autoencoder), denoiser=str(denoiser))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def configs(networks: Networks) -> dict[str, TrainConfig]:
     """A small training of each task, with every kind of loss that it has."""
     shared = {"steps": 6, "batch": 2, "crop": 64, "validation_crop": 64, "family": "small",
@@ -445,14 +445,29 @@ def test_regression_on_the_optimal_noise_falls(
 # The trainer
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.fixture(scope="module", params=TASKS)
+def trained(
+    request: pytest.FixtureRequest,
+    configs: dict[str, TrainConfig],
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, Path, Trainer, Tensor]:
+    """A task, the folder of its training, the trainer at the end, and the weights at the start."""
+    out = tmp_path_factory.mktemp("trained")
+    trainer = Trainer(configs[request.param], pictures, out, cpu=True)
+    start = weights_of(trainer.task.network).clone()
+    trainer.run()
+    return request.param, out, trainer, start
+
+
 def test_a_training_that_stops_goes_on_bit_for_bit(
-    name: str, configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+    trained: tuple[str, Path, Trainer, Tensor],
+    configs: dict[str, TrainConfig],
+    pictures: Path,
+    tmp_path: Path,
 ) -> None:
+    name, _, through, start = trained
     config = configs[name]
-    through = Trainer(config, pictures, tmp_path / "through", cpu=True)
-    start = weights_of(through.task.network).clone()
-    through.run()
     Trainer(config, pictures, tmp_path / "stopped", cpu=True).run(stop_at=3)
     resumed = Trainer(config, pictures, tmp_path / "stopped", cpu=True)
     assert resumed.step == 3
@@ -468,15 +483,13 @@ def test_a_training_that_stops_goes_on_bit_for_bit(
         assert not torch.equal(weights_of(through.judge), weights_of(untrained))
 
 
-@pytest.mark.parametrize("name", TASKS)
 def test_exported_weights_load_and_tell_where_they_come_from(
-    name: str, configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+    trained: tuple[str, Path, Trainer, Tensor],
 ) -> None:
-    trainer = Trainer(configs[name], pictures, tmp_path, cpu=True)
-    trainer.run()
+    name, out, trainer, _ = trained
     for file in ("best.safetensors", "last.safetensors"):
-        loaded = LOADERS[name](tmp_path / file)
-    with safe_open(tmp_path / "last.safetensors", "pt") as file:
+        loaded = LOADERS[name](out / file)
+    with safe_open(out / "last.safetensors", "pt") as file:
         header = file.metadata()
     assert (header["lpnsr.family"], header["lpnsr.part"]) == ("small", name)
     provenance = json.loads(header["lpnsr.provenance"])
@@ -621,7 +634,7 @@ def test_pictures_that_cannot_be_read_are_left_out(
 
 
 def test_bf16_trains(configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path) -> None:
-    config = replace(configs["noise_predictor"], precision="bf16", steps=2)
+    config = replace(configs["noise_predictor"], precision="bf16", steps=2, batch=1)
     trainer = Trainer(config, pictures, tmp_path, cpu=True)
     trainer.run()
     assert weights_of(trainer.task.network).isfinite().all()

@@ -1,10 +1,10 @@
 """The upscale command on a real Ray cluster of two workers, one of which is killed."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +23,11 @@ from lpnsr_impl.upscale.formats import RECORDS
 from lpnsr_impl.upscale.job import DONE, FAILED, MADE
 from lpnsr_impl.upscale.plan import make_plan
 from lpnsr_impl.upscale.results import Job
+from tests.eventually import eventually
 
 PACK = Path(__file__).parents[2]
-PICTURES = 24
+PICTURES = 16
+BEFORE_KILL = 6
 SETTINGS = chosen_settings(
     parser().parse_args(["upscale", "x", "y", "--steps", "1", "--preset", "A", "--device", "cpu"])
 )
@@ -62,37 +64,60 @@ def actors() -> list[psutil.Process]:
 
 
 class Killer(threading.Thread):
-    """Kills a worker without warning, once some pictures are done."""
+    """Kills a worker without warning, once some pictures are done and both have begun another."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, tries: Any, gate: Any) -> None:
         super().__init__()
         self._out = out
+        self._tries = tries
+        self._gate = gate
         self.done: dict[str, int] = {}  # before the kill: names and times
 
     def run(self) -> None:
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            if len(list(self._out.glob("*.png"))) >= 4:
-                os.kill(actors()[0].pid, signal.SIGKILL)
-                self.done = {p.name: p.stat().st_mtime_ns for p in self._out.glob("*.png")}
-                return
-            time.sleep(0.02)
+        eventually(self._begun, BEFORE_KILL + 2, patience=300)
+        self.done = {p.name: p.stat().st_mtime_ns for p in self._out.glob("*.png")}
+        os.kill(actors()[0].pid, signal.SIGKILL)
+        ray.get(self._gate.open.remote())
+
+    def _begun(self) -> int:
+        return sum(ray.get(self._tries.all.remote()).values())
+
+
+@ray.remote(num_cpus=0)
+class Gate:
+    """Stands before a counter: lets so many pictures begin, and the others once it is open."""
+
+    def __init__(self, tries: Any) -> None:
+        self._tries = tries
+        self._begun = 0
+        self._open = asyncio.Event()
+
+    async def begin(self, name: str) -> int:
+        self._begun += 1
+        count = self._begun
+        tries = await self._tries.begin.remote(name)
+        if count > BEFORE_KILL:
+            await self._open.wait()
+        return tries
+
+    async def open(self) -> None:
+        self._open.set()
 
 
 @pytest.fixture
-def tries(monkeypatch: pytest.MonkeyPatch, cluster: None) -> Any:
+def tries(cluster: None) -> Any:
     """The counter of the job to come."""
-    counter = ray_job.Tries.remote()
-    monkeypatch.setattr(ray_job.Tries, "remote", lambda: counter)
-    return counter
+    return ray_job.Tries.remote()
 
 
 def test_a_killed_worker_loses_no_picture_and_repeats_none_that_was_done(
-    tries: Any, folder: Path, tmp_path: Path
+    tries: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     plan = make_plan(folder.as_uri(), out.as_uri(), "same")
-    killer = Killer(out)
+    gate = Gate.remote(tries)
+    monkeypatch.setattr(ray_job.Tries, "remote", lambda: gate)
+    killer = Killer(out, tries, gate)
     killer.start()
     job = Job(plan.source, plan.out, "settings")
     outcomes = list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", 2))
@@ -107,11 +132,11 @@ def test_a_killed_worker_loses_no_picture_and_repeats_none_that_was_done(
         with Image.open(path) as file:
             assert file.size == (64, 64)
 
-    assert 4 <= len(killer.done) < PICTURES
+    assert len(killer.done) == BEFORE_KILL
     assert {name: (out / name).stat().st_mtime_ns for name in killer.done} == killer.done
     begun: dict[str, int] = ray.get(tries.all.remote())
     assert set(begun) == expected
-    assert sum(begun.values()) <= PICTURES + 1, "more than the killed worker's was begun again"
+    assert sum(begun.values()) == PICTURES + 1, "only the killed worker's was begun again"
 
 
 def test_a_picture_that_kills_its_workers_is_given_up(
