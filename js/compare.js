@@ -1,6 +1,7 @@
 /** LPNSR Compare: its pairs of pictures under a before/after slider instead of as plain images. */
 import { api } from "../../scripts/api.js";
 import { keepUpToDate, lastOutput } from "./graph.js";
+import { text } from "./language.js";
 import { Slider } from "./slider.js";
 
 const MIN_HEIGHT = 240;
@@ -9,8 +10,9 @@ const SIZE = [420, 460];
 /** @param node LPNSRCompare */
 export function addSlider(node) {
   const slider = new Slider({
-    labels: ["LR, bicubic", "LPNSR"],
-    hint: "Run the workflow to compare.",
+    labels: [text("LR, bicubic"), "LPNSR"],
+    hint: text("Run the workflow to compare."),
+    text,
     onShown: (_, result) => {
       // for Open Image, Copy Image and Save Image in the node's menu
       node.imgs = [result];

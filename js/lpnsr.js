@@ -5,6 +5,7 @@
 import { app } from "../../scripts/app.js";
 import { addBadge } from "./badge.js";
 import { addSlider } from "./compare.js";
+import { translateDefinition, translateNode } from "./language.js";
 import { addPresets } from "./presets.js";
 import { greyOutIdleWidgets } from "./switches.js";
 
@@ -25,7 +26,12 @@ app.registerExtension({
     document.head.append(link);
   },
 
+  beforeRegisterNodeDef(_, definition) {
+    translateDefinition(definition);
+  },
+
   nodeCreated(node) {
+    translateNode(node);
     for (const addFeature of FEATURES[node.comfyClass] ?? []) addFeature(node);
   },
 });

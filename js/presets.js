@@ -5,6 +5,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { isLinked, keepUpToDate, originOf, valueOf, widgetOf } from "./graph.js";
+import { text } from "./language.js";
 
 const SWITCHES = ["predictor_t4", "predictor_t3", "predictor_t2", "use_predictor"];
 const PRESETS = [
@@ -12,19 +13,21 @@ const PRESETS = [
     name: "PreSet-A",
     upscaleModel: false,
     predictor: true,
-    title: "4 steps, predicted noise, bicubic start: disconnects the upscale model",
+    title: () =>
+      text("4 steps, predicted noise, bicubic start: disconnects the upscale model"),
   },
   {
     name: "PreSet-B",
     upscaleModel: true,
     predictor: true,
-    title: "4 steps, predicted noise, an upscale model as the start: connects one if there is none",
+    title: () =>
+      text("4 steps, predicted noise, an upscale model as the start: connects one if there is none"),
   },
   {
     name: "ResShift",
     upscaleModel: false,
     predictor: false,
-    title: "4 steps, random noise, bicubic start: disconnects the upscale model",
+    title: () => text("4 steps, random noise, bicubic start: disconnects the upscale model"),
   },
 ];
 
@@ -41,14 +44,14 @@ export function addPresets(node) {
   const row = document.createElement("div");
   row.className = "lpnsr-presets";
   row.role = "group";
-  row.ariaLabel = "Preset";
+  row.ariaLabel = text("Preset");
   // Nodes 2.0 would drag the node
   row.addEventListener("pointerdown", (event) => event.stopPropagation());
   const buttons = PRESETS.map((preset) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = preset.name;
-    button.title = preset.title;
+    button.title = preset.title();
     button.addEventListener("click", () => apply(node, preset));
     return button;
   });

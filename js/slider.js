@@ -7,28 +7,29 @@ const LARGE_STEP = 10;
 /** Pixels of the pictures are shown as squares from this many pixels of the page on. */
 const SQUARES_FROM = 4;
 
-const TEMPLATE = `
+const template = (text) => `
   <div class="lpnsr-stage" data-capture-wheel="true">
     <div class="lpnsr-side"><span></span></div>
     <div class="lpnsr-side"><span></span></div>
-    <div class="lpnsr-divider" role="slider" tabindex="0" aria-label="Divider"
+    <div class="lpnsr-divider" role="slider" tabindex="0" aria-label="${text("Divider")}"
       aria-valuemin="0" aria-valuemax="100" aria-orientation="horizontal"><i></i></div>
     <p role="status"></p>
   </div>
-  <div class="lpnsr-bar" title="Wheel: zoom. Shift or middle button: pan. Double click: fit.">
+  <div class="lpnsr-bar" title="${text("Wheel: zoom. Shift or middle button: pan. Double click: fit.")}">
     <span class="lpnsr-picker">
-      <button type="button" aria-label="Previous picture">‹</button>
+      <button type="button" aria-label="${text("Previous picture")}">‹</button>
       <output></output>
-      <button type="button" aria-label="Next picture">›</button>
+      <button type="button" aria-label="${text("Next picture")}">›</button>
     </span>
     <span class="lpnsr-info"></span>
-    <button type="button">Fit</button>
-    <button type="button" aria-pressed="false">Full screen</button>
+    <button type="button">${text("Fit")}</button>
+    <button type="button" aria-pressed="false">${text("Full screen")}</button>
   </div>`;
 
 export class Slider {
   #labels;
   #hint;
+  #text;
   #onShown;
   #stage;
   #sides;
@@ -55,15 +56,17 @@ export class Slider {
    * @param {object} options
    * @param {string[]} options.labels of the left and the right picture
    * @param {string} options.hint shown while there is no picture
+   * @param {(english: string, values?: object) => string} options.text in the user's language
    * @param {(left: HTMLImageElement, right: HTMLImageElement) => void} options.onShown
    */
-  constructor({ labels, hint, onShown }) {
+  constructor({ labels, hint, text, onShown }) {
     this.#labels = labels;
     this.#hint = hint;
+    this.#text = text;
     this.#onShown = onShown;
     this.element = document.createElement("div");
     this.element.className = "lpnsr-compare widget-expands";
-    this.element.innerHTML = TEMPLATE;
+    this.element.innerHTML = template(text);
     const find = (selector) => this.element.querySelector(selector);
     this.#stage = find(".lpnsr-stage");
     this.#sides = [...this.element.querySelectorAll(".lpnsr-side")];
@@ -106,7 +109,7 @@ export class Slider {
     } catch {
       if (pair === this.#pairs[this.#index]) {
         this.#put([]);
-        this.#say("The pictures are no longer there. Run the workflow again.");
+        this.#say(this.#text("The pictures are no longer there. Run the workflow again."));
       }
       return;
     }
@@ -191,7 +194,8 @@ export class Slider {
       image.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
       image.style.imageRendering = scale >= SQUARES_FROM ? "pixelated" : "auto";
     }
-    const zoom = this.#zoom > 1 ? `, zoom ${this.#zoom.toFixed(1)}` : "";
+    const factor = this.#zoom.toFixed(1);
+    const zoom = this.#zoom > 1 ? this.#text(", zoom {factor}", { factor }) : "";
     this.#info.textContent = `${naturalWidth} × ${naturalHeight}${zoom}`;
   }
 

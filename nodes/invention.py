@@ -15,7 +15,7 @@ from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
 from .tiles import Tiling
 
-_FULL_SCALE = 0.25
+_FULL_SCALE = 0.1
 """Standard deviation, in values from 0 to 1, that is 1 in the mask and brightest in the map."""
 
 _SEEDS = 1 << 64

@@ -83,7 +83,7 @@ def test_the_invention_map_is_the_deviation_over_seeds(graph: Graph) -> None:
     each = [graph.run(graph.upscale(IMAGE, seed=7 + i), "upscale") for i in range(3)]
     pictures = torch.stack(each)
     torch.testing.assert_close(mean, pictures.mean(dim=0))
-    expected = pictures.std(dim=0).square().mean(dim=-1).sqrt() / 0.25
+    expected = pictures.std(dim=0).square().mean(dim=-1).sqrt() / 0.1
     torch.testing.assert_close(mask, expected.clamp(0, 1), atol=1e-4, rtol=0)
     assert mask.max() > 0
     torch.testing.assert_close(heat, heat_map(mask))

@@ -51,19 +51,27 @@ def halves(lr: Image.Image, result: Image.Image) -> Image.Image:
 
 def comparison(lr: Image.Image, result: Image.Image) -> Image.Image:
     """LR, bicubic and result side by side, titled."""
-    title = 34
-    pictures = {
-        f"LR, {lr.width}x{lr.height}": lr.resize(result.size, Image.Resampling.NEAREST),
-        "bicubic x4": lr.resize(result.size, Image.Resampling.BICUBIC),
-        "LPNSR lite, 4 steps": result,
-    }
-    sheet = Image.new("RGB", (3 * result.width + 16, result.height + title), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (name, picture) in enumerate(pictures.items()):
-        x = i * (result.width + 8)
-        draw.text((x + 4, 4), name, fill="black", font=ImageFont.load_default(22))
-        sheet.paste(picture, (x, title))
-    return sheet
+    return sheet(
+        {
+            f"LR, {lr.width}x{lr.height}": lr.resize(result.size, Image.Resampling.NEAREST),
+            "bicubic x4": lr.resize(result.size, Image.Resampling.BICUBIC),
+            "LPNSR lite, 4 steps": result,
+        },
+        22,
+    )
+
+
+def sheet(pictures: dict[str, Image.Image], font: int) -> Image.Image:
+    """Pictures of one size side by side, with titles of a height in pixels."""
+    title = font + 12
+    width, height = next(iter(pictures.values())).size
+    picture = Image.new("RGB", (len(pictures) * (width + 8) - 8, height + title), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, (name, part) in enumerate(pictures.items()):
+        x = i * (width + 8)
+        draw.text((x + 4, 4), name, fill="black", font=ImageFont.load_default(font))
+        picture.paste(part, (x, title))
+    return picture
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Make the screenshots in js/docs: the quick start after a run, and the slider of LPNSR Compare."""
+"""Make the screenshots in js/docs: the quick start after a run, the slider of LPNSR Compare, and a
+help page."""
 
 import io
 import sys
@@ -44,7 +45,27 @@ def main() -> int:
             page.mouse.move(0, 0)
             page.wait_for_timeout(500)
             take(page, "screenshot-compare.jpg", node_box(page, 10), 800)
+        with opened(server, 1500, 1000) as page:
+            help_page(page)
     return 0
+
+
+def help_page(page: Page) -> None:
+    """LPNSR Sample beside its help page."""
+    page.evaluate(
+        """() => {
+            const node = LiteGraph.createNode('LPNSRSample');
+            app.graph.clear();
+            app.graph.add(node);
+            app.canvas.select(node);
+            app.canvas.centerOnNode(node);
+        }"""
+    )
+    page.get_by_test_id("info-button").click()
+    page.wait_for_function("() => document.querySelector('.node-help-content img')?.complete")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1000)
+    take(page, "screenshot-help.jpg", {"x": 0, "y": 0, "width": 1500, "height": 1000}, 1200)
 
 
 def graph_box(page: Page) -> FloatRect:

@@ -1,0 +1,194 @@
+"""Languages and help pages: nothing is missing, and ComfyUI's editor shows them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.host.browser import load_editor
+from tests.host.locales import LOCALES, TRANSLATIONS, Texts, node_texts, read
+from tests.host.server import PACK, Server
+
+from .editor import SCREENSHOTS, add, look_at, set_setting, watched
+
+DOCS = PACK / "js" / "docs"
+LARGEST_PICTURE = 200_000
+NODES = sorted({place[0] for place in read("en")})
+
+_CHINESE_OR_JAPANESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
+_SAME_IN_EVERY_LANGUAGE = {"VAE", "Latent", "LR-PSNR"}
+_FILE = re.compile(r"[\w-]*[_/][\w./-]*|\w+\.(?:pth|part)")
+_TERMS = re.compile(
+    r"LPNSR|ResShift|PreSet-[AB]|LR|PSNR|LR-PSNR|dB|GB|RGBA|ComfyUI|GPU|VAE|Latent|VQ-f|matplotlib"
+    r"|S-Lab|Apache-|MIT|SHA-|kappa|issue|none|sample|mean|wavelet|adain|auto|fp|bf|[stnR]"
+)
+
+
+def rows(language: str) -> list[tuple[str, str]]:
+    """The table of words in locales/README.md."""
+    _, _, table = (LOCALES / "README.md").read_text("utf-8").partition("| en | zh | ja |\n")
+    cells = [line.strip("| ").split(" | ") for line in table.splitlines()[1:]]
+    return [(row[0], row[1 + TRANSLATIONS.index(language)]) for row in cells]
+
+
+def test_english_is_what_the_nodes_say(server: Server) -> None:
+    """Else run `python -m tests.host.locales`."""
+    assert read("en") == node_texts(server)
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_text_of_the_nodes_is_translated(language: str) -> None:
+    english, translated = read("en"), read(language)
+    assert translated.keys() == english.keys()
+    for place, text in translated.items():
+        assert text in _SAME_IN_EVERY_LANGUAGE or _CHINESE_OR_JAPANESE.search(text), place
+        words = re.findall(r"[A-Za-z]+(?:-[A-Za-z]*)?", _FILE.sub("", text))
+        left = [word for word in words if not _TERMS.fullmatch(word)]
+        assert left == [], f"{place}: left in English?"
+        # ComfyUI's front end would read these as syntax
+        assert not re.search(r"[{}@|]", text + english[place]), place
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_the_same_word_is_translated_the_same(language: str) -> None:
+    english, translated = read("en"), read(language)
+    named = [(english[node, "display_name"], translated[node, "display_name"]) for node in NODES]
+    names = named + [row for row in rows(language) if row[0].istitle() or row[0][:3] == "VAE"]
+    terms = [row for row in rows(language) if row not in names]
+    for place, text in english.items():
+        if place[-1] == "name":
+            continue
+        for name, translation in names:
+            assert name not in text or translation in translated[place], f"{place}: {name}"
+            text = text.replace(name, "")
+        text = _FILE.sub("", text)
+        for term, translation in terms:
+            if re.search(rf"\b{term}", text, re.IGNORECASE):
+                assert translation in translated[place], f"{place}: {term}"
+
+
+def test_every_text_of_the_front_end_is_translated() -> None:
+    code = "".join(path.read_text("utf-8") for path in (PACK / "js").glob("*.js"))
+    texts = re.findall(r'\btext\(\s*"([^"]+)"', code)
+    for language in TRANSLATIONS:
+        main = json.loads((LOCALES / language / "main.json").read_text("utf-8"))["LPNSR"]
+        assert main.keys() == set(texts)
+        for english, translated in main.items():
+            assert _CHINESE_OR_JAPANESE.search(translated)
+            assert re.findall(r"{\w+}", translated) == re.findall(r"{\w+}", english)
+
+
+# Help pages
+
+
+def page_of(node: str, language: str) -> Path:
+    return DOCS / (f"{node}.md" if language == "en" else f"{node}/{language}.md")
+
+
+def test_pages_are_those_of_the_nodes() -> None:
+    pages = {str(page_of(node, language)) for node in NODES for language in ("en", *TRANSLATIONS)}
+    assert {str(path) for path in DOCS.rglob("*.md")} == pages
+
+
+@pytest.mark.parametrize("language", ["en", *TRANSLATIONS])
+@pytest.mark.parametrize("node", NODES)
+def test_a_page_shows_the_node_and_pictures_that_are_there(node: str, language: str) -> None:
+    text, english = (page_of(node, which).read_text("utf-8") for which in (language, "en"))
+    assert text.startswith(f"# {read(language)[node, 'display_name']}\n")
+    # The help panel resolves pictures from js/docs in every language, and links not at all.
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures
+    assert pictures == re.findall(r"!\[[^\]]+\]\(([^)]+)\)", english)
+    for name in pictures:
+        assert (DOCS / name).stat().st_size <= LARGEST_PICTURE
+        with Image.open(DOCS / name) as picture:
+            assert picture.format == "JPEG"
+    links = re.findall(r"(?<!!)\[[^\]]+\]\(([^)]+)\)", text)
+    assert [link for link in links if not link.startswith("https://")] == []
+    for name in re.findall(r"\*\*(\w+)\*\*", english):
+        assert name in text or (node, "inputs", name, "name") not in read("en"), name
+
+
+# In the editor
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Page]:
+    with watched(server) as (page, errors):
+        yield page
+        set_setting(page, "Comfy.Locale", "en")
+    assert errors == []
+
+
+def help_page(page: Page, node_type: str) -> None:
+    """Open the help panel as a user does."""
+    page.evaluate("() => app.graph.clear()")
+    node = add(page, node_type)
+    look_at(page, node)
+    page.evaluate("id => app.canvas.select(app.graph.getNodeById(id))", node)
+    page.get_by_test_id("info-button").click()
+
+
+def test_the_help_panel_shows_a_page_with_its_picture(page: Page) -> None:
+    help_page(page, "LPNSRSample")
+    panel = page.locator(".node-help-content")
+    expect(panel.get_by_role("heading", name="LPNSR Sample")).to_be_visible()
+    page.wait_for_function(
+        "() => document.querySelector('.node-help-content img')?.naturalWidth > 500"
+    )
+    page.screenshot(path=SCREENSHOTS / "help.png")
+
+
+def shown(page: Page, node_type: str) -> Texts:
+    """What the editor shows of a new node, under the keys of nodeDefs.json."""
+    found = page.evaluate(
+        """type => {
+            const node = LiteGraph.createNode(type), {nodeData} = node.constructor;
+            const texts = [[[type, 'display_name'], node.title],
+                [[type, 'description'], nodeData.description]];
+            for (const input of node.inputs) {
+                const widget = node.widgets?.find(widget => widget.name === input.widget?.name);
+                texts.push([[type, 'inputs', input.name, 'name'], input.localized_name]);
+                if (widget && widget.label !== input.localized_name) throw Error(widget.name);
+            }
+            for (const [name, {tooltip}] of Object.entries(nodeData.inputs))
+                texts.push([[type, 'inputs', name, 'tooltip'], tooltip]);
+            nodeData.outputs.forEach(({tooltip}, i) => texts.push(
+                [[type, 'outputs', String(i), 'name'], node.outputs[i].localized_name],
+                [[type, 'outputs', String(i), 'tooltip'], tooltip]));
+            return texts;
+        }""",
+        node_type,
+    )
+    return {tuple(place): text for place, text in found}
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_the_editor_is_translated(page: Page, server: Server, language: str) -> None:
+    set_setting(page, "Comfy.Locale", language)
+    load_editor(page, server)
+    texts = read(language)
+    for node in NODES:
+        assert shown(page, node) == {k: v for k, v in texts.items() if k[0] == node}
+    help_page(page, "LPNSRSample")
+    title = texts["LPNSRSample", "display_name"]
+    panel = page.locator(".node-help-content")
+    expect(panel.get_by_role("heading", name=title, exact=True)).to_be_visible()
+    page.wait_for_function("() => document.querySelector('.node-help-content img')?.naturalWidth")
+    main = json.loads((LOCALES / language / "main.json").read_text("utf-8"))["LPNSR"]
+    expect(page.get_by_role("group", name=main["Preset"])).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / f"{language}.png")
+    add(page, "LPNSRCompare", 0, 700)
+    empty = page.locator(".lpnsr-compare [role=status]")
+    expect(empty).to_have_text(main["Run the workflow to compare."])
+
+
+def test_another_language_is_english(page: Page, server: Server) -> None:
+    set_setting(page, "Comfy.Locale", "ko")
+    load_editor(page, server)
+    english = {k: v for k, v in read("en").items() if k[0] == "LPNSRSample"}
+    assert shown(page, "LPNSRSample") == english
