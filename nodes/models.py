@@ -116,7 +116,8 @@ def unpack_latent(
     if lr is None:
         condition = _carried(samples, entries, items)
     else:
-        condition = Condition.of(lr, models.family, wrap=_wrap_of(samples, lr, config))
+        wrap = items[0].condition.wrap if items else _wrap_of(samples, lr, config)
+        condition = Condition.of(lr, models.family, wrap=wrap)
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
     height, width = config.padded(h, w, condition.wrap)
@@ -140,7 +141,7 @@ def unpack_latent(
 
 
 def _wrap_of(samples: Tensor, lr: Picture, config: UNetConfig) -> Wrap:
-    """Axes in which our latent wraps, from its own samples: only what wraps is periodic."""
+    """Axes in which a latent that carries nothing wraps: only what wraps is periodic."""
     _, h, w = lr.size
     for wrap in reversed(get_args(Wrap)):
         size = config.padded(h, w, wrap)

@@ -231,7 +231,7 @@ def test_a_noise_mask_is_refused_and_decode_takes_it_instead(
     prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": 0.25, **size}}
     masked = {"samples": LINK, "mask": ["mask", 0]}
     insert(prompt, "encode", "sample", "samples", ("SetLatentNoiseMask", masked))
-    with pytest.raises(PromptError, match="noise mask.* connect the mask to LPNSR Decode"):
+    with pytest.raises(PromptError, match=r"noise mask.* connect the mask to LPNSR Decode"):
         graph.run(prompt, "decode")
 
     prompt["sample"]["inputs"]["samples"] = ["encode", 0]
