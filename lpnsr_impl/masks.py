@@ -1,9 +1,10 @@
 """Regenerate inside a mask, and keep the pre-upsampled picture elsewhere.
 
-The mask chooses between two finished pictures. It has no part in the chain: there, every step sees
-the LR picture everywhere, so both pictures show the same things and agree at the mask's edge as it
-is. So what is inside does not depend on the mask, which can be repainted; keeping the start's
-latents in the chain, as inpainting does, would only show the denoiser softer surroundings.
+The mask chooses between two finished pictures, and has no part in the chain. Inpainting has to keep
+the known latents there, so that what it invents fits what surrounds it. Here the LR picture, which
+every step sees, makes both pictures show the same things. So there is nothing to fit, what is kept
+is exact to the last bit, never having been through the autoencoder, and what is inside is the same
+with any mask: it can be repainted after sampling.
 """
 
 import math

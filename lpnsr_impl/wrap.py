@@ -56,6 +56,17 @@ def agreed(x: Tensor, h: int, w: int, wrap: Wrap) -> Tensor:
     return x
 
 
+def is_periodic(x: Tensor, h: int, w: int, wrap: Wrap) -> bool:
+    """Whether [B,C,H,W] has exactly the period h in y and w in x where they wrap."""
+    return all(
+        torch.equal(
+            x.narrow(dim, period, x.shape[dim] - period),
+            x.narrow(dim, 0, x.shape[dim] - period),
+        )
+        for dim, period in _axes(wrap, h, w)
+    )
+
+
 def _weights(size: int, period: int) -> Tensor:
     """Smooth and highest in the middle; those of positions that are one period apart sum to 1."""
     ramp = min(size - period, period)

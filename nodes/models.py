@@ -11,7 +11,7 @@ from torch import Tensor
 from ..lpnsr_impl.config import SCALE, UNetConfig, Wrap
 from ..lpnsr_impl.images import to_pm1
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
-from ..lpnsr_impl.wrap import continued, upsampled
+from ..lpnsr_impl.wrap import continued, is_periodic, upsampled
 from .host import Managed
 from .images import Picture
 
@@ -145,9 +145,7 @@ def _wrap_of(samples: Tensor, lr: Picture, config: UNetConfig) -> Wrap:
     _, h, w = lr.size
     for wrap in reversed(get_args(Wrap)):
         size = config.padded(h, w, wrap)
-        if tuple(samples.shape[2:]) == size and torch.equal(
-            continued(samples[:, :, :h, :w], *size, wrap), samples
-        ):
+        if tuple(samples.shape[2:]) == size and is_periodic(samples, h, w, wrap):
             return wrap
     return "none"
 
