@@ -288,6 +288,13 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     _add_models(parser)
     parser.add_argument("--upscale-model", help="start of PreSet-B; without it the bundled one")
     _add_method(parser)
+    parser.add_argument(
+        "--wrap",
+        choices=("none", "x", "y", "both"),
+        default="none",
+        help="axes in which pictures go on at their other side: x for 360-degree panoramas, both "
+        "for seamless textures",
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--device", help="e.g. cpu; without it cuda if there is one")
     parser.add_argument(

@@ -4,12 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .config import Wrap
+from .wrap import inside, surrounded
+
 _RADII = (1, 2, 4, 8, 16)
 _REACH = sum(_RADII)
 _STRIP = 512  # rows corrected at once, so that large pictures need little more than themselves
 
 
-def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
+def wavelet_color_fix(sr: Tensor, reference: Tensor, wrap: Wrap = "none") -> Tensor:
     """Keep the detail of `sr` and take colour and tone, the lowest band, from `reference`.
 
     Five a-trous levels with a dilated 3x3 binomial kernel. The transform is linear, so
@@ -18,6 +21,7 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
     Args:
         sr: [B,3,H,W] in [0,1].
         reference: the same shape and range, e.g. the low-resolution image by bicubic x4.
+        wrap: axes in which both go on periodically.
 
     Returns:
         [B,3,H,W], clamped to [0,1].
@@ -26,6 +30,9 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
         ValueError: the shapes differ.
     """
     _check_shapes(sr, reference)
+    if wrap != "none":
+        sr, reference = (surrounded(x, _REACH, wrap) for x in (sr, reference))
+        return inside(wavelet_color_fix(sr, reference), _REACH, wrap)
     result = torch.empty_like(sr)
     height = sr.shape[2]
     for top in range(0, height, _STRIP):
@@ -38,10 +45,10 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
     return result.clamp_(0, 1)
 
 
-def adain_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
+def adain_color_fix(sr: Tensor, reference: Tensor, wrap: Wrap = "none") -> Tensor:
     """Give each channel of `sr` the mean and standard deviation that it has in `reference`.
 
-    Arguments, result and errors as for `wavelet_color_fix`.
+    Arguments, result and errors as for `wavelet_color_fix`; edges make no difference here.
     """
     _check_shapes(sr, reference)
     dims = (-2, -1)
@@ -72,4 +79,4 @@ def _check_shapes(sr: Tensor, reference: Tensor) -> None:
 
 
 COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
-"""fix(sr, reference) by name."""
+"""fix(sr, reference, wrap) by name."""

@@ -12,6 +12,17 @@ SCALE = 4
 
 PredictorMode = Literal["sample", "mean"]
 
+Wrap = Literal["none", "x", "y", "both"]
+"""Axes in which a picture goes on at its other side: x for left and right, y for top and bottom."""
+
+WRAP_OVERLAP = 32
+"""Least number of LR pixels by which a picture that wraps is continued."""
+
+
+def wraps(wrap: Wrap) -> tuple[bool, bool]:
+    """Whether y and x wrap."""
+    return wrap in ("y", "both"), wrap in ("x", "both")
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
@@ -64,13 +75,15 @@ class UNetConfig:
         """Windows divide latents of these sizes at every level; others are filled up there."""
         return max(self.window_at(level) << level for level in range(len(self.level_channels)))
 
-    def padded(self, h: int, w: int) -> tuple[int, int]:
-        """Height and width that a latent of h x w is mirrored to.
+    def padded(self, h: int, w: int, wrap: Wrap = "none") -> tuple[int, int]:
+        """Height and width that a latent of h x w is mirrored to, or continued to where it wraps.
 
         The next multiples of `size_multiple`, and at least `tile_multiple`: of less than one window
-        at the deepest level the networks make poor pictures.
+        at the deepest level the networks make poor pictures. Where it wraps, a strip is added.
         """
         multiple, least = self.size_multiple, self.tile_multiple
+        y, x = wraps(wrap)
+        h, w = h + y * WRAP_OVERLAP, w + x * WRAP_OVERLAP
         return max(-(-h // multiple) * multiple, least), max(-(-w // multiple) * multiple, least)
 
 

@@ -12,20 +12,15 @@ from torch import Tensor
 
 from .checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
 from .color import COLOR_FIXES
-from .config import SCALE, PredictorMode
-from .images import (
-    SMALLEST_MODEL_INPUT,
-    bicubic_upsample,
-    reflect_pad,
-    resize,
-    to_pm1,
-)
+from .config import PredictorMode, Wrap
+from .images import SMALLEST_MODEL_INPUT, reflect_pad, to_pm1
 from .models import Autoencoder, Denoiser, NoisePredictor
 from .pipeline import decode_latent, encode_start, run_chain
 from .sampler import ALL_ON, switches_for
 from .schedule import Schedule
 from .tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, apply_tiled, plan_tiles
 from .weights_folder import find_weights
+from .wrap import continued, from_model, upsampled
 
 BICUBIC = "bicubic"
 
@@ -59,34 +54,36 @@ class Family:
     tile: int = LARGEST_TILE  # in LR pixels
 
     @torch.no_grad()
-    def start(self, lr: Tensor, start: str, plan: TilePlan | None = None) -> Tensor:
+    def start(
+        self, lr: Tensor, start: str, plan: TilePlan | None = None, wrap: Wrap = "none"
+    ) -> Tensor:
         """y0-hat, in the tiles of the chain. [1,3,h,w] -> [1,3,4h,4w], both in [0,1]"""
         if start == BICUBIC:
-            return bicubic_upsample(lr)
+            return upsampled(lr, wrap)
         model = self.upscale_models[start]
-        h, w = lr.shape[2:]
-        x = lr if plan is None or len(plan) == 1 else reflect_pad(lr, *plan.size)
+        whole = wrap == "none" and (plan is None or len(plan) == 1)
+        x = lr if whole or plan is None else continued(lr, *plan.size, wrap=wrap)
         y = apply_tiled(lambda x: _run(model, x), [x], plan, output_scale=model.scale)
-        y = y[:, :, : model.scale * h, : model.scale * w]
-        return resize(y, SCALE * h, SCALE * w).clamp(0, 1)
+        return from_model(y, model.scale, *lr.shape[2:], wrap=wrap).clamp(0, 1)
 
     @torch.no_grad()
-    def upscale(self, lr: Tensor, method: Method) -> tuple[Tensor, float]:
+    def upscale(self, lr: Tensor, method: Method, wrap: Wrap = "none") -> tuple[Tensor, float]:
         """One picture.
 
         Args:
             lr: [1,3,h,w] in [0,1].
             method: how.
+            wrap: axes in which the picture goes on periodically.
 
         Returns:
             [1,3,4h,4w] in [0,1], and seconds, those of reading and writing files left out.
         """
         lr = lr.to(self.device)
         began = time.perf_counter()
-        plan = self._plan(lr)
-        x = self.start(lr, method.start, plan)
+        plan = self._plan(lr, wrap)
+        x = self.start(lr, method.start, plan, wrap)
         if method.steps:
-            y0 = encode_start(self.autoencoder, x, plan.size, plan)
+            y0 = encode_start(self.autoencoder, x, plan.size, plan, wrap=wrap)
             x0 = run_chain(
                 self.denoiser,
                 self.noise_predictor,
@@ -100,17 +97,18 @@ class Family:
                 ),
                 predictor_mode=method.predictor_mode,
                 plan=plan,
+                wrap=wrap,
             )
             fix = COLOR_FIXES[method.color_fix]
-            x = decode_latent(self.autoencoder, x0, to_pm1(lr), fix, plan)
+            x = decode_latent(self.autoencoder, x0, to_pm1(lr), fix, plan, wrap=wrap)
         return x.clamp(0, 1).cpu(), time.perf_counter() - began
 
-    def _plan(self, lr: Tensor) -> TilePlan:
+    def _plan(self, lr: Tensor, wrap: Wrap) -> TilePlan:
         """As the nodes' automatic tiles, with enough memory."""
         config = self.denoiser.config
         multiple, step = config.size_multiple, config.tile_multiple
         tile = max(self.tile // step, 1) * step
-        h, w = config.padded(*lr.shape[2:])
+        h, w = config.padded(*lr.shape[2:], wrap=wrap)
         return plan_tiles(h, w, tile, min(DEFAULT_OVERLAP, tile - multiple), multiple)
 
 

@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from .config import SCALE, PredictorMode
-from .images import bicubic_upsample, reflect_pad, to_01, to_pm1
+from .config import SCALE, PredictorMode, Wrap
+from .images import to_01, to_pm1
 from .models import Autoencoder, Denoiser, NoisePredictor
 from .sampler import ALL_ON, NoiseSource, StepCallback, sample
 from .schedule import Schedule
 from .tiling import TilePlan, apply_tiled
+from .wrap import agreed, continued, upsampled
 
-ColorFix = Callable[[Tensor, Tensor], Tensor]
+ColorFix = Callable[[Tensor, Tensor, Wrap], Tensor]
 
 
 def encode_start(
@@ -26,6 +27,7 @@ def encode_start(
     plan: TilePlan | None = None,
     on_tile: Callable[[], None] | None = None,
     device: torch.device | None = None,
+    wrap: Wrap = "none",
 ) -> Tensor:
     """y0 of a pre-upsampled picture, padded to what the denoiser's windows need.
 
@@ -36,18 +38,20 @@ def encode_start(
         plan: tiles of the padded latent; None for the whole at once.
         on_tile: called after each tile.
         device: of the autoencoder, where `start` is elsewhere; tiles go there one by one.
+        wrap: axes in which the picture goes on periodically.
 
     Returns:
         [B,C,H,W].
     """
-    x = pad_start(to_pm1(start), *size)
-    return apply_tiled(
+    x = pad_start(to_pm1(start), *size, wrap)
+    y0 = apply_tiled(
         lambda tile: autoencoder.encode(tile.to(device)),
         [x],
         plan,
         input_scale=SCALE,
         callback=on_tile,
     )
+    return agreed(y0, start.shape[2] // SCALE, start.shape[3] // SCALE, wrap)
 
 
 def run_chain(
@@ -64,6 +68,7 @@ def run_chain(
     callback: StepCallback | None = None,
     plan: TilePlan | None = None,
     on_tile: Callable[[], None] | None = None,
+    wrap: Wrap = "none",
 ) -> Tensor:
     """The chain of `sampler.sample` on a padded latent, with noise of a seed.
 
@@ -76,21 +81,27 @@ def run_chain(
         seed: 0 to 2^64 - 1.
         plan: tiles of the padded latent; None for the whole at once.
         on_tile: called after each tile of each network.
+        wrap: axes in which the picture goes on periodically, and `y0` does.
 
     Returns:
         x0, padded, [B,C,H,W].
     """
     noise = seeded_noise(seed, schedule.num_timesteps)
+    h, w = lr.shape[2:]
+
+    def call(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        return agreed(apply_tiled(function, inputs, plan, callback=on_tile), h, w, wrap)
+
     return sample(
-        _tiled_denoiser(denoiser, plan, on_tile),
-        None if noise_predictor is None else _tiled_predictor(noise_predictor, plan, on_tile),
+        _tiled_denoiser(denoiser, call),
+        None if noise_predictor is None else _tiled_predictor(noise_predictor, call),
         schedule,
         y0,
-        reflect_pad(lr, *y0.shape[2:]),
+        continued(lr, *y0.shape[2:], wrap=wrap),
         steps=steps,
         predictor_on=predictor_on,
         predictor_mode=predictor_mode,
-        noise=mirrored_noise(noise, *lr.shape[2:]),
+        noise=continued_noise(noise, h, w, wrap),
         callback=callback,
     )
 
@@ -103,17 +114,19 @@ def decode_latent(
     plan: TilePlan | None = None,
     on_tile: Callable[[], None] | None = None,
     device: torch.device | None = None,
+    wrap: Wrap = "none",
 ) -> Tensor:
     """Picture of a padded latent, cut to size, its colours those of bicubic x4.
 
     Args:
         x0: padded, [B,C,H,W].
         lr: not padded, [B,3,h,w] in [-1,1], on `device`.
-        color_fix: fix(sr, reference), or None.
+        color_fix: fix(sr, reference, wrap), or None.
         plan: tiles of the padded latent; None for the whole at once.
         on_tile: called after each tile.
         device: of the result; None for that of the autoencoder. Elsewhere, a picture of any size
             needs no more of the autoencoder's memory than a tile does.
+        wrap: axes in which the picture goes on periodically, and `x0` does.
 
     Returns:
         [B,3,4h,4w] in [0,1].
@@ -122,31 +135,25 @@ def decode_latent(
     sr = apply_tiled(
         autoencoder.decode, [x0], plan, output_scale=SCALE, callback=on_tile, device=device
     )
+    sr = agreed(sr, SCALE * h, SCALE * w, wrap)
     sr = to_01(sr[:, :, : SCALE * h, : SCALE * w])
-    return color_fix(sr, to_01(bicubic_upsample(lr))) if color_fix else sr
+    return color_fix(sr, to_01(upsampled(lr, wrap)), wrap) if color_fix else sr
 
 
 def _tiled_denoiser(
-    denoiser: Denoiser, plan: TilePlan | None, on_tile: Callable[[], None] | None
+    denoiser: Denoiser, call: Callable[..., Tensor]
 ) -> Callable[[Tensor, int, Tensor], Tensor]:
     def tiled(x_scaled: Tensor, t_index: int, lr: Tensor) -> Tensor:
-        return apply_tiled(
-            lambda x, lr: denoiser(x, t_index, lr), [x_scaled, lr], plan, callback=on_tile
-        )
+        return call(lambda x, lr: denoiser(x, t_index, lr), x_scaled, lr)
 
     return tiled
 
 
 def _tiled_predictor(
-    noise_predictor: NoisePredictor, plan: TilePlan | None, on_tile: Callable[[], None] | None
+    noise_predictor: NoisePredictor, call: Callable[..., Tensor]
 ) -> Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]:
     def tiled(x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int) -> tuple[Tensor, Tensor]:
-        both = apply_tiled(
-            lambda *x: torch.cat(noise_predictor(*x, t_index), dim=1),
-            [x_t, x0_pred, lr],
-            plan,
-            callback=on_tile,
-        )
+        both = call(lambda *x: torch.cat(noise_predictor(*x, t_index), dim=1), x_t, x0_pred, lr)
         mean, logvar = both.chunk(2, dim=1)
         return mean, logvar
 
@@ -182,22 +189,22 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
     return noise
 
 
-def mirrored_noise(noise: NoiseSource, h: int, w: int) -> NoiseSource:
-    """Noise for a padded latent: drawn at the picture's own h and w, and mirrored as it is.
+def continued_noise(noise: NoiseSource, h: int, w: int, wrap: Wrap = "none") -> NoiseSource:
+    """Noise for a padded latent: drawn at the picture's own h and w, and continued as it is.
 
     So the noise inside the picture does not depend on the padding.
     """
 
     def source(kind: str, t: int, shape: torch.Size) -> Tensor:
-        return reflect_pad(noise(kind, t, torch.Size((*shape[:2], h, w))), *shape[2:])
+        return continued(noise(kind, t, torch.Size((*shape[:2], h, w))), *shape[2:], wrap=wrap)
 
     return source
 
 
-def pad_start(start: Tensor, h: int, w: int) -> Tensor:
-    """Mirror the x4 start so that its latent has the size h x w.
+def pad_start(start: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
+    """Mirror the x4 start, or continue it where it wraps, so that its latent has the size h x w.
 
     It is mirrored as its LR picture is, which is what the published inference pads.
     [B,3,4h,4w] -> [B,3,4H,4W]
     """
-    return reflect_pad(start, SCALE * h, SCALE * w, block=SCALE)
+    return continued(start, SCALE * h, SCALE * w, wrap, block=SCALE)

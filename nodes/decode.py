@@ -6,9 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
+from ..lpnsr_impl.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
-from .images import read_image
+from .images import BICUBIC_RANGE, read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
 from .tiles import Tiling
 
@@ -33,6 +34,14 @@ class LPNSRDecode(io.ComfyNode):
                 widgets.overlap(),
                 widgets.lr_image(),
                 widgets.lr_consistency(),
+                widgets.mask(),
+                io.Image.Input(
+                    "start_image",
+                    optional=True,
+                    tooltip="The pre-upsampled image, from LPNSR Pre-Upsample: what is kept where "
+                    "the mask is 0. Only with a mask.",
+                ),
+                widgets.feather(),
             ],
             outputs=[
                 io.Image.Output(
@@ -60,13 +69,32 @@ class LPNSRDecode(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
         lr_image: Tensor | None = None,
         lr_consistency: bool = False,
+        mask: Tensor | None = None,
+        start_image: Tensor | None = None,
+        feather: int = DEFAULT_FEATHER,
     ) -> io.NodeOutput:
         widgets.require_choice("color_fix", color_fix)
+        if (mask is None) != (start_image is None):
+            raise ValueError(
+                "mask and start_image belong together. Connect both (start_image is the image of "
+                "LPNSR Pre-Upsample, kept where the mask is 0), or none."
+            )
         progress = host.Progress(len(samples["samples"]) * stages.DECODE_WORK)
         tiling = Tiling(tile_size, overlap)
         lr = None if lr_image is None else read_image(lr_image, "lr_image")
+        regenerate = None
+        if mask is not None and start_image is not None:
+            start = read_image(start_image, "start_image", BICUBIC_RANGE)
+            regenerate = stages.Regenerate(start, read_mask(mask, start), feather)
         image, psnr = stages.decode(
-            models, samples, color_fix, tiling, progress, lr, lr_consistency=lr_consistency
+            models,
+            samples,
+            color_fix,
+            tiling,
+            progress,
+            lr,
+            lr_consistency=lr_consistency,
+            regenerate=regenerate,
         )
         progress.finish()
         return io.NodeOutput(image, psnr)

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
+from ..lpnsr_impl.config import Wrap
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image
@@ -34,6 +35,7 @@ class ResShiftEncode(io.ComfyNode):
                 ),
                 widgets.tile_size(),
                 widgets.overlap(),
+                widgets.wrap(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -47,6 +49,11 @@ class ResShiftEncode(io.ComfyNode):
 
     @classmethod
     @override
+    def validate_inputs(cls, wrap: str | None = None) -> bool | str:
+        return widgets.check_choice("wrap", wrap)
+
+    @classmethod
+    @override
     def execute(
         cls,
         models: LPNSRModels,
@@ -54,10 +61,12 @@ class ResShiftEncode(io.ComfyNode):
         lr_image: Tensor,
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
+        wrap: Wrap = "none",
     ) -> io.NodeOutput:
+        widgets.require_choice("wrap", wrap)
         start = read_image(image, "image", BICUBIC_RANGE)
         lr = read_image(lr_image, "lr_image")
         progress = host.Progress(len(image) * stages.ENCODE_WORK)
-        latent = stages.encode(models, start, lr, Tiling(tile_size, overlap), progress)
+        latent = stages.encode(models, start, lr, Tiling(tile_size, overlap), progress, wrap)
         progress.finish()
         return io.NodeOutput(latent)

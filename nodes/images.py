@@ -33,6 +33,41 @@ class Picture:
         return channels.movedim(1, -1).contiguous()
 
 
+def read_mask(mask: Tensor, pictures: Picture) -> Tensor:
+    """Check a MASK for pictures.
+
+    Args:
+        mask: [H,W] or [B,H,W] of any float dtype, in any size; it is clamped to [0,1].
+        pictures: B of them, which it should have the shape of.
+
+    Returns:
+        float32 [B,1,H,W].
+
+    Raises:
+        ValueError: no floats, no pixels, NaN or Inf in it, or of another shape or batch size.
+    """
+    if not mask.is_floating_point() or mask.ndim not in (2, 3) or mask.numel() == 0:
+        raise ValueError(
+            f"mask is of {mask.dtype} and shape {tuple(mask.shape)}, expected floats [batch, "
+            "height, width]. Look at the node before it."
+        )
+    if not mask.isfinite().all():
+        raise ValueError("mask has NaN or infinite values. Look at the node before it.")
+    b, h, w = pictures.size
+    x = mask.float().reshape(-1, 1, *mask.shape[-2:]).clamp(0, 1)
+    height, width = x.shape[2:]
+    # Whoever resized it may have rounded one side.
+    if min(abs(height - width * h / w), abs(width - height * w / h)) > 1:
+        raise ValueError(
+            f"mask is {width}x{height}, expected the shape of the image, {w}x{h}, in any size. "
+            "Paint it on that image. (Load Image gives an empty mask of 64x64 where nothing is "
+            "painted.)"
+        )
+    if len(x) not in (1, b):
+        raise ValueError(f"mask has {len(x)} masks, expected 1, or {b} as there are images.")
+    return x.expand(b, -1, -1, -1)
+
+
 def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT_RANGE) -> Picture:
     """Check an IMAGE and take it apart.
 

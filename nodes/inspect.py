@@ -1,5 +1,6 @@
 """LPNSRInspect: what the chain does at each step."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -116,9 +117,10 @@ class LPNSRInspect(io.ComfyNode):
         plots: list[Tensor] = []
         _, condition = unpack_latent(samples, models)
         for recorder, lr in zip(recorders, condition.lr.split(1), strict=True):
+            one = replace(condition, lr=lr, alpha=None)
             h, w = lr.shape[2:]
             noise = {t: n[:, :, :h, :w] for t, n in recorder.noise.items()}
-            clean = _decoded(models, recorder, lr, tiling, progress)
+            clean = _decoded(models, recorder, one, tiling, progress)
             for t, picture in zip(recorder.x0_pred, clean.split(1), strict=True):
                 maps.append(picture)
                 if t in noise:
@@ -131,14 +133,14 @@ class LPNSRInspect(io.ComfyNode):
 def _decoded(
     models: LPNSRModels,
     recorder: ChainRecorder,
-    lr: Tensor,
+    condition: Condition,
     tiling: Tiling,
     progress: host.Progress,
 ) -> Tensor:
     """IMAGE batch of the clean predictions, in the order of the steps."""
     x0 = torch.cat(list(recorder.x0_pred.values()))
-    condition = Condition(lr.expand(len(x0), -1, -1, -1), None, models.family)
-    return stages.decode(models, pack_latent(x0, condition), "none", tiling, progress)[0]
+    every = replace(condition, lr=condition.lr.expand(len(x0), -1, -1, -1))
+    return stages.decode(models, pack_latent(x0, every), "none", tiling, progress)[0]
 
 
 def _enlarged(x: Tensor) -> Tensor:

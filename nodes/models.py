@@ -1,16 +1,17 @@
 """LPNSR_MODELS and LATENT: what travels along the wires between our nodes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lpnsr_impl.config import SCALE
-from ..lpnsr_impl.images import bicubic_upsample, reflect_pad, to_pm1
+from ..lpnsr_impl.config import SCALE, UNetConfig, Wrap
+from ..lpnsr_impl.images import to_pm1
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
+from ..lpnsr_impl.wrap import continued, is_periodic, upsampled
 from .host import Managed
 from .images import Picture
 
@@ -32,19 +33,22 @@ class Condition:
     """What a latent carries beside its samples.
 
     lr: LR image in its true size, [B,3,h,w] in [-1,1]; alpha: [B,1,4h,4w] in [0,1] or None;
-    family: of the autoencoder.
+    family: of the autoencoder; wrap: axes in which the picture goes on periodically.
     """
 
     lr: Tensor
     alpha: Tensor | None
     family: str
+    wrap: Wrap = "none"
 
     @staticmethod
-    def of(lr: Picture, family: str, alpha: Tensor | None = None) -> "Condition":
+    def of(
+        lr: Picture, family: str, alpha: Tensor | None = None, wrap: Wrap = "none"
+    ) -> "Condition":
         """Condition by LR pictures, with their own alpha, enlarged, where none is given."""
         if alpha is None and lr.alpha is not None:
-            alpha = bicubic_upsample(lr.alpha).clamp(0, 1)
-        return Condition(to_pm1(lr.rgb), alpha, family)
+            alpha = upsampled(lr.alpha, wrap).clamp(0, 1)
+        return Condition(to_pm1(lr.rgb), alpha, family, wrap)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def pack_latent(samples: Tensor, condition: Condition) -> dict[str, Any]:
     entries: list[ItemIndex] = []
     for i, x in enumerate(samples.split(1)):
         alpha = None if condition.alpha is None else condition.alpha[i : i + 1]
-        one = Condition(condition.lr[i : i + 1], alpha, condition.family)
+        one = replace(condition, lr=condition.lr[i : i + 1], alpha=alpha)
         entries.append(ItemIndex.of(i, Item(x, one)))
     return {"samples": samples, "batch_index": entries}
 
@@ -108,12 +112,17 @@ def unpack_latent(
                 f"This LATENT is of the model family {item.condition.family!r}, the models are of "
                 f"{models.family!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
             )
-    condition = _carried(samples, entries, items) if lr is None else Condition.of(lr, models.family)
+    config = models.denoiser.network.config
+    if lr is None:
+        condition = _carried(samples, entries, items)
+    else:
+        wrap = items[0].condition.wrap if items else _wrap_of(samples, lr, config)
+        condition = Condition.of(lr, models.family, wrap=wrap)
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
-    height, width = models.denoiser.network.config.padded(h, w)
+    height, width = config.padded(h, w, condition.wrap)
     if lr is not None and tuple(samples.shape) == (b, channels, h, w):
-        samples = reflect_pad(samples, height, width)
+        samples = continued(samples, height, width, "none")
     if tuple(samples.shape) != (b, channels, height, width):
         raise ValueError(
             f"This LATENT has the shape {tuple(samples.shape)}, but "
@@ -126,7 +135,19 @@ def unpack_latent(
             "This LATENT has NaN or infinite values. Choose precision fp32 or bf16 in Load LPNSR "
             "Models."
         )
+    if condition.wrap != "none":  # whatever was done to it on its way
+        samples = continued(samples[:, :, :h, :w], height, width, condition.wrap)
     return samples, condition
+
+
+def _wrap_of(samples: Tensor, lr: Picture, config: UNetConfig) -> Wrap:
+    """Axes in which a latent that carries nothing wraps: only what wraps is periodic."""
+    _, h, w = lr.size
+    for wrap in reversed(get_args(Wrap)):
+        size = config.padded(h, w, wrap)
+        if tuple(samples.shape[2:]) == size and is_periodic(samples, h, w, wrap):
+            return wrap
+    return "none"
 
 
 def _carried(samples: Tensor, entries: Sequence[int], items: Sequence[Item]) -> Condition:
@@ -142,6 +163,12 @@ def _carried(samples: Tensor, entries: Sequence[int], items: Sequence[Item]) -> 
         raise ValueError(
             f"This LATENT holds pictures of different sizes ({', '.join(sizes)}). Batch latents "
             "of one size, or the images before ResShift Encode."
+        )
+    wraps = sorted({i.condition.wrap for i in items})
+    if len(wraps) > 1:
+        raise ValueError(
+            f"This LATENT holds pictures of different wrap ({', '.join(wraps)}). Batch latents of "
+            "the same wrap."
         )
     seen: dict[int, Tensor] = {}
     for x, entry, item in zip(samples.split(1), entries, items, strict=True):
@@ -160,11 +187,11 @@ def _carried(samples: Tensor, entries: Sequence[int], items: Sequence[Item]) -> 
     lr = torch.cat([condition.lr for condition in conditions])
     alphas = [condition.alpha for condition in conditions]
     if all(alpha is None for alpha in alphas):
-        return Condition(lr, None, conditions[0].family)
+        return replace(conditions[0], lr=lr, alpha=None)
     h, w = lr.shape[2:]
     opaque = torch.ones(1, 1, SCALE * h, SCALE * w, device=lr.device)
     alpha = torch.cat([opaque if alpha is None else alpha for alpha in alphas])
-    return Condition(lr, alpha, conditions[0].family)
+    return replace(conditions[0], lr=lr, alpha=alpha)
 
 
 def _is_turned(x: Tensor, original: Tensor) -> bool:

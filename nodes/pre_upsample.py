@@ -6,7 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
-from . import stages
+from ..lpnsr_impl.config import Wrap
+from . import stages, widgets
 from .images import read_image
 
 
@@ -33,6 +34,7 @@ class LPNSRPreUpsample(io.ComfyNode):
                     tooltip="Any model of Load Upscale Model. One of another scale than 4 "
                     "is resampled to x4. Leave it open for bicubic.",
                 ),
+                widgets.wrap(),
             ],
             outputs=[
                 io.Image.Output(
@@ -45,7 +47,14 @@ class LPNSRPreUpsample(io.ComfyNode):
 
     @classmethod
     @override
-    def execute(cls, image: Tensor, upscale_model: Any | None = None) -> io.NodeOutput:
-        return io.NodeOutput(
-            stages.pre_upsample(read_image(image, "image"), upscale_model).to_image()
-        )
+    def validate_inputs(cls, wrap: str | None = None) -> bool | str:
+        return widgets.check_choice("wrap", wrap)
+
+    @classmethod
+    @override
+    def execute(
+        cls, image: Tensor, upscale_model: Any | None = None, wrap: Wrap = "none"
+    ) -> io.NodeOutput:
+        widgets.require_choice("wrap", wrap)
+        start = stages.pre_upsample(read_image(image, "image"), upscale_model, wrap)
+        return io.NodeOutput(start.to_image())

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,17 +10,13 @@ from torch import Tensor
 
 from ..lpnsr_impl import Schedule
 from ..lpnsr_impl.color import COLOR_FIXES
-from ..lpnsr_impl.config import LPNSR_SCHEDULE, SCALE, PredictorMode
+from ..lpnsr_impl.config import LPNSR_SCHEDULE, SCALE, PredictorMode, Wrap
 from ..lpnsr_impl.consistency import back_project, lr_psnr
-from ..lpnsr_impl.images import (
-    SMALLEST_MODEL_INPUT,
-    bicubic_upsample,
-    reflect_pad,
-    resize,
-    to_01,
-)
+from ..lpnsr_impl.images import to_01
+from ..lpnsr_impl.masks import mask_weights, masked
 from ..lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
 from ..lpnsr_impl.sampler import StepCallback, predictor_steps, switches_for
+from ..lpnsr_impl.wrap import for_model, from_model, upsampled
 from . import host
 from .images import Picture
 from .memory import autoencoder_activations, unet_activations
@@ -27,17 +24,30 @@ from .models import Condition, LPNSRModels, pack_latent, unpack_latent
 from .tiles import Call, Tiles, Tiling
 
 
-def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
+@dataclass(frozen=True)
+class Regenerate:
+    """Where to show the result, and what to show elsewhere.
+
+    start: pre-upsampled pictures; mask: [B,1,*,*] in [0,1], 1 for the result; feather: in LR
+    pixels.
+    """
+
+    start: Picture
+    mask: Tensor
+    feather: int
+
+
+def pre_upsample(lr: Picture, upscale_model: Any | None, wrap: Wrap = "none") -> Picture:
     """y0-hat: the LR picture exactly x4, by an SR network (PreSet-B) or bicubic (PreSet-A).
 
-    Alpha is bicubic.
+    Alpha is bicubic. In the axes of `wrap` the picture goes on periodically.
 
     Raises:
         ValueError: the model reads neither RGB nor grey, or gives no finite picture.
     """
-    alpha = None if lr.alpha is None else bicubic_upsample(lr.alpha).clamp(0, 1)
+    alpha = None if lr.alpha is None else upsampled(lr.alpha, wrap).clamp(0, 1)
     if upscale_model is None:
-        return Picture(bicubic_upsample(lr.rgb), alpha)
+        return Picture(upsampled(lr.rgb, wrap), alpha)
 
     channels = upscale_model.input_channels
     if channels not in (1, 3) or upscale_model.output_channels != channels:
@@ -47,7 +57,7 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
             "Upscale Model."
         )
     b, h, w = lr.size
-    x = reflect_pad(lr.rgb, max(h, SMALLEST_MODEL_INPUT), max(w, SMALLEST_MODEL_INPUT))
+    x = for_model(lr.rgb, wrap)
     if channels == 1:
         x = x.reshape(3 * b, 1, *x.shape[2:])  # each of R, G and B as a grey picture
     y = host.run_upscale_model(upscale_model, x.movedim(1, -1)).movedim(-1, 1)
@@ -57,8 +67,7 @@ def pre_upsample(lr: Picture, upscale_model: Any | None) -> Picture:
             "another one in Load Upscale Model."
         )
     y = y[:, :channels].reshape(b, 3, *y.shape[2:])
-    scale = upscale_model.scale
-    y = resize(y[:, :, : scale * h, : scale * w], SCALE * h, SCALE * w)
+    y = from_model(y, upscale_model.scale, h, w, wrap)
     return Picture(y.clamp(0, 1).to(lr.rgb.device), alpha)
 
 
@@ -111,49 +120,57 @@ def start_latent(
     upscale_model: Any | None,
     tiling: Tiling,
     progress: host.Progress,
+    wrap: Wrap = "none",
+    on_start: Callable[[Picture], None] | None = None,
 ) -> dict[str, Any]:
     """`pre_upsample` and `encode`, a few pictures of the batch at a time.
 
-    So the memory that a video needs does not grow with its length.
+    So the memory that a video needs does not grow with its length. `on_start` is called with the
+    pre-upsampled pictures, a few at a time.
     """
     samples: list[Tensor] = []
     alphas: list[Tensor] = []
     for part in lr.split(_STARTS_AT_ONCE):
-        start = pre_upsample(part, upscale_model)
-        samples.append(encode(models, start, part, tiling, progress)["samples"])
+        start = pre_upsample(part, upscale_model, wrap)
+        samples.append(encode(models, start, part, tiling, progress, wrap)["samples"])
         if start.alpha is not None:
             alphas.append(start.alpha)
+        if on_start:
+            on_start(start)
     alpha = torch.cat(alphas) if alphas else None
-    return pack_latent(torch.cat(samples), Condition.of(lr, models.family, alpha))
+    return pack_latent(torch.cat(samples), Condition.of(lr, models.family, alpha, wrap))
 
 
 def encode(
-    models: LPNSRModels, start: Picture, lr: Picture, tiling: Tiling, progress: host.Progress
+    models: LPNSRModels,
+    start: Picture,
+    lr: Picture,
+    tiling: Tiling,
+    progress: host.Progress,
+    wrap: Wrap = "none",
 ) -> dict[str, Any]:
-    """LATENT of the pre-upsampled pictures, with the LR pictures. `ENCODE_WORK` for each.
+    """LATENT of the pre-upsampled pictures, with the LR pictures and the axes of `wrap`.
+    `ENCODE_WORK` for each.
 
     Raises:
         ValueError: `start` is not exactly four times as high and wide as `lr`, or of another batch
         size.
     """
+    _check_start(start, lr.size)
     b, h, w = lr.size
-    if start.size != (b, SCALE * h, SCALE * w):
-        raise ValueError(
-            f"The pre-upsampled image is {_size(start)}, expected {b} of {SCALE * w}x{SCALE * h}: "
-            f"exactly {SCALE} times the LR image, which is {_size(lr)}. Make it with LPNSR "
-            "Pre-Upsample from the same LR image."
-        )
-    size = models.denoiser.network.config.padded(h, w)
-    tiles = _autoencoder_tiles(models, (h, w), tiling, progress)
+    size = models.denoiser.network.config.padded(h, w, wrap)
+    tiles = _autoencoder_tiles(models, (h, w), tiling, progress, wrap)
     autoencoder, device = models.autoencoder.network, models.autoencoder.device
     latents: list[Tensor] = []
     for i, x in enumerate(start.rgb.split(1)):
         y0 = tiles.run(
-            lambda plan, on_tile, x=x: encode_start(autoencoder, x, size, plan, on_tile, device),
+            lambda plan, on_tile, x=x: encode_start(
+                autoencoder, x, size, plan, on_tile, device, wrap
+            ),
             [Call(_of_batch(i, b, "encoding"), ENCODE_WORK)],
         )
         latents.append(y0.to(host.result_device()))
-    return pack_latent(torch.cat(latents), Condition.of(lr, models.family, start.alpha))
+    return pack_latent(torch.cat(latents), Condition.of(lr, models.family, start.alpha, wrap))
 
 
 def sample(
@@ -181,8 +198,8 @@ def sample(
     """
     if "noise_mask" in latent:
         raise ValueError(
-            "This LATENT has a noise mask, and LPNSR has no part in masked sampling. Leave the "
-            "mask away, and use it to composite images after LPNSR Decode (ImageCompositeMasked)."
+            "This LATENT has a noise mask, and LPNSR has no part in masked sampling. Leave it "
+            "away, and connect the mask to LPNSR Decode."
         )
     y0, condition = unpack_latent(latent, models, lr)
     predictor_on = check_chain(models, steps, predictor_on)
@@ -204,6 +221,7 @@ def sample(
         tiling,
         lambda *tile: unet_activations(denoiser, *tile),
         progress,
+        condition.wrap,
     )
     schedule = Schedule(**vars(denoiser.network.schedule), kappa=kappa)
     results: list[Tensor] = []
@@ -224,6 +242,7 @@ def sample(
                 callback=on_step,
                 plan=plan,
                 on_tile=on_tile,
+                wrap=condition.wrap,
             ),
             [
                 Call(_of_batch(i, b, f"step {steps - t + 1}/{steps}"))
@@ -244,19 +263,24 @@ def decode(
     lr: Picture | None = None,
     *,
     lr_consistency: bool = False,
+    regenerate: Regenerate | None = None,
 ) -> tuple[Tensor, float]:
     """IMAGE exactly x4 the LR pictures, with their alpha, and its LR-PSNR. `DECODE_WORK` for each.
 
     With `lr_consistency` the result, downscaled, is the LR picture (`consistency.back_project`).
+    `regenerate` comes last, so that nothing else changes what is kept of the start.
 
     `lr` stands in for LR pictures that the latent does not carry.
 
     Raises:
-        ValueError: the latent does not fit the models.
+        ValueError: the latent does not fit the models, or start and mask do not fit the latent.
     """
     samples, condition = unpack_latent(latent, models, lr)
     b, _, h, w = condition.lr.shape
-    tiles = _autoencoder_tiles(models, (h, w), tiling, progress)
+    wrap = condition.wrap
+    if regenerate:
+        _check_start(regenerate.start, (b, h, w))
+    tiles = _autoencoder_tiles(models, (h, w), tiling, progress, wrap)
     autoencoder, device = models.autoencoder.network, models.autoencoder.device
     fix = COLOR_FIXES[color_fix]
     on = host.result_device()
@@ -267,7 +291,7 @@ def decode(
         x0, lr_i = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(on)
         rgb = tiles.run(
             lambda plan, on_tile, x0=x0, lr_i=lr_i: decode_latent(
-                autoencoder, x0, lr_i, fix, plan, on_tile, on
+                autoencoder, x0, lr_i, fix, plan, on_tile, on, wrap
             ),
             [Call(_of_batch(i, b, "decoding"), DECODE_WORK)],
         )
@@ -278,8 +302,13 @@ def decode(
             )
         lr_01 = to_01(lr_i)
         if lr_consistency:
-            rgb = back_project(rgb, lr_01)
-        psnr += lr_psnr(rgb, lr_01) / b
+            rgb = back_project(rgb, lr_01, wrap=wrap)
+        if regenerate:
+            weights = mask_weights(
+                regenerate.mask[i : i + 1].to(on), h, w, regenerate.feather, wrap
+            )
+            rgb = masked(rgb, regenerate.start.rgb[i : i + 1].to(on).clamp(0, 1), weights)
+        psnr += lr_psnr(rgb, lr_01, wrap) / b
         image[i, :, :, :3] = rgb[0].movedim(0, 2)
     if condition.alpha is not None:
         image[:, :, :, 3] = condition.alpha[:, 0]
@@ -287,7 +316,11 @@ def decode(
 
 
 def _autoencoder_tiles(
-    models: LPNSRModels, size: tuple[int, int], tiling: Tiling, progress: host.Progress
+    models: LPNSRModels,
+    size: tuple[int, int],
+    tiling: Tiling,
+    progress: host.Progress,
+    wrap: Wrap,
 ) -> Tiles:
     managed = models.autoencoder
     return Tiles(
@@ -297,6 +330,7 @@ def _autoencoder_tiles(
         tiling,
         lambda h, w: autoencoder_activations(managed, SCALE * h, SCALE * w),
         progress,
+        wrap,
     )
 
 
@@ -317,6 +351,21 @@ def _of_batch(i: int, b: int, text: str) -> str:
     return f"picture {i + 1}/{b}, {text}" if b > 1 else text
 
 
-def _size(picture: Picture) -> str:
-    b, h, w = picture.size
+def _check_start(start: Picture, lr_size: tuple[int, int, int]) -> None:
+    """
+    Raises:
+        ValueError: a start is not exactly four times as high and wide as its LR picture, or of
+        another batch size.
+    """
+    b, h, w = lr_size
+    if start.size != (b, SCALE * h, SCALE * w):
+        raise ValueError(
+            f"The pre-upsampled image is {_size(start.size)}, expected {b} of "
+            f"{SCALE * w}x{SCALE * h}: exactly {SCALE} times the LR image, which is "
+            f"{_size(lr_size)}. Make it with LPNSR Pre-Upsample from the same LR image."
+        )
+
+
+def _size(size: tuple[int, int, int]) -> str:
+    b, h, w = size
     return f"{b} of {w}x{h}"

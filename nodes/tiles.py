@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..lpnsr_impl.config import SCALE, UNetConfig
+from ..lpnsr_impl.config import SCALE, UNetConfig, Wrap
 from ..lpnsr_impl.out_of_memory import is_out_of_memory
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
 from . import host
@@ -54,6 +54,7 @@ class Tiles:
         tiling: wishes.
         activations: bytes that a tile of h x w needs.
         progress: told of the plan, and of every tile.
+        wrap: axes in which the picture goes on periodically.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class Tiles:
         tiling: Tiling,
         activations: Callable[[int, int], float],
         progress: host.Progress,
+        wrap: Wrap = "none",
     ) -> None:
         self._managed = managed
         self._picture = size
-        self._size = config.padded(*size)
+        self._size = config.padded(*size, wrap)
         self._multiple = config.size_multiple
         self._step = config.tile_multiple
         self._overlap = tiling.overlap

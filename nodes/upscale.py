@@ -2,15 +2,17 @@
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
-from ..lpnsr_impl.config import PredictorMode
+from ..lpnsr_impl.config import PredictorMode, Wrap
+from ..lpnsr_impl.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.sampler import ALL_ON
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
-from .images import read_image
+from .images import Picture, read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
 from .tiles import Tiling
 
@@ -48,6 +50,9 @@ class LPNSRUpscale(io.ComfyNode):
                 widgets.tile_size(),
                 widgets.overlap(),
                 widgets.lr_consistency(),
+                widgets.mask(),
+                widgets.feather(),
+                widgets.wrap(),
             ],
             outputs=[
                 io.Image.Output(
@@ -61,9 +66,10 @@ class LPNSRUpscale(io.ComfyNode):
 
     @classmethod
     @override
-    def validate_inputs(cls, predictor_mode: str | None, color_fix: str | None) -> bool | str:
-        mode = widgets.check_choice("predictor_mode", predictor_mode)
-        return mode if mode is not True else widgets.check_choice("color_fix", color_fix)
+    def validate_inputs(
+        cls, predictor_mode: str | None, color_fix: str | None, wrap: str | None = None
+    ) -> bool | str:
+        return widgets.check_choices(predictor_mode=predictor_mode, color_fix=color_fix, wrap=wrap)
 
     @classmethod
     @override
@@ -81,16 +87,27 @@ class LPNSRUpscale(io.ComfyNode):
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
         lr_consistency: bool = False,
+        mask: Tensor | None = None,
+        feather: int = DEFAULT_FEATHER,
+        wrap: Wrap = "none",
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         widgets.require_choice("color_fix", color_fix)
+        widgets.require_choice("wrap", wrap)
         predictor_on = ALL_ON if use_predictor else {}
         stages.check_chain(models, steps, predictor_on)
         lr = read_image(image, "image")
+        inside = None if mask is None else read_mask(mask, lr)
+        starts: list[Tensor] = []
+
+        def keep(start: Picture) -> None:
+            if inside is not None:
+                starts.append(start.rgb)
+
         work = stages.ENCODE_WORK + stages.sample_work(steps, predictor_on) + stages.DECODE_WORK
         progress = host.Progress(len(image) * work)
         tiling = Tiling(tile_size, overlap)
-        latent = stages.start_latent(models, lr, upscale_model, tiling, progress)
+        latent = stages.start_latent(models, lr, upscale_model, tiling, progress, wrap, keep)
         latent = stages.sample(
             models,
             latent,
@@ -102,8 +119,17 @@ class LPNSRUpscale(io.ComfyNode):
             tiling=tiling,
             progress=progress,
         )
+        regenerate = None
+        if inside is not None:
+            regenerate = stages.Regenerate(Picture(torch.cat(starts)), inside, feather)
         result, psnr = stages.decode(
-            models, latent, color_fix, tiling, progress, lr_consistency=lr_consistency
+            models,
+            latent,
+            color_fix,
+            tiling,
+            progress,
+            lr_consistency=lr_consistency,
+            regenerate=regenerate,
         )
         progress.finish()
         return io.NodeOutput(result, psnr)

@@ -5,10 +5,17 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..lpnsr_impl.color import COLOR_FIXES
-from ..lpnsr_impl.config import RESSHIFT_15, PredictorMode
+from ..lpnsr_impl.config import RESSHIFT_15, PredictorMode, Wrap
+from ..lpnsr_impl.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE
 
-_CHOICES = {"predictor_mode": list(get_args(PredictorMode)), "color_fix": list(COLOR_FIXES)}
+_CHOICES = {
+    "predictor_mode": list(get_args(PredictorMode)),
+    "color_fix": list(COLOR_FIXES),
+    "wrap": list(get_args(Wrap)),
+}
+
+_MOST_FEATHER = 128
 
 
 def seed() -> io.Int.Input:
@@ -130,6 +137,41 @@ def lr_consistency() -> io.Boolean.Input:
     )
 
 
+def wrap() -> io.Combo.Input:
+    """Axes in which the picture goes on at its other side."""
+    return io.Combo.Input(
+        "wrap",
+        options=_CHOICES["wrap"],
+        default="none",
+        optional=True,
+        tooltip="For pictures that go on at their other side, so that no seam shows there: 'x' "
+        "left and right (360-degree panoramas), 'y' top and bottom, 'both' for seamless textures.",
+    )
+
+
+def mask() -> io.Mask.Input:
+    """Where the picture is regenerated."""
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Regenerate where the mask is 1 and keep the pre-upsampled image where it is 0. "
+        "Of the LR image's shape, in any size; one for all images, or one for each.",
+    )
+
+
+def feather() -> io.Int.Input:
+    """How softly the mask ends."""
+    return io.Int.Input(
+        "feather",
+        default=DEFAULT_FEATHER,
+        min=0,
+        max=_MOST_FEATHER,
+        optional=True,
+        tooltip="How many pixels of the LR image the mask's edges fade over, half of them on "
+        "either side. Without a mask it has no effect.",
+    )
+
+
 def lr_psnr() -> io.Float.Output:
     """How well the result agrees with the LR image."""
     return io.Float.Output(
@@ -148,6 +190,12 @@ def require_choice(widget: str, value: str) -> None:
     """
     if (problem := check_choice(widget, value)) is not True:
         raise ValueError(problem)
+
+
+def check_choices(**values: str | None) -> bool | str:
+    """`check_choice` of several widgets: True, or the first problem."""
+    problems = (check_choice(widget, value) for widget, value in values.items())
+    return next((problem for problem in problems if problem is not True), True)
 
 
 def check_choice(widget: str, value: str | None) -> bool | str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..family import Family
 from ..images import bicubic_upsample, reflect_pad, to_pm1
 from ..noise_figures import draw_figure
-from ..pipeline import encode_start, mirrored_noise, seeded_noise
+from ..pipeline import continued_noise, encode_start, seeded_noise
 from ..sampler import ALL_ON, sample, switches_for
 from ..schedule import Schedule
 from .run import Pair, read_pair
@@ -67,7 +67,7 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     y0 = encode_start(family.autoencoder, bicubic_upsample(lr), size)
     x0 = None if hr is None else encode_start(family.autoencoder, hr, size)
     steps: list[StepNoise] = []
-    source = mirrored_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
+    source = continued_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
 
     def watched(x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int) -> tuple[Tensor, Tensor]:
         mean, logvar = predictor(x_t, x0_pred, lr, t_index)

@@ -113,6 +113,7 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
         precision=options.precision,
         tile=options.tile,
         device=options.device or "",
+        wrap=options.wrap,
     )
 
 

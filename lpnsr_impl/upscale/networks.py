@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from ..config import Wrap
 from ..family import Family, Method, load_family
-from ..images import bicubic_upsample, fill_transparent, padded_size
+from ..images import fill_transparent, padded_size
 from ..models import set_precision
 from ..options import model_fingerprints
 from ..out_of_memory import halving
+from ..wrap import upsampled
 from .picture import Picture
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,6 +27,7 @@ class Settings:
         device: "" is cuda if there is one, else cpu.
         tile: largest, in LR pixels.
         precision: a key of `PRECISIONS`.
+        wrap: axes in which every picture goes on periodically.
     """
 
     autoencoder: str
@@ -35,6 +38,7 @@ class Settings:
     precision: str
     tile: int
     device: str = ""
+    wrap: Wrap = "none"
 
     @property
     def models(self) -> list[str]:
@@ -47,6 +51,8 @@ class Settings:
         same with any, and a run that lacked memory can go on with less."""
         method = asdict(self.method) | {"name": "", "start": ""}
         told = [list(model_fingerprints(self.models).values()), method, self.precision]
+        if self.wrap != "none":  # else results of before there was a choice would be made again
+            told.append(self.wrap)
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -79,7 +85,7 @@ class Networks:
         rgb, alpha = picture.rgb, picture.alpha
         if alpha is not None:
             rgb = fill_transparent(rgb, alpha)
-            alpha = bicubic_upsample(alpha).clamp(0, 1)
+            alpha = upsampled(alpha, self._settings.wrap).clamp(0, 1)
         sr = self._upscale(rgb)
         if not sr.isfinite().all():
             raise ValueError(
@@ -88,13 +94,13 @@ class Networks:
         return replace(picture, rgb=sr, alpha=alpha)
 
     def _upscale(self, lr: Tensor) -> Tensor:
-        multiple = self._family.denoiser.config.tile_multiple
-        h, w = lr.shape[2:]
-        largest = max(padded_size(h, w, multiple))
+        config, wrap = self._family.denoiser.config, self._settings.wrap
+        multiple = config.tile_multiple
+        largest = max(padded_size(*config.padded(*lr.shape[2:], wrap=wrap), multiple))
         tile = min(padded_size(self._settings.tile, 1, multiple)[0], largest)
 
         def run(tile: int) -> Tensor:
             family: Family = replace(self._family, tile=tile)
-            return family.upscale(lr, self._settings.method)[0]
+            return family.upscale(lr, self._settings.method, wrap)[0]
 
         return halving(run, tile, multiple)

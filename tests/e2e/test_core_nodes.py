@@ -223,7 +223,7 @@ def test_decode_explains_it_too(graph: Graph, batch: Tensor) -> None:
         graph.run(prompt, "decode")
 
 
-def test_a_noise_mask_is_refused_and_images_are_composited_instead(
+def test_a_noise_mask_is_refused_and_decode_takes_it_instead(
     graph: Graph, batch: Tensor, alone: Tensor
 ) -> None:
     prompt = graph.stages(batch, steps=1)
@@ -231,23 +231,13 @@ def test_a_noise_mask_is_refused_and_images_are_composited_instead(
     prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": 0.25, **size}}
     masked = {"samples": LINK, "mask": ["mask", 0]}
     insert(prompt, "encode", "sample", "samples", ("SetLatentNoiseMask", masked))
-    with pytest.raises(PromptError, match=r"noise mask.*\(ImageCompositeMasked\)"):
+    with pytest.raises(PromptError, match=r"noise mask.* connect the mask to LPNSR Decode"):
         graph.run(prompt, "decode")
 
     prompt["sample"]["inputs"]["samples"] = ["encode", 0]
-    prompt["composite"] = {
-        "class_type": "ImageCompositeMasked",
-        "inputs": {
-            "destination": ["start", 0],
-            "source": ["decode", 0],
-            "mask": ["mask", 0],
-            "x": 0,
-            "y": 0,
-            "resize_source": False,
-        },
-    }
-    expected = 0.25 * alone + 0.75 * graph.run(prompt, "start")
-    torch.testing.assert_close(graph.run(prompt, "composite"), expected)
+    prompt["decode"]["inputs"].update(mask=["mask", 0], start_image=["start", 0])
+    expected = 0.25 * alone + 0.75 * graph.run(prompt, "start").clamp(0, 1)
+    torch.testing.assert_close(graph.run(prompt, "decode"), expected)
 
 
 def test_pictures_of_different_sizes_in_one_latent_are_refused(graph: Graph) -> None:

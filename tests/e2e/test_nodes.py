@@ -20,8 +20,8 @@ from lpnsr_impl import (
     wavelet_color_fix,
 )
 from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01, to_pm1
-from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
-from tests.host.server import PromptError, Server, load_api_workflow, node_of_type
+from lpnsr_impl.pipeline import continued_noise, pad_start, seeded_noise
+from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
 
 from .conftest import (
     BUNDLED_START,
@@ -111,7 +111,7 @@ def core_upscale(lr: Tensor, seed: int, steps: int) -> Tensor:
         y0,
         reflect_pad(to_pm1(x), *y0.shape[2:]),
         steps=steps,
-        noise=mirrored_noise(seeded_noise(seed), *x.shape[2:]),
+        noise=continued_noise(seeded_noise(seed), *x.shape[2:]),
     )
     sr = to_01(autoencoder.decode(x0))[:, :, : start.shape[2], : start.shape[3]]
     sr = wavelet_color_fix(sr, start.clamp(0, 1))

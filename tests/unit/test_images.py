@@ -9,7 +9,7 @@ from lpnsr_impl import (
     wavelet_color_fix,
 )
 from lpnsr_impl.images import bicubic_upsample, padded_size, reflect_pad, resize, to_01, to_pm1
-from lpnsr_impl.pipeline import mirrored_noise, pad_start, seeded_noise
+from lpnsr_impl.pipeline import continued_noise, pad_start, seeded_noise
 from tests.golden.fill import noise
 
 
@@ -94,7 +94,7 @@ def test_noise_is_standard_normal_for_the_largest_seed() -> None:
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5), (32, 32)])
 def test_noise_of_a_padded_latent_is_the_pictures_own(h: int, w: int) -> None:
     own = seeded_noise(1)("step", 3, torch.Size((1, 3, h, w)))
-    padded = mirrored_noise(seeded_noise(1), h, w)("step", 3, torch.Size((1, 3, 32, 32)))
+    padded = continued_noise(seeded_noise(1), h, w)("step", 3, torch.Size((1, 3, 32, 32)))
     assert padded.shape == (1, 3, 32, 32)
     assert torch.equal(padded[:, :, :h, :w], own)
     assert torch.equal(padded, reflect_pad(own, 32, 32))

@@ -1,0 +1,82 @@
+"""Does the seam show where a picture wraps? Real pictures, made periodic by blending, with the
+bundled lite networks.
+
+Seam: squared gradient across the wrapped edge over that beside it, divided by the same where that
+edge is in the middle of an ordinary run with the same noise, since real edges lie on some seams.
+1 is invisible.
+"""
+
+import math
+from typing import get_args
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from lpnsr_impl import pipeline
+from lpnsr_impl.config import SCALE, Wrap
+from lpnsr_impl.family import BICUBIC, Family, Method, load_family
+from lpnsr_impl.pictures import picture_files, read_picture
+from lpnsr_impl.sampler import NoiseSource
+from lpnsr_impl.wrap import downsampled
+
+from .seams import BESIDE, HR
+
+LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser", "noise_predictor")]
+START = "lpnsr_lite_compact_x4.safetensors"
+SIZE, BLEND = 256, 64  # HR pixels
+CASES = [(256, BICUBIC), (256, START), (64, BICUBIC)]  # largest tile, start
+
+
+def periodic(x: Tensor) -> Tensor:
+    """[1,3,SIZE + BLEND,SIZE + BLEND] to [1,3,SIZE,SIZE] whose first pixels fade from its last."""
+    rise = torch.sin((torch.arange(BLEND) + 0.5) / BLEND * math.pi / 2) ** 2
+    for dim, along in ((2, rise[:, None]), (3, rise)):
+        head = torch.lerp(x.narrow(dim, SIZE, BLEND), x.narrow(dim, 0, BLEND), along)
+        x = torch.cat([head, x.narrow(dim, BLEND, SIZE - BLEND)], dim)
+    return x
+
+
+def seam(x: Tensor, dim: int) -> float:
+    """Squared gradient across the edge that wraps, over that beside it."""
+    energy = x.roll(SIZE // 2, dim).diff(dim=dim).square().mean(dim=[0, 1, 5 - dim])
+    edge = SIZE // 2 - 1
+    return float(energy[edge] / energy[[edge + s * d for d in BESIDE for s in (-1, 1)]].mean())
+
+
+def from_the_middle(family: Family, lr: Tensor, method: Method) -> Tensor:
+    """An ordinary run with picture and noise moved by half, moved back."""
+    half = lr.shape[2] // 2
+    draw = pipeline.seeded_noise
+
+    def moved(seed: int, num_timesteps: int) -> NoiseSource:
+        noise = draw(seed, num_timesteps)
+        return lambda kind, t, shape: noise(kind, t, shape).roll((half, half), (2, 3))
+
+    with patch.object(pipeline, "seeded_noise", moved):
+        x = family.upscale(lr.roll((half, half), (2, 3)), method)[0]
+    return x.roll((-SCALE * half, -SCALE * half), (2, 3))
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print a table of means over pictures."""
+    crops = [read_picture(p)[None, :, : SIZE + BLEND, : SIZE + BLEND] for p in picture_files(HR)]
+    pictures = [downsampled(periodic(x), "both").clamp(0, 1) for x in crops]
+    family = load_family(*LITE, [START])
+    print("| tile | start | wrap | seam in x | seam in y |\n" + "|---" * 5 + "|")
+    for tile, start in CASES:
+        family.tile = tile
+        method = Method("", start)
+        ideal = [from_the_middle(family, lr, method) for lr in pictures]
+        for wrap in get_args(Wrap):
+            results = [family.upscale(lr, method, wrap)[0] for lr in pictures]
+            ratios = [
+                sum(seam(x, dim) for x in results) / sum(seam(x, dim) for x in ideal)
+                for dim in (3, 2)
+            ]
+            print(f"| {tile} | {start} | {wrap} | {ratios[0]:.3f} | {ratios[1]:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Pictures that wrap: nothing shows where they begin, whatever is done to them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lpnsr_impl.color import adain_color_fix, wavelet_color_fix
+from lpnsr_impl.config import UNetConfig, Wrap
+from lpnsr_impl.consistency import back_project, lr_psnr
+from lpnsr_impl.family import Family, Method, load_family
+from lpnsr_impl.images import bicubic_upsample
+from lpnsr_impl.wrap import agreed, continued, downsampled, upsampled
+from tests.golden.fill import noise
+
+LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser", "noise_predictor")]
+START = "lpnsr_lite_compact_x4.safetensors"
+
+AXES: list[tuple[Wrap, list[int]]] = [("x", [3]), ("y", [2]), ("both", [2, 3])]
+"""And their dimensions."""
+
+
+def picture(*shape: int) -> Tensor:
+    return 0.5 + 0.1 * noise("wrap", shape).clamp(-3, 3)
+
+
+def color_fixed(fix: Callable[..., Tensor], lr: Tensor, wrap: Wrap) -> Tensor:
+    reference = upsampled(lr, wrap)
+    return fix(0.8 * reference + 0.1, reference, wrap)
+
+
+@pytest.mark.parametrize(("wrap", "dims"), AXES)
+@pytest.mark.parametrize(("h", "w"), [(7, 5), (40, 33)])
+def test_continued_is_periodic_and_else_mirrored(
+    wrap: Wrap, dims: list[int], h: int, w: int
+) -> None:
+    x = picture(1, 2, h, w)
+    y = continued(x, 64, 72, wrap)
+    assert y.shape == (1, 2, 64, 72)
+    assert torch.equal(y[:, :, :h, :w], x)
+    for dim, n in ((2, h), (3, w)):
+        rest = y.shape[dim] - n
+        is_periodic = torch.equal(y.narrow(dim, n, rest), y.narrow(dim, 0, rest))
+        assert is_periodic == (dim in dims)
+
+
+@pytest.mark.parametrize(("wrap", "dims"), AXES)
+@pytest.mark.parametrize(("h", "w"), [(7, 5), (40, 33), (1, 1)])
+def test_agreed_keeps_what_is_periodic_and_makes_the_rest_so(
+    wrap: Wrap, dims: list[int], h: int, w: int
+) -> None:
+    x = continued(picture(2, 3, h, w), 72, 80, wrap)
+    torch.testing.assert_close(agreed(x, h, w, wrap), x)
+    rough = agreed(x + 0.1 * noise("rough", x.shape), h, w, wrap)
+    for dim, n in ((2, h), (3, w)):
+        rest = x.shape[dim] - n
+        is_periodic = torch.equal(rough.narrow(dim, n, rest), rough.narrow(dim, 0, rest))
+        assert is_periodic == (dim in dims)
+
+
+def test_copies_fade_into_each_other_and_edges_count_for_nothing() -> None:
+    """A ramp of a period of 64 and an overlap of 32 falls smoothly from one copy to the other."""
+    x = torch.arange(96.0).expand(1, 1, 1, -1)
+    y = agreed(x, 1, 64, "x")[0, 0, 0]
+    assert y[0] == pytest.approx(64, abs=0.1)
+    assert y[32:64].tolist() == x[0, 0, 0, 32:64].tolist()
+    assert y[:64].roll(32).diff().abs().max() < 4.5
+
+
+@pytest.mark.parametrize(("wrap", "dims"), AXES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        upsampled,
+        lambda lr, wrap: downsampled(lr.repeat_interleave(4, 2).repeat_interleave(4, 3), wrap),
+        lambda lr, wrap: color_fixed(wavelet_color_fix, lr, wrap),
+        lambda lr, wrap: color_fixed(adain_color_fix, lr, wrap),
+        lambda lr, wrap: back_project(0.9 * upsampled(lr, wrap), lr, wrap=wrap),
+    ],
+    ids=["upsampled", "downsampled", "wavelet", "adain", "back_project"],
+)
+def test_where_a_picture_begins_makes_no_difference(
+    change: Callable[[Tensor, Wrap], Tensor], wrap: Wrap, dims: list[int]
+) -> None:
+    lr = picture(1, 3, 18, 23)
+    for dim in dims:
+        result = change(lr, wrap)
+        scale = result.shape[2] // 18
+        moved = change(lr.roll(7, dim), wrap)
+        torch.testing.assert_close(moved, result.roll(7 * scale, dim), atol=1e-5, rtol=0)
+        unlike = change(lr.roll(7, dim), "none") - change(lr, "none").roll(7 * scale, dim)
+        assert unlike.abs().max() > 1e-3 or change(lr, "none").equal(result)
+
+
+def test_without_wrap_all_is_as_it_was() -> None:
+    x = picture(1, 3, 9, 11)
+    assert torch.equal(upsampled(x, "none"), bicubic_upsample(x))
+    assert agreed(x, 9, 11, "none") is x
+    config = UNetConfig()
+    assert config.padded(100, 100) == (104, 104)
+    assert config.padded(100, 100, "x") == (104, 136)
+    assert config.padded(100, 100, "y") == (136, 104)
+
+
+def test_lr_psnr_sees_over_the_edge() -> None:
+    lr = picture(1, 3, 16, 16)
+    sr = back_project(upsampled(lr, "both"), lr, wrap="both")
+    assert lr_psnr(sr, lr, "both") > lr_psnr(sr, lr) + 10
+
+
+# The chain
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    return load_family(*LITE, [START])
+
+
+def waves(h: int, w: int) -> Tensor:
+    """A periodic texture with detail, [1,3,h,w] in [0,1]."""
+    x = torch.fft.fft2(noise("waves", (1, 3, h, w)))
+    fy, fx = torch.fft.fftfreq(h)[:, None], torch.fft.fftfreq(w)
+    x = torch.fft.ifft2(x / (0.02 + fy**2 + fx**2) ** 0.5).real
+    return ((x - x.mean()) / x.std() / 6 + 0.5).clamp(0, 1)
+
+
+def seam(x: Tensor, dim: int) -> float:
+    """Squared gradient across the wrapped edge over that beside it."""
+    x = x.roll(x.shape[dim] // 2, dim)
+    energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])
+    edge = x.shape[dim] // 2 - 1
+    beside = [edge + sign * d for d in range(6, 15) for sign in (-1, 1)]
+    return float(energy[edge] / energy[beside].mean())
+
+
+@pytest.mark.parametrize("tile", [256, 64])
+def test_the_wrapped_seam_is_invisible(family: Family, tile: int) -> None:
+    """As much of an edge as where it lies in the middle of an ordinary run."""
+    family.tile = tile
+    lr = waves(48, 56)
+    method = Method("", START)
+    plain, x, both = (family.upscale(lr, method, w)[0] for w in ("none", "x", "both"))
+    assert plain.shape == x.shape == both.shape == (1, 3, 192, 224)
+    ideal = family.upscale(lr.roll((24, 28), (2, 3)), method)[0].roll((96, 112), (2, 3))
+    for dim, wrapped in ((2, (both,)), (3, (x, both))):
+        assert seam(plain, dim) > 1.8 * seam(ideal, dim)
+        assert all(seam(w, dim) < 1.25 * seam(ideal, dim) for w in wrapped)
+    assert seam(x, 2) > 1.8 * seam(ideal, 2)
