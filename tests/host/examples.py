@@ -5,6 +5,8 @@ python -m tests.host.examples
 """
 
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import av
 import numpy as np
@@ -27,7 +29,7 @@ BLENDED = 10
 
 def main() -> int:
     """Write both files into `workflows`."""
-    write_clip(Image.open(PICTURE).convert("RGB"))
+    write_clip(CLIP, list(pan(Image.open(PICTURE).convert("RGB"))))
     wall = np.asarray(Image.open(WALL).convert("RGB"), dtype=np.float32)
     Image.fromarray(periodic(wall).round().astype(np.uint8)).save(TEXTURE, optimize=True)
     for path in (CLIP, TEXTURE):
@@ -35,18 +37,23 @@ def main() -> int:
     return 0
 
 
-def write_clip(picture: Image.Image) -> None:
-    """H.264 that every browser plays: a slow pan from left to right."""
+def pan(picture: Image.Image) -> Iterator[Image.Image]:
+    """Parts of a picture, from its left to its right edge."""
     w, h = FRAME
-    with av.open(CLIP, "w") as container:
+    top = (picture.height - h) // 2
+    for i in range(FRAMES):
+        left = round((picture.width - w) * i / (FRAMES - 1))
+        yield picture.crop((left, top, left + w, top + h))
+
+
+def write_clip(path: Path, frames: Sequence[Image.Image]) -> None:
+    """H.264 that every browser plays. Height and width of the frames have to be even."""
+    with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=FRAMES_A_SECOND)
-        stream.width, stream.height = FRAME
+        stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "16"}
-        for i in range(FRAMES):
-            left = round((picture.width - w) * i / (FRAMES - 1))
-            top = (picture.height - h) // 2
-            frame = picture.crop((left, top, left + w, top + h))
+        for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode(None))
 

@@ -47,9 +47,7 @@ def run(server: Server, name: str) -> Image.Image:
 def shown(server: Server, name: str) -> list[Image.Image]:
     """What the nodes of a workflow show after a run, as it is, in the order of their ids."""
     outputs = server.run(load_api_workflow(name))
-    files = [
-        file for node in sorted(outputs, key=int) for file in outputs[node].get("images", [])
-    ]
+    files = [file for node in sorted(outputs, key=int) for file in outputs[node].get("images", [])]
     answers = [requests.get(server.url + "/view", file, timeout=60) for file in files]
     return [
         Image.open(io.BytesIO(answer.content)).convert("RGB")
