@@ -134,8 +134,10 @@ def test_the_blueprint_is_one_box_from_the_node_library(page: Page) -> None:
     box = page.evaluate("() => app.graph.nodes[0].id")
     widgets = page.evaluate("() => app.graph.nodes[0].widgets.map(w => w.name)")
     assert [name.split(": ")[-1] for name in widgets] == ["seed", "steps"]
-    image = add(page, "LoadImage", image="lpnsr_example.png")
-    preview = add(page, "PreviewImage")
+    page.get_by_role("button", name="Node Library").click()
+    x, y = page.evaluate("() => [...app.graph.nodes[0].pos]")
+    image = add(page, "LoadImage", x - 400, y, image="lpnsr_example.png")
+    preview = add(page, "PreviewImage", x + 400, y)
     connect(page, image, box, "image")
     connect(page, box, preview, "images")
     set_widget(page, box, widgets[1], 1)
