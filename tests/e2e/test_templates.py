@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import requests
 from PIL import Image
@@ -25,6 +26,7 @@ TEMPLATES = {  # how much larger, and how many, are the results that LPNSR Compa
     "LPNSR upscale video": (4, 2),
     "LPNSR chain with another upscaler": (8, 1),
     "LPNSR what was invented": (4, 1),
+    "LPNSR seamless texture": (4, 0),
 }
 BLUEPRINT = "LPNSR upscale x4 (PreSet-B)"
 LR = (20, 14)
@@ -54,8 +56,8 @@ def test_a_template_runs(server: Server, tmp_path: Path, name: str) -> None:
     prompt = load_api_workflow(name)
     load_small_files(prompt, server, tmp_path)
     outputs = server.run(prompt)
-    (compare,) = nodes_of_type(prompt, "LPNSRCompare")
-    shown = [Image.open(io.BytesIO(fetch(server, i))) for i in outputs[compare]["images"]]
+    pairs = [i for node in nodes_of_type(prompt, "LPNSRCompare") for i in outputs[node]["images"]]
+    shown = [Image.open(io.BytesIO(fetch(server, image))) for image in pairs]
     assert [image.size for image in shown] == 2 * count * [(scale * LR[0], scale * LR[1])]
     for node in nodes_of_type(prompt, "PreviewImage") + nodes_of_type(prompt, "SaveImage"):
         assert outputs[node]["images"]
@@ -64,6 +66,21 @@ def test_a_template_runs(server: Server, tmp_path: Path, name: str) -> None:
         with av.open(io.BytesIO(fetch(server, saved))) as video:
             sizes = [(frame.width, frame.height) for frame in video.decode(video=0)]
         assert sizes == count * [(scale * LR[0], scale * LR[1])]
+
+
+def test_the_texture_shows_a_seam_only_without_wrap(server: Server) -> None:
+    prompt = load_api_workflow("LPNSR seamless texture")
+    outputs = server.run(prompt)
+
+    def seam(title: str) -> float:
+        """How much larger the step is in the middle of the repeated texture than elsewhere."""
+        (node,) = (n for n, spec in prompt.items() if spec["_meta"]["title"] == title)
+        (image,) = outputs[node]["images"]
+        x = np.asarray(Image.open(io.BytesIO(fetch(server, image))).convert("RGB"), dtype=float)
+        steps = np.abs(np.diff(x, axis=0)).mean(axis=(1, 2))
+        return steps[len(x) // 2 - 1] / steps.mean()
+
+    assert seam("2 x 2, wrap both") < 1.5 < seam("2 x 2, wrap none")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -24,7 +24,9 @@ def main() -> int:
     with running(cache_dir() / "base") as server:
         results = {name: run(server, name) for name in WORKFLOWS}
         for name, thumbnail in TEMPLATES.items():
-            thumbnail(shown(server, name)).save(PACK / "workflows" / f"{name}.jpg", quality=85)
+            picture = thumbnail(shown(server, name))
+            picture.thumbnail((752, 752))
+            picture.save(PACK / "workflows" / f"{name}.jpg", quality=85)
     lr = Image.open(PICTURE).convert("RGB")
     for name, result in results.items():
         halves(lr, result).save(PACK / "workflows" / f"{name}.jpg", quality=88)
@@ -98,6 +100,7 @@ TEMPLATES = {
     "LPNSR upscale video": lambda shown: sheet(shown[1::6][:4]),
     "LPNSR chain with another upscaler": lambda shown: halves(shown[0], shown[1]),
     "LPNSR what was invented": lambda shown: halves(shown[2], shown[0]),
+    "LPNSR seamless texture": lambda shown: shown[0],
 }
 
 
