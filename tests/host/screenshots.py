@@ -57,13 +57,14 @@ def at_work(page: Page) -> None:
         """() => {
             const node = app.graph.nodes.find(n => n.type === 'LPNSRSample');
             node.widgets.find(w => w.name === 'tile_size').value = 64;
+            node.setSize([500, node.size[1]]);  // room for each line of its text
             return node.id;
         }"""
     )
     look_at(page, node, 1.3)
     run(page)
     page.get_by_text("step 3/4, tile").wait_for(timeout=3 * MINUTE)
-    take(page, "screenshot-preview.jpg", node_box(page, node), 560)
+    take(page, "screenshot-preview.jpg", node_box(page, node), 640)
     page.wait_for_function("() => app.ui.lastQueueSize === 0", timeout=3 * MINUTE)
 
 
@@ -83,6 +84,7 @@ def invented(page: Page) -> None:
 
 def templates(page: Page) -> None:
     """The template browser."""
+    page.evaluate("() => app.graph.clear()")
     page.set_viewport_size({"width": 1600, "height": 1150})
     open_templates(page)
     page.wait_for_function(
