@@ -85,7 +85,7 @@ def invented(page: Page) -> None:
 def templates(page: Page) -> None:
     """The template browser."""
     page.evaluate("() => app.graph.clear()")
-    page.set_viewport_size({"width": 1600, "height": 1150})
+    page.set_viewport_size({"width": 1600, "height": 1500})
     open_templates(page)
     page.wait_for_function(
         """() => [...document.querySelectorAll('[data-testid^=template-workflow-LPNSR] img')]
