@@ -36,7 +36,7 @@ class LPNSRExtension(ComfyExtension):
 
     def __init__(self) -> None:
         host.register_model_folders()
-        host.offer_example_picture()
+        host.offer_examples()
 
     @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -36,7 +36,10 @@ from ..lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSI
 
 MODEL_FOLDER = "lpnsr"
 PACK = Path(__file__).parent.parent
-EXAMPLE_PICTURE = PACK / "workflows" / "lpnsr_example.png"
+EXAMPLES = [
+    PACK / "workflows" / name
+    for name in ("lpnsr_example.png", "lpnsr_example.mp4", "lpnsr_texture.png")
+]
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OPERATIONS = comfy.ops.manual_cast
@@ -76,20 +79,23 @@ def register_model_folders() -> None:
     folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, extensions | EXTENSIONS)
 
 
-def offer_example_picture() -> None:
-    """Put the picture of the shipped workflows into the input folder, so that they run at once."""
-    target = Path(folder_paths.get_input_directory()) / EXAMPLE_PICTURE.name
-    if target.exists():
-        return
-    # Moved into place whole: on a full disk, a half picture would stay there for good.
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        shutil.copyfile(EXAMPLE_PICTURE, part)
-        part.replace(target)
-    except OSError as e:
-        logging.warning("LPNSR: %s can't be made (%s); choose a picture in Load Image.", target, e)
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+def offer_examples() -> None:
+    """Put what the shipped workflows load into the input folder, so that they run at once."""
+    for example in EXAMPLES:
+        target = Path(folder_paths.get_input_directory()) / example.name
+        if target.exists():
+            continue
+        # Moved into place whole: on a full disk, a half file would stay there for good.
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            shutil.copyfile(example, part)
+            part.replace(target)
+        except OSError as e:
+            logging.warning(
+                "LPNSR: %s can't be made (%s); choose a file of yours in the workflow.", target, e
+            )
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def model_files() -> list[str]:

@@ -37,9 +37,10 @@ def steps() -> io.Int.Input:
         default=4,
         min=1,
         max=RESSHIFT_15.num_timesteps,
-        tooltip="Diffusion steps. 4 invents most detail; 1 and 2 stay closer to the start "
-        "and want an upscale model. More than 4 is for ResShift's 15-step denoisers (s15), which "
-        "want all 15.",
+        tooltip="The step that the diffusion starts at, down to 1 (the paper's arbitrary-step "
+        "start). 1 keeps nearly all of the start, is quick and wants an upscale model; 4 hides "
+        "most of it under noise, cleans up and invents most, and takes twice as long; 2 and 3 lie "
+        "between. More than 4 is for ResShift's 15-step denoisers (s15), which want all 15.",
     )
 
 

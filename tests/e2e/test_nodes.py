@@ -21,7 +21,7 @@ from lpnsr_impl import (
 )
 from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01, to_pm1
 from lpnsr_impl.pipeline import continued_noise, pad_start, seeded_noise
-from tests.host.server import PACK, PromptError, Server, load_api_workflow, node_of_type
+from tests.host.server import PromptError, Server, load_api_workflow, node_of_type
 
 from .conftest import (
     BUNDLED_START,

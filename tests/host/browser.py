@@ -85,6 +85,13 @@ def drop_file(page: Page, path: Path) -> None:
     )
 
 
+def open_templates(page: Page) -> None:
+    """Show the pack's templates in the template browser."""
+    page.get_by_role("button", name="Templates").first.click()
+    page.get_by_role("dialog").get_by_text("LPNSR", exact=True).first.click()
+    page.get_by_test_id("template-workflow-LPNSR quick start").wait_for()
+
+
 def fit_view(page: Page) -> None:
     """Show the whole graph. Nodes out of sight load no preview."""
     page.evaluate(

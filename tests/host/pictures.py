@@ -5,8 +5,10 @@ The released weights can't be had here, so the PreSet workflows run with the bun
 
 import io
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import requests
 from PIL import Image, ImageDraw, ImageFont
 
 from .install import cache_dir
@@ -21,6 +23,10 @@ def main() -> int:
     """Run every workflow once and write the pictures."""
     with running(cache_dir() / "base") as server:
         results = {name: run(server, name) for name in WORKFLOWS}
+        for name, thumbnail in TEMPLATES.items():
+            picture = thumbnail(shown(server, name))
+            picture.thumbnail((752, 752))
+            picture.save(PACK / "workflows" / f"{name}.jpg", quality=85)
     lr = Image.open(PICTURE).convert("RGB")
     for name, result in results.items():
         halves(lr, result).save(PACK / "workflows" / f"{name}.jpg", quality=88)
@@ -38,6 +44,27 @@ def run(server: Server, name: str) -> Image.Image:
             node["inputs"].update(node_of_type(lite, node["class_type"])["inputs"])
     (picture,) = server.images(server.run(prompt))
     return Image.open(io.BytesIO(picture)).convert("RGB")
+
+
+def shown(server: Server, name: str) -> list[Image.Image]:
+    """What the nodes of a workflow show after a run, as it is, in the order of their ids."""
+    outputs = server.run(load_api_workflow(name))
+    files = [file for node in sorted(outputs, key=int) for file in outputs[node].get("images", [])]
+    answers = [requests.get(server.url + "/view", file, timeout=60) for file in files]
+    return [
+        Image.open(io.BytesIO(answer.content)).convert("RGB")
+        for answer in answers
+        if answer.headers["Content-Type"].startswith("image")
+    ]
+
+
+def grid(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Two pictures side by side, or four in two rows."""
+    w, h = pictures[0].size
+    result = Image.new("RGB", (2 * w + 4, h if len(pictures) == 2 else 2 * h + 4), "white")
+    for i, picture in enumerate(pictures):
+        result.paste(picture, (i % 2 * (w + 4), i // 2 * (h + 4)))
+    return result
 
 
 def halves(lr: Image.Image, result: Image.Image) -> Image.Image:
@@ -72,6 +99,17 @@ def sheet(pictures: dict[str, Image.Image], font: int) -> Image.Image:
         draw.text((x + 4, 4), name, fill="black", font=ImageFont.load_default(font))
         picture.paste(part, (x, title))
     return picture
+
+
+# LPNSR Compare shows pairs, an LR picture and its result
+TEMPLATES = {
+    "LPNSR compare steps": lambda shown: grid(shown[-4:]),
+    "LPNSR compare predictor": lambda shown: grid(shown[-2:]),
+    "LPNSR upscale video": lambda shown: grid(shown[1::6][:4]),
+    "LPNSR chain with another upscaler": lambda shown: halves(shown[0], shown[1]),
+    "LPNSR what was invented": lambda shown: halves(shown[2], shown[0]),
+    "LPNSR seamless texture": lambda shown: shown[0],
+}
 
 
 if __name__ == "__main__":

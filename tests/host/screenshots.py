@@ -1,5 +1,5 @@
-"""Make the screenshots in js/docs: the quick start after a run, the slider of LPNSR Compare, and a
-help page."""
+"""Make the screenshots in js/docs: the quick start while it runs and after it, the slider of LPNSR
+Compare, the template browser, what was invented, and a help page."""
 
 import io
 import sys
@@ -8,46 +8,96 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import FloatRect, Page
 
-from .browser import drop_file, fit_view, opened
+from .browser import drop_file, fit_view, open_templates, opened
 from .install import cache_dir
 from .server import PACK, running
 
-WORKFLOW = PACK / "workflows" / "LPNSR quick start.json"
+WORKFLOWS = PACK / "workflows"
 DOCS = PACK / "js" / "docs"
 MARGIN = 12
+MINUTE = 60_000
+"""In milliseconds."""
 
 
 def main() -> int:
-    """Run the workflow in the editor and write both pictures."""
-    with running(cache_dir() / "base") as server:
+    """Run the workflows in the editor and write the pictures."""
+    options = ("--cpu", "--preview-method", "auto")
+    with running(cache_dir() / "base", device=options) as server:
         # no canvas statistics and no small map over the graph
         for setting in ("Comfy.Graph.CanvasInfo", "Comfy.Minimap.Visible"):
             server.post(f"/settings/{setting}", False)
         with opened(server, 2900, 1700) as page:
-            page.evaluate("() => window.app.graph.clear()")
-            drop_file(page, WORKFLOW)
-            page.wait_for_function("() => window.app.graph.nodes.length === 10")
-            fit_view(page)
-            page.get_by_test_id("queue-button").click()
-            page.wait_for_selector(".lpnsr-side img", timeout=120_000)
-            page.mouse.move(0, 0)
-            page.wait_for_timeout(2000)
-            take(page, "screenshot-quick-start.jpg", graph_box(page), 1600)
-            page.evaluate(
-                """() => {
-                    app.canvas.ds.scale = 1.5;
-                    app.canvas.centerOnNode(app.graph.getNodeById(10));
-                    app.canvas.setDirty(true, true);
-                }"""
-            )
-            page.locator(".lpnsr-stage").hover()
-            page.mouse.wheel(0, -220)
-            page.mouse.move(0, 0)
-            page.wait_for_timeout(500)
-            take(page, "screenshot-compare.jpg", node_box(page, 10), 800)
+            quick_start(page)
+            at_work(page)
+            invented(page)
+            templates(page)
         with opened(server, 1500, 1000) as page:
             help_page(page)
     return 0
+
+
+def quick_start(page: Page) -> None:
+    """The graph after a run, and the slider."""
+    show(page, "LPNSR quick start")
+    run(page)
+    page.wait_for_selector(".lpnsr-side img", timeout=3 * MINUTE)
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(2000)
+    take(page, "screenshot-quick-start.jpg", groups_box(page), 1600)
+    look_at(page, 10, 1.5)
+    page.locator(".lpnsr-stage").hover()
+    page.mouse.wheel(0, -220)
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+    take(page, "screenshot-compare.jpg", node_box(page, 10), 800)
+
+
+def at_work(page: Page) -> None:
+    """LPNSR Sample in its third step, in small tiles, so that there is time to look."""
+    show(page, "LPNSR quick start")
+    node = page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find(n => n.type === 'LPNSRSample');
+            node.widgets.find(w => w.name === 'tile_size').value = 64;
+            node.setSize([500, node.size[1]]);  // room for each line of its text
+            return node.id;
+        }"""
+    )
+    look_at(page, node, 1.3)
+    run(page)
+    page.get_by_text("step 3/4, tile").wait_for(timeout=3 * MINUTE)
+    take(page, "screenshot-preview.jpg", node_box(page, node), 640)
+    page.wait_for_function("() => app.ui.lastQueueSize === 0", timeout=3 * MINUTE)
+
+
+def invented(page: Page) -> None:
+    """The invention map, and the steps that LPNSR Inspect shows, in their graph."""
+    show(page, "LPNSR what was invented")
+    run(page)
+    page.wait_for_function(
+        "() => app.graph.nodes.every(n => n.type !== 'PreviewImage' || n.imgs?.[0]?.naturalWidth)",
+        timeout=6 * MINUTE,
+    )
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(2000)
+    take(page, "screenshot-invention-map.jpg", groups_box(page, "3"), 1500)
+    take(page, "screenshot-inspect.jpg", groups_box(page, "4"), 1500)
+
+
+def templates(page: Page) -> None:
+    """The template browser."""
+    page.evaluate("() => app.graph.clear()")
+    page.set_viewport_size({"width": 1600, "height": 1500})
+    open_templates(page)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('[data-testid^=template-workflow-LPNSR] img')]
+            .every(image => image.naturalWidth)"""
+    )
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1000)
+    box = page.get_by_role("dialog").first.bounding_box()
+    assert box
+    take(page, "screenshot-templates.jpg", FloatRect(**box), 1200)
 
 
 def help_page(page: Page) -> None:
@@ -68,9 +118,38 @@ def help_page(page: Page) -> None:
     take(page, "screenshot-help.jpg", {"x": 0, "y": 0, "width": 1500, "height": 1000}, 1200)
 
 
-def graph_box(page: Page) -> FloatRect:
-    """Where the groups are, on the page."""
-    return page_box(page, "app.graph.groups.map(g => [...g.pos, ...g.size])")
+def show(page: Page, workflow: str) -> None:
+    """Drop a shipped workflow onto the editor."""
+    page.evaluate("() => app.graph.clear()")
+    drop_file(page, WORKFLOWS / f"{workflow}.json")
+    page.wait_for_function("() => app.graph.nodes.length > 1")
+    fit_view(page)
+
+
+def run(page: Page) -> None:
+    """Press Run."""
+    page.get_by_test_id("queue-button").click()
+
+
+def look_at(page: Page, node: int, scale: float) -> None:
+    """Move the view to a node."""
+    page.evaluate(
+        """([id, scale]) => {
+            app.canvas.ds.scale = scale;
+            app.canvas.centerOnNode(app.graph.getNodeById(id));
+            app.canvas.setDirty(true, true);
+        }""",
+        [node, scale],
+    )
+
+
+def groups_box(page: Page, title: str = "") -> FloatRect:
+    """Where the groups are whose titles begin so, on the page."""
+    return page_box(
+        page,
+        f"app.graph.groups.filter(g => g.title.startsWith('{title}')).map(g => "
+        "[...g.pos, ...g.size])",
+    )
 
 
 def node_box(page: Page, node: int) -> FloatRect:
