@@ -103,6 +103,24 @@ def fit_view(page: Page) -> None:
     drawn(page)
 
 
+def open_help(page: Page, node_type: str) -> None:
+    """The help page of a node that is alone in the graph, as a user opens it, with its picture."""
+    title = page.evaluate(
+        """type => {
+            const node = LiteGraph.createNode(type);
+            app.graph.clear();
+            app.graph.add(node);
+            app.canvas.centerOnNode(node);
+            app.canvas.draw(true, true);
+            return app.canvasPosToClientPos([node.pos[0] + 60, node.pos[1] - 12]);
+        }""",
+        node_type,
+    )
+    page.mouse.click(*title)
+    page.get_by_test_id("info-button").click()
+    page.wait_for_function("() => document.querySelector('.node-help-content img')?.naturalWidth")
+
+
 def node_types(page: Page) -> list[str]:
     """Types of the nodes in the graph on the page."""
     return page.evaluate("() => window.app.graph.nodes.map(n => n.type)")

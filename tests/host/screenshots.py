@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import FloatRect, Page
 
-from .browser import drop_file, fit_view, open_templates, opened
+from .browser import drop_file, fit_view, open_help, open_templates, opened
 from .install import cache_dir
 from .server import PACK, running
 
@@ -102,17 +102,7 @@ def templates(page: Page) -> None:
 
 def help_page(page: Page) -> None:
     """LPNSR Sample beside its help page."""
-    page.evaluate(
-        """() => {
-            const node = LiteGraph.createNode('LPNSRSample');
-            app.graph.clear();
-            app.graph.add(node);
-            app.canvas.select(node);
-            app.canvas.centerOnNode(node);
-        }"""
-    )
-    page.get_by_test_id("info-button").click()
-    page.wait_for_function("() => document.querySelector('.node-help-content img')?.complete")
+    open_help(page, "LPNSRSample")
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)
     take(page, "screenshot-help.jpg", {"x": 0, "y": 0, "width": 1500, "height": 1000}, 1200)
