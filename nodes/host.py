@@ -239,7 +239,7 @@ class Progress:
         self.plan = ""
 
     def advance(self, work: float, text: str) -> None:
-        """Count work done; show the plan, `text` and the time left.
+        """Count work done; show `text`, the time left and the plan.
 
         Raises:
             InterruptProcessingException: the user pressed Cancel.
@@ -264,13 +264,13 @@ class Progress:
         self._bar.update_absolute(round(_BAR * done / total))
 
     def say(self, text: str) -> None:
-        """Show the plan and a line of text on the node."""
+        """Show a line of text on the node, above the plan, which narrow nodes cut off."""
         if self._node_id is not None:
-            lines = "\n".join(line for line in (self.plan, text) if line)
+            lines = "\n".join(line for line in (text, self.plan) if line)
             PromptServer.instance.send_progress_text(lines, self._node_id)
 
     def finish(self) -> None:
-        """Show the plan and the time it took."""
+        """Show the time it took, and the plan."""
         self.say(f"done in {duration(time.monotonic() - self._began)}")
 
     def show(self, preview: Preview | None) -> None:
