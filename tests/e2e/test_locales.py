@@ -24,7 +24,7 @@ _SAME_IN_EVERY_LANGUAGE = {"VAE", "Latent", "LR-PSNR"}
 _FILE = re.compile(r"[\w-]*[_/][\w./-]*|\w+\.(?:pth|part)")
 _TERMS = re.compile(
     r"LPNSR|ResShift|PreSet-[AB]|LR|PSNR|LR-PSNR|dB|GB|RGBA|ComfyUI|GPU|VAE|Latent|VQ-f|matplotlib"
-    r"|S-Lab|Apache-|MIT|SHA-|kappa|issue|none|sample|mean|wavelet|adain|auto|fp|bf|[stnR]"
+    r"|S-Lab|Apache-|MIT|SHA-|kappa|issue|none|sample|mean|wavelet|adain|auto|fp|bf|both|[stnRxy]"
 )
 
 
