@@ -24,7 +24,7 @@ def watched(server: Server) -> Iterator[tuple[Page, list[str]]]:
         page.on(
             "console",
             lambda message: (
-                errors.append(message.text)
+                errors.append(f"{message.text} {message.location['url']}")
                 if message.type == "error"
                 and "/extensions/LPNSR" in message.text + message.location["url"]
                 else None

@@ -121,7 +121,8 @@ def page(server: Server) -> Iterator[Page]:
     with watched(server) as (page, errors):
         yield page
         set_setting(page, "Comfy.Locale", "en")
-    assert errors == []
+    # ComfyUI asks for a page of the language before it takes the English one.
+    assert [error for error in errors if not re.search(r"/docs/\w+/(en|ko)\.md$", error)] == []
 
 
 def test_the_help_panel_shows_a_page_with_its_picture(page: Page) -> None:
