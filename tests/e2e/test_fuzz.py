@@ -192,7 +192,7 @@ def run(graph: Graph, prompt: Prompt, s: Settings, layout: str = "") -> Tensor:
     return graph.run(prompt, "decode" if "decode" in prompt else "upscale")
 
 
-@fuzz(25)
+@fuzz(16)
 @given(
     example=pictures().flatmap(lambda p: st.tuples(st.just(p), settings_for(p))),
     dtype=st.sampled_from(FLOATS),
@@ -258,7 +258,7 @@ def bad_pictures(draw: st.DrawFn) -> Bad:
     return Bad(shape, dtype, float(value), "has NaN or infinite values (first in image ")
 
 
-@fuzz(60)
+@fuzz(40)
 @given(
     bad=bad_pictures(),
     place=st.sampled_from(["upscale", "start", "image", "lr_image"]),
@@ -314,7 +314,7 @@ def outside(low: float, high: float) -> st.SearchStrategy[float]:
 no_numbers = st.sampled_from(["", "four", "1,5", "0x10", None, {}])
 
 
-@fuzz(60)
+@fuzz(40)
 @given(
     setting=st.sampled_from(sorted(RANGES)).flatmap(
         lambda name: st.tuples(st.just(name), outside(*RANGES[name]) | no_numbers)
@@ -332,7 +332,7 @@ def test_settings_out_of_range_are_named(
         graph.run(prompt, "upscale" if one_box else "decode")
 
 
-@fuzz(40)
+@fuzz(30)
 @given(
     setting=st.one_of(
         st.tuples(st.just("steps"), outside(*RANGES["steps"])),
