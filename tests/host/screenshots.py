@@ -59,7 +59,6 @@ def at_work(page: Page) -> None:
         """() => {
             const node = app.graph.nodes.find(n => n.type === 'LPNSRSample');
             node.widgets.find(w => w.name === 'tile_size').value = 64;
-            node.setSize([500, node.size[1]]);  // room for each line of its text
             return node.id;
         }"""
     )
