@@ -3,7 +3,7 @@
 # make test    every test                                 (ARGS="-k name" for some)
 # make lint    ruff and pyright
 # make evaluate  the tables of the bundled models' card, about 15 minutes
-# make bench   time, memory and seams against the straightforward way, about 45 minutes
+# make bench   time, memory and seams against the straightforward way, an hour or more
 # COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI.
 
 PYTHON ?= python3

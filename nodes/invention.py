@@ -87,8 +87,7 @@ class LPNSRInventionMap(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(cls, predictor_mode: str | None, color_fix: str | None) -> bool | str:
-        mode = widgets.check_choice("predictor_mode", predictor_mode)
-        return mode if mode is not True else widgets.check_choice("color_fix", color_fix)
+        return widgets.check_choices(predictor_mode=predictor_mode, color_fix=color_fix)
 
     @classmethod
     @override
