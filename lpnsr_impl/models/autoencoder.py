@@ -36,8 +36,9 @@ class ResBlock(nn.Module):
         """[B,in,h,w] -> [B,out,h,w]. Without gradients the result may take x's memory."""
         h = norm_silu_conv(self.norm1, self.conv1, x)
         if isinstance(self.nin_shortcut, nn.Identity):
-            return norm_silu_conv(self.norm2, self.conv2, h, onto=x)
-        return norm_silu_conv(self.norm2, self.conv2, h, onto=pointwise(self.nin_shortcut, x))
+            return norm_silu_conv(self.norm2, self.conv2, h, plus=x, spare=True)
+        shortcut = pointwise(self.nin_shortcut, x, spare=True)
+        return norm_silu_conv(self.norm2, self.conv2, h, plus=shortcut, spare=True)
 
 
 class Attention(nn.Module):

@@ -1,20 +1,10 @@
 """Convolutions with less arithmetic where it pays: on a CPU, in fp32, without gradients.
 
-Everywhere else these functions are the plain layers. All tricks are exact but for rounding.
-
-- Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional
-  Neural Networks", Section 4.3): 36 products for 4x4 outputs instead of 144. It goes by strips of
-  rows, and norm and activation before it happen in the strip: neither is held for the whole map.
-- A 3x3 convolution after nearest x2 sees each input pixel several times: the four output phases are
-  2x2 convolutions of the input, with sums of the weights as theirs.
-- A 1x1 convolution of channels-last maps is a matrix product, which BLAS does up to three times as
-  fast.
-
-Memory that a process sees for the first time costs more than arithmetic on it, so these functions
-go by strips and use the memory of one strip for the next.
+Everywhere else these functions are the plain layers. All tricks are exact but for rounding: 3x3
+convolutions by `winograd`, 1x1 convolutions of channels-last maps as matrix products, and what can
+go in parts does, so that the memory of one part serves the next.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,29 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import Operations, add, group_norm
+from .winograd import UPSAMPLE_CONV, filtered
 
-_TILE = 4  # outputs of a tile along each axis; it reads _TILE + 2 inputs
-_FEWEST_CHANNELS = 128  # below, the transforms cost more than they save
-_FEWEST_PIXELS = 48 * 48
-_STRIP_VALUES = 1 << 21  # transformed inputs held at once
-
-_INPUT = [
-    [4, 0, -5, 0, 1, 0],
-    [0, -4, -4, 1, 1, 0],
-    [0, 4, -4, -1, 1, 0],
-    [0, -2, -1, 2, 1, 0],
-    [0, 2, -1, -2, 1, 0],
-    [0, 4, 0, -5, 0, 1],
-]
-_WEIGHT = [
-    [1 / 4, 0, 0],
-    [-1 / 6, -1 / 6, -1 / 6],
-    [-1 / 6, 1 / 6, -1 / 6],
-    [1 / 24, 1 / 12, 1 / 6],
-    [1 / 24, -1 / 12, 1 / 6],
-    [0, 0, 1],
-]
-_OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+_FEWEST_CHANNELS = 64  # below, Winograd's transforms cost more than they save
+_FEWEST_PIXELS = 32 * 32  # below, the transform of the weights does
+_STRIP_VALUES = 1 << 21  # of a part
 
 
 def norm_silu_conv(
@@ -53,37 +25,54 @@ def norm_silu_conv(
     x: Tensor,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
-    onto: Tensor | None = None,
+    plus: Tensor | None = None,
+    spare: bool = False,
 ) -> Tensor:
-    """onto + conv(silu(norm(x) * (1 + scale) + shift)), the norm in fp32 whatever x is.
+    """plus + conv(silu(norm(x) * (1 + scale) + shift)), the norm in fp32 whatever x is.
 
     Args:
         norm: GroupNorm of x's channels.
         conv: Conv2d, 3x3 with a padding of 1.
         x: [B,in,h,w].
         scale, shift: [B,in,1,1], or None.
-        onto: [B,out,h,w], or None for 0. Without gradients its memory takes the result.
+        plus: [B,out,h,w], or None for 0.
+        spare: whether, without gradients, the memory of `plus` may take the result.
 
     Returns:
         [B,out,h,w].
     """
     if _worthwhile(conv, x):
         gain, offset = _affine(norm, x, scale, shift)
-        return _winograd(
-            x, conv, lambda strip: F.silu(strip.mul_(gain).add_(offset), inplace=True), onto
-        )
+
+        def norm_silu(rows: Tensor, out: Tensor) -> None:
+            F.silu(torch.addcmul(offset, rows, gain, out=out), inplace=True)
+
+        return filtered(x, conv, before=norm_silu, plus=plus, out=plus if spare else None)
     h = group_norm(norm, x)
     if scale is not None and shift is not None:
         h = torch.addcmul(shift, h, 1 + scale)
     h = conv(F.silu(h, inplace=not h.requires_grad))
-    return h if onto is None else add(onto, h)
+    return h if plus is None else add(h, plus)
 
 
-def pointwise(conv: Any, x: Tensor) -> Tensor:
-    """conv(x), conv being 1x1. [B,in,h,w] -> [B,out,h,w]"""
+def pointwise(conv: Any, x: Tensor, spare: bool = False) -> Tensor:
+    """conv(x), conv being 1x1. [B,in,h,w] -> [B,out,h,w]
+
+    Args:
+        spare: whether, without gradients, x's memory may take the result.
+    """
     if not _plain(conv, x):
         return conv(x)
-    return F.linear(x.movedim(1, 3), conv.weight.flatten(1), conv.bias).movedim(3, 1)
+    rows, weight = x.movedim(1, 3), conv.weight.flatten(1)
+    if not spare or conv.out_channels > conv.in_channels:
+        return F.linear(rows, weight, conv.bias).movedim(3, 1)
+    flat = rows.flatten(0, 2)
+    result = flat[:, : conv.out_channels]
+    for part, part_of_result in zip(
+        strips(conv, flat, len(weight)), strips(conv, result, len(weight)), strict=True
+    ):
+        part_of_result.copy_(F.linear(part, weight, conv.bias))
+    return result.view(*rows.shape[:3], -1).movedim(3, 1)
 
 
 def pointwise_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
@@ -119,21 +108,7 @@ def upsample_conv(conv: Any, x: Tensor) -> Tensor:
     """conv(nearest x2 of x), conv being 3x3 with a padding of 1. [B,in,h,w] -> [B,out,2h,2w]"""
     if not _plain(conv, x):
         return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    # Rows that a phase reads: the even one (-1, 0, 0), the odd one (0, 0, 1), of the input.
-    sums = x.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-    kernels = torch.einsum("pai,qbj,ocij->pqocab", sums, sums, conv.weight)
-    b, c, h, w = x.shape
-    y = x.new_empty(b, 2 * h, 2 * w, conv.out_channels).movedim(3, 1)  # channels-last
-    rows = max(1, _STRIP_VALUES // (b * w * c))
-    for first in range(0, h, rows):
-        last = min(first + rows, h)
-        strip = F.pad(x[:, :, max(first - 1, 0) : last + 1], (1, 1, first == 0, last == h))
-        result = y[:, :, 2 * first : 2 * last]
-        for p in (0, 1):
-            for q in (0, 1):
-                part = strip[:, :, p : p + last - first + 1, q : q + w + 1]
-                result[:, :, p::2, q::2] = F.conv2d(part, kernels[p, q], conv.bias)
-    return y
+    return filtered(x, conv, UPSAMPLE_CONV)
 
 
 class Upsample(nn.Module):
@@ -189,51 +164,3 @@ def _affine(
         gain, offset = gain * (1 + scale[:, :, 0, 0]), offset * (1 + scale[:, :, 0, 0])
         offset = offset + shift[:, :, 0, 0]
     return gain[:, None, None], offset[:, None, None]
-
-
-def _winograd(x: Tensor, conv: Any, before: Callable[[Tensor], Any], onto: Tensor | None) -> Tensor:
-    """onto + conv(before(x)), `before` working in place on strips [B,rows,w,in] of x."""
-    (b, c, h, w), o = x.shape, conv.out_channels
-    input_2d, output_2d = (torch.kron(m, m) for m in map(x.new_tensor, (_INPUT, _OUTPUT)))
-    weight = _winograd_weight(conv)
-    tiles_h, tiles_w = -(-h // _TILE), -(-w // _TILE)
-    x = x.movedim(1, 3)  # [B,h,w,C]
-    y = x.new_empty(b, h, w, o) if onto is None else onto.movedim(1, 3)
-    strip_tiles = min(tiles_h, max(1, _STRIP_VALUES // (36 * b * tiles_w * max(c, o))))
-    strip = x.new_zeros(b, _TILE * strip_tiles + 2, _TILE * tiles_w + 2, c)
-    first_buffer = x.new_empty(36 * b * strip_tiles * tiles_w * max(c, o))
-    second_buffer = torch.empty_like(first_buffer)
-    for first in range(0, tiles_h, strip_tiles):
-        count = min(strip_tiles, tiles_h - first)
-        top, bottom = _TILE * first - 1, min(_TILE * (first + count) + 1, h)
-        inside = strip[:, max(top, 0) - top : bottom - top, 1 : w + 1]
-        if top < 0:
-            strip[:, 0] = 0
-        strip[:, bottom - top :] = 0
-        inside.copy_(x[:, max(top, 0) : bottom])
-        before(inside)
-        n = b * count * tiles_w
-        tiles = first_buffer[: 36 * n * c].view(n, 36, c)
-        windows = strip.unfold(1, 6, _TILE)[:, :count].unfold(2, 6, _TILE)
-        tiles.view(b, count, tiles_w, 6, 6, c).copy_(windows.permute(0, 1, 2, 4, 5, 3))
-        parts = second_buffer[: 36 * n * c].view(n, 36, c)
-        torch.bmm(input_2d.expand(n, 36, 36), tiles, out=parts)
-        products = first_buffer[: 36 * n * o].view(36, n, o)
-        torch.bmm(parts.transpose(0, 1), weight, out=products)
-        outputs = second_buffer[: 16 * n * o].view(n, 16, o)
-        torch.bmm(output_2d.expand(n, 16, 36), products.transpose(0, 1), out=outputs)
-        rows = first_buffer[: 16 * n * o].view(b, count, _TILE, tiles_w, _TILE, o)
-        rows.copy_(outputs.view(b, count, tiles_w, _TILE, _TILE, o).transpose(2, 3))
-        rows = rows.view(b, _TILE * count, _TILE * tiles_w, o)[:, : h - _TILE * first, :w]
-        if conv.bias is not None:
-            rows.add_(conv.bias)
-        result = y[:, _TILE * first : _TILE * (first + count)]
-        result.copy_(rows) if onto is None else result.add_(rows)
-    return y.movedim(3, 1)
-
-
-def _winograd_weight(conv: Any) -> Tensor:
-    """[36,in,out]"""
-    weight_1d = conv.weight.new_tensor(_WEIGHT)
-    weight = conv.weight.permute(2, 3, 1, 0).reshape(9, -1)
-    return (torch.kron(weight_1d, weight_1d) @ weight).view(36, conv.in_channels, -1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import LPNSR_SCHEDULE, UNetConfig
 from .convolution import Upsample, norm_silu_conv, pointwise
-from .layers import NORM_GROUPS, Operations, add, timestep_embedding
+from .layers import NORM_GROUPS, Operations, timestep_embedding
 from .swin import SwinStage
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -47,8 +47,9 @@ class ResBlock(nn.Module):
         scale, shift = self.emb_layers(emb)[:, :, None, None].chunk(2, dim=1)  # [B,out,1,1] each
         norm, conv = self.out_layers[0], self.out_layers[-1]
         if isinstance(self.skip_connection, nn.Identity):  # x may be a skip of the U-Net
-            return add(norm_silu_conv(norm, conv, h, scale, shift), x)
-        return norm_silu_conv(norm, conv, h, scale, shift, onto=pointwise(self.skip_connection, x))
+            return norm_silu_conv(norm, conv, h, scale, shift, plus=x)
+        skip = pointwise(self.skip_connection, x)
+        return norm_silu_conv(norm, conv, h, scale, shift, plus=skip, spare=True)
 
 
 class Downsample(nn.Module):

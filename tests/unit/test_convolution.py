@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lpnsr_impl.models import convolution
+from lpnsr_impl.models import convolution, winograd
 from lpnsr_impl.models.convolution import (
     norm_silu_conv,
     pointwise,
     pointwise_mlp,
     upsample_conv,
 )
+from lpnsr_impl.models.winograd import filtered
 
 
 def layers(in_channels: int, out_channels: int) -> tuple[nn.GroupNorm, nn.Conv2d]:
@@ -30,21 +31,20 @@ def plain(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, scale: Tensor, shift: 
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Inputs of Winograd's filtering."""
     seen: list[Tensor] = []
-    winograd = convolution._winograd
     monkeypatch.setattr(
-        convolution, "_winograd", lambda x, *rest: (seen.append(x), winograd(x, *rest))[1]
+        convolution, "filtered", lambda x, *a, **k: (seen.append(x), filtered(x, *a, **k))[1]
     )
     return seen
 
 
-@pytest.mark.parametrize("strip", [1, 200_000, 1 << 24])
+@pytest.mark.parametrize("strip", [1, 50, 1 << 24])
 @pytest.mark.parametrize("size", [(48, 48), (50, 61), (97, 31)])
 @torch.inference_mode()
 def test_winograd_is_the_convolution(
     monkeypatch: pytest.MonkeyPatch, calls: list[Tensor], size: tuple[int, int], strip: int
 ) -> None:
     """For any size and number of strips, with a mean far from 0, scale and shift."""
-    monkeypatch.setattr(convolution, "_STRIP_VALUES", strip)
+    monkeypatch.setattr(winograd, "_STRIP_TILES", strip)
     norm, conv = layers(128, 160)
     x = 5 + torch.randn(2, 128, *size)
     scale, shift = torch.randn(2, 2, 128, 1, 1)
@@ -85,13 +85,18 @@ def test_half_precision_and_small_maps_take_the_plain_layers(calls: list[Tensor]
     assert not calls
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 10), (32, 32)])
+@pytest.mark.parametrize("strip", [1, 50, 1 << 24])
+@pytest.mark.parametrize("size", [(1, 1), (7, 10), (32, 33)])
 @torch.inference_mode()
-def test_four_phases_are_upsampling_and_convolution(size: tuple[int, int]) -> None:
+def test_winograd_is_upsampling_and_convolution(
+    monkeypatch: pytest.MonkeyPatch, calls: list[Tensor], size: tuple[int, int], strip: int
+) -> None:
+    monkeypatch.setattr(winograd, "_STRIP_TILES", strip)
     _, conv = layers(64, 96)
     x = torch.randn(2, 64, *size)
     expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    torch.testing.assert_close(upsample_conv(conv, x), expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(upsample_conv(conv, x), expected, atol=1e-4, rtol=0)
+    assert calls
 
 
 def test_upsampling_has_gradients() -> None:
@@ -100,23 +105,25 @@ def test_upsampling_has_gradients() -> None:
     assert conv.weight.grad is not None
 
 
+@pytest.mark.parametrize("spare", [False, True])
 @torch.inference_mode()
-def test_a_result_is_added_onto_what_is_given(calls: list[Tensor]) -> None:
+def test_a_sum_takes_memory_only_if_it_is_spare(calls: list[Tensor], spare: bool) -> None:
     for size in (50, 16):  # by Winograd, and plain
         norm, conv = layers(128, 160)
-        x, onto = torch.randn(2, 128, size, 61), torch.randn(2, 160, size, 61)
-        expected = onto + conv(F.silu(norm(x)))
-        result = norm_silu_conv(norm, conv, x, onto=onto)
+        x, plus = torch.randn(2, 128, size, 61), torch.randn(2, 160, size, 61)
+        before = plus.clone()
+        expected = plus + conv(F.silu(norm(x)))
+        result = norm_silu_conv(norm, conv, x, plus=plus, spare=spare)
         torch.testing.assert_close(result, expected, atol=2e-4, rtol=0)
-        assert result.data_ptr() == onto.data_ptr()
+        assert spare or torch.equal(plus, before)
     assert len(calls) == 1
 
 
-def test_with_gradients_what_is_added_onto_stays(calls: list[Tensor]) -> None:
+def test_with_gradients_no_memory_is_spare(calls: list[Tensor]) -> None:
     norm, conv = layers(128, 128)
-    x, onto = torch.randn(1, 128, 48, 48), torch.zeros(1, 128, 48, 48)
-    norm_silu_conv(norm, conv, x, onto=onto).sum().backward()
-    assert not onto.any()
+    x, plus = torch.randn(1, 128, 48, 48), torch.zeros(1, 128, 48, 48)
+    norm_silu_conv(norm, conv, x, plus=plus, spare=True).sum().backward()
+    assert not plus.any()
     assert not calls
 
 
@@ -132,3 +139,16 @@ def test_pointwise_convolutions_are_matrix_products(
     x = torch.randn(2, 32, 9, 7).to(memory_format=layout)
     torch.testing.assert_close(pointwise(fc1, x), fc1(x), atol=1e-5, rtol=0)
     torch.testing.assert_close(pointwise_mlp(fc1, fc2, x), fc2(F.gelu(fc1(x))), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [(32, 48), (48, 32)])
+@torch.inference_mode()
+def test_spare_memory_takes_a_pointwise_convolution(
+    monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format, channels: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(convolution, "_STRIP_VALUES", 500)
+    conv = nn.Conv2d(*channels, 1)
+    x = torch.randn(2, channels[0], 9, 7).to(memory_format=layout)
+    expected = conv(x)
+    torch.testing.assert_close(pointwise(conv, x, spare=True), expected, atol=1e-5, rtol=0)

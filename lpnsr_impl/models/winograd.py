@@ -1,0 +1,167 @@
+"""Winograd's minimal filtering: a 3x3 convolution with a quarter of the products, or a sixth where
+it follows an upsampling (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
+Section 4.3).
+
+F(4x4, 3x3) makes 4x4 outputs of 6x6 inputs by 36 products instead of 144. Behind nearest x2 those
+6x6 inputs are 4x4 pixels, each seen several times. Doubled pixels are a polynomial times 1 + x, so
+the products of the interpolation point -1 are 0, and 25 are left.
+
+Exact but for rounding. It goes by strips of rows, which stay in the caches: memory that a process
+sees for the first time costs more than arithmetic on it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_OUTPUTS = 4  # of a tile, along each axis
+_STRIP_TILES = 160  # more leave the caches, fewer make small matrices
+
+_INPUT = torch.tensor(
+    [
+        [4.0, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+_WEIGHT = torch.tensor(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+_OUTPUT = torch.tensor(
+    [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+)
+_NEAREST_X2 = torch.tensor(  # six pixels of the enlarged map, the first one the right of a pair
+    [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+)
+_POINTS_X2 = [0, 1, 3, 4, 5]
+_POINT_1 = 1
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """How 4 outputs come from step + 2 inputs along an axis, by P products.
+
+    Attributes:
+        step: inputs from one tile to the next.
+        of_input: [P,step + 2].
+        of_weight: [P,3].
+        to_output: [4,P].
+    """
+
+    step: int
+    of_input: Tensor
+    of_weight: Tensor
+    to_output: Tensor
+
+
+CONV = Filtering(4, _INPUT, _WEIGHT, _OUTPUT)
+"""A 3x3 convolution with a padding of 1."""
+
+UPSAMPLE_CONV = Filtering(
+    2, (_INPUT @ _NEAREST_X2)[_POINTS_X2], _WEIGHT[_POINTS_X2], _OUTPUT[:, _POINTS_X2]
+)
+"""The same, of the map enlarged by nearest x2."""
+
+
+def filtered(
+    x: Tensor,
+    conv: Any,
+    filtering: Filtering = CONV,
+    before: Callable[[Tensor, Tensor], Any] | None = None,
+    plus: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """plus + conv(before(x)), or plus + conv(nearest x2 of it).
+
+    Args:
+        x: float32 [B,in,h,w].
+        conv: Conv2d, 3x3 with a padding of 1.
+        filtering: `CONV` or `UPSAMPLE_CONV`.
+        before: before(rows, out) writes what is to be filtered, for rows [B,n,w,in] of x at a time.
+        plus: [B,out,h',w'], or None for 0.
+        out: where the result goes, maybe `plus` itself; None for new memory.
+
+    Returns:
+        [B,out,h',w'], h' and w' being h and w or twice that.
+    """
+    (b, c, h, w), o, step = x.shape, conv.out_channels, filtering.step
+    tiles_h, tiles_w = -(-h // step), -(-w // step)
+    strip_rows = min(tiles_h, max(1, round(_STRIP_TILES / (b * tiles_w))))  # of tiles
+    outputs_of = _outputs_of(conv, filtering, b * strip_rows * tiles_w)
+    x = x.movedim(1, 3)
+    scale = _OUTPUTS // step
+    y = x.new_empty(b, scale * h, scale * w, o) if out is None else out.movedim(1, 3)
+    base = None if plus is None else plus.movedim(1, 3)
+    strip = x.new_zeros(b, step * strip_rows + 2, step * tiles_w + 2, c)
+    for first in range(0, tiles_h, strip_rows):
+        count = min(strip_rows, tiles_h - first)
+        # The strip's first row is the one above its tiles; two rows are there from the last strip.
+        there = 2 if first else 1
+        top, bottom = step * first - 1, min(step * (first + count) + 1, h)
+        new, into = x[:, top + there : bottom], strip[:, there : bottom - top, 1 : w + 1]
+        before(new, into) if before else into.copy_(new)
+        strip[:, bottom - top :] = 0
+        windows = strip.unfold(1, step + 2, step)[:, :count].unfold(2, step + 2, step)
+        outputs = outputs_of(windows.permute(0, 1, 2, 4, 5, 3))
+        strip[:, :2] = strip[:, step * count : step * count + 2]
+        rows = slice(_OUTPUTS * first, _OUTPUTS * (first + count))
+        _place(outputs, y[:, rows], None if base is None else base[:, rows])
+    return y.movedim(3, 1)
+
+
+def _outputs_of(conv: Any, filtering: Filtering, tiles: int) -> Callable[[Tensor], Tensor]:
+    """A function of windows [B,n,m,k,k,in] of the input to [B,n,m,4,4,out], in memory that the
+    next call overwrites; B n m is at most `tiles`."""
+    of_input, to_output = (torch.kron(m, m) for m in (filtering.of_input, filtering.to_output))
+    (p, k), (o, c) = of_input.shape, conv.weight.shape[:2]
+    weight = _filtered_weight(conv, filtering)
+    constant = len(filtering.of_input) * _POINT_1 + _POINT_1  # a constant comes by this product
+    first, second = weight.new_empty(2, tiles * max(k * c, p * c, p * o, 16 * o))
+
+    def outputs(windows: Tensor) -> Tensor:
+        n = windows.shape[:3].numel()
+        inputs = first[: n * k * c].view(n, k, c)
+        inputs.view(windows.shape).copy_(windows)
+        factors = second[: n * p * c].view(n, p, c)
+        torch.bmm(of_input.expand(n, p, k), inputs, out=factors)
+        products = first[: n * p * o].view(p, n, o)
+        torch.bmm(factors.transpose(0, 1), weight, out=products)
+        if conv.bias is not None:
+            products[constant] += conv.bias
+        result = second[: n * 16 * o].view(n, 16, o)
+        torch.bmm(to_output.expand(n, 16, p), products.transpose(0, 1), out=result)
+        return result.view(*windows.shape[:3], _OUTPUTS, _OUTPUTS, o)
+
+    return outputs
+
+
+def _place(tiles: Tensor, y: Tensor, base: Tensor | None) -> None:
+    """y = base + tiles, of [B,n,m,4,4,C] tiles and [B,h,w,C] maps; what sticks out is left out."""
+    b, n, m, _, _, c = tiles.shape
+    h, w = y.shape[1:3]
+    tiles = tiles.transpose(2, 3)  # [B,n,4,m,4,C]
+    if (h, w) == (_OUTPUTS * n, _OUTPUTS * m):
+        y, base = (x if x is None else x.view(tiles.shape) for x in (y, base))
+    else:
+        tiles = tiles.reshape(b, _OUTPUTS * n, _OUTPUTS * m, c)[:, :h, :w]
+    y.copy_(tiles) if base is None else torch.add(base, tiles, out=y)
+
+
+def _filtered_weight(conv: Any, filtering: Filtering) -> Tensor:
+    """[P,in,out], P for both axes"""
+    matrix = torch.kron(filtering.of_weight, filtering.of_weight)
+    weight = conv.weight.reshape(-1, 9)
+    return (matrix @ weight.T).view(len(matrix), *conv.weight.shape[:2]).mT
