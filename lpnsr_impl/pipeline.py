@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .config import SCALE, PredictorMode, Wrap
 from .images import to_01, to_pm1
+from .main_memory import give_back
 from .models import Autoencoder, Denoiser, NoisePredictor
 from .sampler import ALL_ON, NoiseSource, StepCallback, sample
 from .schedule import Schedule
@@ -51,6 +52,7 @@ def encode_start(
         input_scale=SCALE,
         callback=on_tile,
     )
+    give_back(y0.device)
     return agreed(y0, start.shape[2] // SCALE, start.shape[3] // SCALE, wrap)
 
 
@@ -92,7 +94,7 @@ def run_chain(
     def call(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return agreed(apply_tiled(function, inputs, plan, callback=on_tile), h, w, wrap)
 
-    return sample(
+    x0 = sample(
         _tiled_denoiser(denoiser, call),
         None if noise_predictor is None else _tiled_predictor(noise_predictor, call),
         schedule,
@@ -104,6 +106,8 @@ def run_chain(
         noise=continued_noise(noise, h, w, wrap),
         callback=callback,
     )
+    give_back(x0.device)
+    return x0
 
 
 def decode_latent(
@@ -135,6 +139,7 @@ def decode_latent(
     sr = apply_tiled(
         autoencoder.decode, [x0], plan, output_scale=SCALE, callback=on_tile, device=device
     )
+    give_back(x0.device)
     sr = agreed(sr, SCALE * h, SCALE * w, wrap)
     sr = to_01(sr[:, :, : SCALE * h, : SCALE * w])
     return color_fix(sr, to_01(upsampled(lr, wrap)), wrap) if color_fix else sr

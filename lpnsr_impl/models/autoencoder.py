@@ -6,6 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
+from ..main_memory import give_back
 from .convolution import Upsample, norm_silu_conv, pointwise
 from .layers import NORM_GROUPS, Operations, add, group_norm
 
@@ -107,7 +108,9 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,in,h,w] -> [B,out,h,w]"""
         for block in self.block:
+            give_back(x.device)
             x = block(x)
+        give_back(x.device)
         return x
 
 

@@ -5,6 +5,7 @@ convolutions by `winograd`, 1x1 convolutions of channels-last maps as matrix pro
 go in parts does, so that the memory of one part serves the next.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,13 +42,15 @@ def norm_silu_conv(
     Returns:
         [B,out,h,w].
     """
-    if _worthwhile(conv, x):
+    if _plain(conv, x) and x.shape[2] * x.shape[3] >= _FEWEST_PIXELS:
         gain, offset = _affine(norm, x, scale, shift)
 
         def norm_silu(rows: Tensor, out: Tensor) -> None:
             F.silu(torch.addcmul(offset, rows, gain, out=out), inplace=True)
 
-        return filtered(x, conv, before=norm_silu, plus=plus, out=plus if spare else None)
+        narrow = min(conv.in_channels, conv.out_channels) < _FEWEST_CHANNELS
+        convolved = _conv_by_strips if narrow else filtered
+        return convolved(x, conv, before=norm_silu, plus=plus, out=plus if spare else None)
     h = group_norm(norm, x)
     if scale is not None and shift is not None:
         h = torch.addcmul(shift, h, 1 + scale)
@@ -67,41 +70,47 @@ def pointwise(conv: Any, x: Tensor, spare: bool = False) -> Tensor:
     if not spare or conv.out_channels > conv.in_channels:
         return F.linear(rows, weight, conv.bias).movedim(3, 1)
     flat = rows.flatten(0, 2)
-    result = flat[:, : conv.out_channels]
-    for part, part_of_result in zip(
-        strips(conv, flat, len(weight)), strips(conv, result, len(weight)), strict=True
-    ):
-        part_of_result.copy_(F.linear(part, weight, conv.bias))
-    return result.view(*rows.shape[:3], -1).movedim(3, 1)
+    for part in _strips(flat, len(weight)):
+        part[:, : len(weight)] = F.linear(part, weight, conv.bias)
+    return flat[:, : len(weight)].view(*rows.shape[:3], -1).movedim(3, 1)
 
 
 def pointwise_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
-    """fc2(gelu(fc1(x))), both 1x1, fc2 back to x's channels. [B,C,h,w] -> [B,C,h,w]"""
+    """fc2(gelu(fc1(x))), both 1x1, fc2 back to x's channels. [B,C,h,w] -> [B,C,h,w]
+
+    Without gradients the result may take x's memory.
+    """
     if not (_plain(fc1, x) and _plain(fc2, x)):
         return fc2(F.gelu(fc1(x)))
-    rows = x.movedim(1, 3).reshape(-1, x.shape[1])
-    y = torch.cat(
-        [
-            F.linear(
-                F.gelu(F.linear(strip, fc1.weight.flatten(1), fc1.bias)),
-                fc2.weight.flatten(1),
-                fc2.bias,
-            )
-            for strip in strips(fc1, rows, fc1.out_channels)
-        ]
-    )
-    return y.view(x.movedim(1, 3).shape).movedim(3, 1)
+
+    def mlp(rows: Tensor) -> Tensor:
+        h = F.gelu(F.linear(rows, fc1.weight.flatten(1), fc1.bias))
+        return F.linear(h, fc2.weight.flatten(1), fc2.bias)
+
+    rows = x.movedim(1, 3)
+    y = by_strips(mlp, fc1, rows.flatten(0, 2), fc1.out_channels)
+    return y.view(rows.shape).movedim(3, 1)
 
 
-def strips(layer: Any, x: Tensor, values: int) -> tuple[Tensor, ...]:
-    """x, in parts along its first axis where `layer` runs on a CPU in fp32 without gradients.
+def by_strips(function: Callable[[Tensor], Tensor], layer: Any, x: Tensor, values: int) -> Tensor:
+    """function(x); in parts along x's first axis, onto x's own memory, where `layer` runs on a CPU
+    in fp32 without gradients.
 
     Args:
-        layer: what will be applied to the parts.
+        function: of [n,...] for any n, to the same shape.
+        layer: a layer that it applies.
         x: [n,...].
-        values: what it makes of one of the n.
+        values: what `function` holds at once for one of the n.
     """
-    return x.split(max(1, _STRIP_VALUES // values) if _plain(layer, x) else max(1, len(x)))
+    if not _plain(layer, x):
+        return function(x)
+    for part in _strips(x, values):
+        part.copy_(function(part))
+    return x
+
+
+def _strips(x: Tensor, values: int) -> tuple[Tensor, ...]:
+    return x.split(max(1, _STRIP_VALUES // values))
 
 
 def upsample_conv(conv: Any, x: Tensor) -> Tensor:
@@ -134,12 +143,26 @@ def _plain(conv: Any, x: Tensor) -> bool:
     )
 
 
-def _worthwhile(conv: Any, x: Tensor) -> bool:
-    return (
-        min(conv.in_channels, conv.out_channels) >= _FEWEST_CHANNELS
-        and x.shape[2] * x.shape[3] >= _FEWEST_PIXELS
-        and _plain(conv, x)
-    )
+def _conv_by_strips(
+    x: Tensor,
+    conv: Any,
+    before: Callable[[Tensor, Tensor], Any],
+    plus: Tensor | None,
+    out: Tensor | None,
+) -> Tensor:
+    """What `winograd.filtered` gives, by the plain layer."""
+    b, c, h, w = x.shape
+    x = x.movedim(1, 3)
+    y = x.new_empty(b, h, w, conv.out_channels).movedim(3, 1) if out is None else out
+    rows = max(1, _STRIP_VALUES // (b * w * c))
+    for first in range(0, h, rows):
+        last = min(first + rows, h)
+        top, bottom = max(first - 1, 0), min(last + 1, h)
+        strip = x.new_zeros(b, last - first + 2, w, c)
+        before(x[:, top:bottom], strip[:, top - first + 1 : bottom - first + 1])
+        part = F.conv2d(strip.movedim(3, 1), conv.weight, conv.bias, padding=(0, 1))
+        y[:, :, first:last] = part if plus is None else part.add_(plus[:, :, first:last])
+    return y
 
 
 def _affine(

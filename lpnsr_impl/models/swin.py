@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..images import padded_size, reflect_pad
-from .convolution import pointwise, pointwise_mlp, strips
+from .convolution import by_strips, pointwise, pointwise_mlp
 from .layers import NORM_GROUPS, Operations, add, group_norm
 
 _MASKED = -100.0
@@ -38,6 +38,35 @@ def shift_mask(window: int, shift: int, device: torch.device) -> Tensor:
         return (right[:, None] != right[None, :]).to(device)
 
 
+@lru_cache(maxsize=64)
+def window_positions(
+    b: int, h: int, w: int, window: int, shift: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Which pixel stands where when [B,h,w] maps are cut into windows, and back.
+
+    Windows that stick out see the map mirrored at its edge, and shifted ones go on at the opposite
+    edge. The bottom windows of all maps come last.
+
+    Returns:
+        The pixel of each place in a window, int64 [nW*B*N]; one place of each pixel, [B*h*w].
+    """
+    with torch.inference_mode(False):
+        pixels = reflect_pad(
+            torch.arange(b * h * w).view(b, 1, h, w), *padded_size(h, w, window)
+        ).squeeze(1)
+        sizes = {"nh": pixels.shape[1] // window, "a": window, "b": window}
+        pixels = rearrange(
+            pixels.roll((-shift, -shift), dims=(1, 2)),
+            "n (nh a) (nw b) -> (nh nw n a b)",
+            **sizes,
+        )
+        places = rearrange(
+            torch.arange(len(pixels)), "(nh nw n a b) -> n (nh a) (nw b)", n=b, **sizes
+        )
+        places = places.roll((shift, shift), dims=(1, 2))[:, :h, :w].flatten()
+        return pixels.to(device), places.to(device)
+
+
 class WindowAttention(nn.Module):
     """Multi-head attention inside one window, with a learned bias per relative position."""
 
@@ -58,31 +87,31 @@ class WindowAttention(nn.Module):
         return rearrange(bias, "(n m) heads -> 1 heads n m", n=self.window**2)
 
     def forward(self, x: Tensor, shift: int, num_masked: int) -> Tensor:
-        """x: [nW,N,C]; in the last `num_masked` windows the shift mask suppresses attention."""
+        """x: [nW,N,C]; in the last `num_masked` windows the shift mask suppresses attention.
+        Without gradients the result may take x's memory."""
         bias = self.position_bias(x)
         split = len(x) - num_masked
-        parts: list[Tensor] = []
-        if split:
-            parts += self._attend(x[:split], bias)
-        if num_masked:
-            mask = shift_mask(self.window, shift, x.device).to(x.dtype)
-            parts += self._attend(x[split:], bias + _MASKED * mask)
-        return torch.cat(parts)
+        if not num_masked:
+            return self._attend(x, bias)
+        mask = shift_mask(self.window, shift, x.device).to(x.dtype)
+        masked = self._attend(x[split:], bias + _MASKED * mask)
+        return torch.cat([self._attend(x[:split], bias), masked]) if split else masked
 
-    def _attend(self, x: Tensor, bias: Tensor) -> list[Tensor]:
-        """x: [b,N,C]; bias: [1,heads,N,N] -> parts of [b,N,C]"""
-        parts: list[Tensor] = []
-        for part in strips(self.qkv, x, 3 * x.shape[1] * x.shape[2]):
+    def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x: [b,N,C]; bias: [1,heads,N,N] -> [b,N,C]"""
+
+        def attended(x: Tensor) -> Tensor:
             q, k, v = rearrange(
-                self.qkv(part),
+                self.qkv(x),
                 "b n (three heads d) -> three b heads n d",
                 three=3,
                 heads=self.num_heads,
             )
-            mask = bias.expand(len(part), -1, -1, -1)
+            mask = bias.expand(len(x), -1, -1, -1)
             h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            parts.append(self.proj(rearrange(h, "b heads n d -> b n (heads d)")))
-        return parts
+            return self.proj(rearrange(h, "b heads n d -> b n (heads d)"))
+
+        return by_strips(attended, self.qkv, x, 3 * x.shape[1] * x.shape[2])
 
 
 class Mlp(nn.Module):
@@ -119,20 +148,14 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, mlp_width, operations)
 
     def attention(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]; windows that stick out see x mirrored at its edge."""
-        true_h, true_w = x.shape[2:]
-        h, w = padded_size(true_h, true_w, self.window)
-        x = reflect_pad(x, h, w)
-        b = len(x)
-        if self.shift:
-            x = torch.roll(x, (-self.shift, -self.shift), dims=(2, 3))
-        sizes = {"nh": h // self.window, "nw": w // self.window, "a": self.window, "b": self.window}
-        x = rearrange(x, "n c (nh a) (nw b) -> (nh nw n) (a b) c", **sizes)  # bottom windows last
-        x = self.attn(x, self.shift, b * sizes["nw"] if self.shift else 0)
-        x = rearrange(x, "(nh nw n) (a b) c -> n c (nh a) (nw b)", **sizes)
-        if self.shift:
-            x = torch.roll(x, (self.shift, self.shift), dims=(2, 3))
-        return x[:, :, :true_h, :true_w]
+        """[B,C,h,w] -> [B,C,h,w]"""
+        b, c, h, w = x.shape
+        pixels, places = window_positions(b, h, w, self.window, self.shift, x.device)
+        rows = x.movedim(1, 3).reshape(-1, c)
+        windows = rows[pixels].view(-1, self.window**2, c)
+        bottom = b * (padded_size(h, w, self.window)[1] // self.window)
+        windows = self.attn(windows, self.shift, bottom if self.shift else 0)
+        return windows.view(-1, c)[places].view(b, h, w, c).movedim(3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""

@@ -138,7 +138,8 @@ def test_pointwise_convolutions_are_matrix_products(
     fc1, fc2 = nn.Conv2d(32, 64, 1), nn.Conv2d(64, 32, 1)
     x = torch.randn(2, 32, 9, 7).to(memory_format=layout)
     torch.testing.assert_close(pointwise(fc1, x), fc1(x), atol=1e-5, rtol=0)
-    torch.testing.assert_close(pointwise_mlp(fc1, fc2, x), fc2(F.gelu(fc1(x))), atol=1e-5, rtol=0)
+    expected = fc2(F.gelu(fc1(x)))
+    torch.testing.assert_close(pointwise_mlp(fc1, fc2, x), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -1,0 +1,33 @@
+"""Main memory that networks on a CPU no longer need."""
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+
+import torch
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's, or None where the C library is another one."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+
+
+def give_back(device: torch.device) -> None:
+    """Give freed memory back to the system, where the C library would keep it.
+
+    After a network has run on a CPU that is hundreds of megabytes, in pieces that the next one
+    can't use.
+
+    Args:
+        device: where the network has run; nothing is done for others than CPUs.
+    """
+    trim = _malloc_trim()
+    if trim and device.type == "cpu":
+        trim(0)
