@@ -14,6 +14,15 @@ _CODE_SEARCH_ROWS = 256
 """Positions compared with the codebook at once: 8 MB of distances for 8192 codes."""
 
 
+_LARGE = 1 << 26
+"""Bytes of an activation from which on it pays to give memory back before the next one."""
+
+
+def _before_much_memory(x: Tensor) -> None:
+    if x.nbytes >= _LARGE:
+        give_back(x.device)
+
+
 def _norm(channels: int, operations: Operations) -> nn.Module:
     return operations.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
 
@@ -108,9 +117,9 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,in,h,w] -> [B,out,h,w]"""
         for block in self.block:
-            give_back(x.device)
+            _before_much_memory(x)
             x = block(x)
-        give_back(x.device)
+        _before_much_memory(x)
         return x
 
 

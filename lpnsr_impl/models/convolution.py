@@ -17,7 +17,7 @@ from .winograd import UPSAMPLE_CONV, filtered
 
 _FEWEST_CHANNELS = 64  # below, Winograd's transforms cost more than they save
 _FEWEST_PIXELS = 32 * 32  # below, the transform of the weights does
-_STRIP_VALUES = 1 << 21  # of a part
+_STRIP_VALUES = 1 << 19  # of a part
 
 
 def norm_silu_conv(
@@ -174,7 +174,7 @@ def _affine(
     rows = x.movedim(1, 3).reshape(b, h * w, c)
     mean = rows.mean(dim=1)  # [B,C]
     squares = torch.zeros_like(mean)
-    for strip in rows.split(max(1, _STRIP_VALUES // (8 * b * c)), dim=1):  # which the cache holds
+    for strip in rows.split(max(1, _STRIP_VALUES // (b * c)), dim=1):  # which the cache holds
         squares += (strip - mean[:, None]).square_().sum(dim=1)
     groups = (b, norm.num_groups, -1)
     group_mean = mean.view(groups).mean(dim=2, keepdim=True)
