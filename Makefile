@@ -29,6 +29,8 @@ serve: $(HOST)
 
 test: $(VENV)/tests
 	$(NEED) chromium "command -v chromium"
+	$(NEED) g++ "command -v c++"
+	$(NEED) python3-dev "test -e \"\$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')/Python.h\""
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/tests

@@ -298,6 +298,11 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--device", help="e.g. cpu; without it cuda if there is one")
     parser.add_argument(
+        "--torch-compile",
+        action="store_true",
+        help="have torch.compile make kernels for a GPU, which takes minutes for each size of tile",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="make everything again, and replace files that this command did not make",

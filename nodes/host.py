@@ -30,7 +30,14 @@ from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.images import fit_rgb_factors
-from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
+from ..lpnsr_impl.models import (
+    Autoencoder,
+    Denoiser,
+    NoisePredictor,
+    check_compiler,
+    compile_network,
+    set_precision,
+)
 from ..lpnsr_impl.released import FolderKind
 from ..lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
 
@@ -162,12 +169,16 @@ class Managed(Generic[N]):
         return mm.dtype_size(self.network.compute_dtype)
 
 
-def manage(network: N, precision: str) -> Managed[N]:
+def manage(network: N, precision: str, compiled: bool = False) -> Managed[N]:
     """Choose devices and dtypes as the host does, cast the network, and hand it to the host.
 
     Args:
         network: in fp32 on the CPU, built with `OPERATIONS`.
         precision: a key of `PRECISIONS`; "auto" follows the host's device and command line.
+        compiled: whether torch.compile makes its kernels.
+
+    Raises:
+        RuntimeError: torch.compile does not work on the device.
     """
     chosen = PRECISIONS[precision]
     if isinstance(network, Autoencoder):
@@ -178,6 +189,9 @@ def manage(network: N, precision: str) -> Managed[N]:
         num_parameters = sum(p.numel() for p in network.parameters())
         weight, compute = (chosen, chosen) if chosen else _unet_dtypes(num_parameters)
     set_precision(network, weight, compute)
+    if compiled:
+        check_compiler(device)
+        compile_network(network)
     return Managed(network, ModelPatcher(network, load_device=device, offload_device=offload))
 
 

@@ -63,6 +63,14 @@ class LoadLPNSRModels(io.ComfyNode):
                     tooltip="Precision of weights and activations. 'auto' is what ComfyUI "
                     "chooses for your device; fp32 is exact, bf16 and fp16 need half the memory.",
                 ),
+                io.Boolean.Input(
+                    "torch_compile",
+                    default=False,
+                    optional=True,
+                    tooltip="For GPUs: have torch.compile make kernels for the networks. The first "
+                    "picture of each tile size then takes minutes longer. On a CPU leave it off: "
+                    "the networks are faster there without.",
+                ),
             ],
             outputs=[
                 LPNSRModelsType.Output(
@@ -119,7 +127,12 @@ class LoadLPNSRModels(io.ComfyNode):
     @classmethod
     @override
     def execute(
-        cls, autoencoder: str, denoiser: str, noise_predictor: str, precision: str
+        cls,
+        autoencoder: str,
+        denoiser: str,
+        noise_predictor: str,
+        precision: str,
+        torch_compile: bool = False,
     ) -> io.NodeOutput:
         if precision not in host.PRECISIONS:
             raise ValueError(_unknown_precision(precision))
@@ -130,9 +143,9 @@ class LoadLPNSRModels(io.ComfyNode):
             p = _load("noise_predictor", load_noise_predictor, noise_predictor)
         family = check_family(a, d, p)
         models = LPNSRModels(
-            host.manage(a, precision),
-            host.manage(d, precision),
-            None if p is None else host.manage(p, precision),
+            host.manage(a, precision, torch_compile),
+            host.manage(d, precision, torch_compile),
+            None if p is None else host.manage(p, precision, torch_compile),
             family,
         )
         vae = host.FamilyVAE(

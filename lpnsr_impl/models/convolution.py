@@ -135,7 +135,8 @@ class Upsample(nn.Module):
 def _plain(conv: Any, x: Tensor) -> bool:
     """Whether weights may be used directly, and gradients are not asked for."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # which has its own ways
+        and x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
         and conv.weight.device == x.device
         and not (torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad))

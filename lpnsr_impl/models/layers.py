@@ -5,7 +5,9 @@ weights passes its own (ComfyUI: `comfy.ops`), so networks never move weights th
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,25 @@ Operations = Any
 """A namespace whose Conv2d, Linear, GroupNorm and Embedding take `torch.nn`'s arguments."""
 
 NORM_GROUPS = 32
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def constant(function: Callable[P, R]) -> Callable[P, R]:
+    """Call the function once for the same arguments; `inspect.unwrap` gives the function itself.
+
+    What torch.compile compiles has it in its graph, as it can't see through a cache.
+    """
+    cached = lru_cache(maxsize=64)(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        chosen = function if torch.compiler.is_compiling() else cached
+        return chosen(*args, **kwargs)
+
+    return call
 
 
 def group_norm(norm: nn.Module, x: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Swin stage of ResShift's U-Net: window attention on convolutional feature maps."""
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -9,12 +7,12 @@ from torch import Tensor, nn
 
 from ..images import padded_size, reflect_pad
 from .convolution import by_strips, pointwise, pointwise_mlp
-from .layers import NORM_GROUPS, Operations, add, group_norm
+from .layers import NORM_GROUPS, Operations, add, constant, group_norm
 
 _MASKED = -100.0
 
 
-@lru_cache(maxsize=32)
+@constant
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """Row of the bias table for each pair of positions in a window: int64 [N*N], N = window^2."""
     with torch.inference_mode(False):  # a cached inference tensor could not be used in training
@@ -25,7 +23,7 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
         return (dy * (2 * window - 1) + dx).flatten().to(device)
 
 
-@lru_cache(maxsize=32)
+@constant
 def shift_mask(window: int, shift: int, device: torch.device) -> Tensor:
     """Where attention is suppressed in the bottom row of shifted windows: bool [N,N].
 
@@ -38,7 +36,7 @@ def shift_mask(window: int, shift: int, device: torch.device) -> Tensor:
         return (right[:, None] != right[None, :]).to(device)
 
 
-@lru_cache(maxsize=64)
+@constant
 def window_positions(
     b: int, h: int, w: int, window: int, shift: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

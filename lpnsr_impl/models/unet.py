@@ -185,7 +185,10 @@ class UNet(nn.Module):
         emb = self.time_embed(
             timestep_embedding(t_index, self.config.model_channels).to(self.compute_dtype)
         )
-        h = x.to(self.compute_dtype)
+        return self.apply_blocks(x.to(self.compute_dtype), emb).float()
+
+    def apply_blocks(self, h: Tensor, emb: Tensor) -> Tensor:
+        """[B,in_channels,h,w] and [B,embed_width] -> [B,out_channels,h,w]"""
         skips: list[Tensor] = []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -193,7 +196,7 @@ class UNet(nn.Module):
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return norm_silu_conv(self.out[0], self.out[-1], h).float()
+        return norm_silu_conv(self.out[0], self.out[-1], h)
 
     def _check_input(self, x: Tensor) -> None:
         multiple = self.config.size_multiple

@@ -114,6 +114,7 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
         tile=options.tile,
         device=options.device or "",
         wrap=options.wrap,
+        compiled=options.torch_compile,
     )
 
 

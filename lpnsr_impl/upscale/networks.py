@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import Wrap
 from ..family import Family, Method, load_family
 from ..images import fill_transparent, padded_size
-from ..models import set_precision
+from ..models import check_compiler, compile_network, set_precision
 from ..options import model_fingerprints
 from ..out_of_memory import halving
 from ..wrap import upsampled
@@ -28,6 +28,7 @@ class Settings:
         tile: largest, in LR pixels.
         precision: a key of `PRECISIONS`.
         wrap: axes in which every picture goes on periodically.
+        compiled: whether torch.compile makes the kernels.
     """
 
     autoencoder: str
@@ -39,6 +40,7 @@ class Settings:
     tile: int
     device: str = ""
     wrap: Wrap = "none"
+    compiled: bool = False
 
     @property
     def models(self) -> list[str]:
@@ -47,8 +49,8 @@ class Settings:
         return [*files, self.upscale_model] if self.upscale_model else files
 
     def fingerprint(self) -> str:
-        """Changes with all that results depend on. Tile and device are not: a result is about the
-        same with any, and a run that lacked memory can go on with less."""
+        """Changes with all that results depend on. Tile, device and kernels are not: a result is
+        about the same with any, and a run that lacked memory can go on with less."""
         method = asdict(self.method) | {"name": "", "start": ""}
         told = [list(model_fingerprints(self.models).values()), method, self.precision]
         if self.wrap != "none":  # else results of before there was a choice would be made again
@@ -60,20 +62,25 @@ class Networks:
     """Loaded networks. They turn pictures into pictures four times as wide and high."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises as `load_family`."""
+        """Raises as `load_family`, and RuntimeError if torch.compile does not work."""
         self._settings = settings
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if settings.compiled:
+            check_compiler(torch.device(device))
         self._family = load_family(
             settings.autoencoder,
             settings.denoiser,
             settings.noise_predictor,
             [settings.upscale_model] if settings.upscale_model else [],
-            device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            device=device,
             tile=settings.tile,
         )
         family, dtype = self._family, PRECISIONS[settings.precision]
         for network in (family.autoencoder, family.denoiser, family.noise_predictor):
             if network is not None:
                 set_precision(network, dtype, dtype)
+                if settings.compiled:
+                    compile_network(network)
 
     def __call__(self, picture: Picture) -> Picture:
         """Upscale. Alpha is bicubic; what can't be seen takes the colours around it first.

@@ -7,8 +7,10 @@ mirrored up to powers of two.
 
 import copy
 from collections.abc import Callable
+from inspect import unwrap
 from types import MethodType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +20,22 @@ from torch import Tensor
 from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
 from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01
-from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, autoencoder, unet
+from lpnsr_impl.models import (
+    Autoencoder,
+    Denoiser,
+    NoisePredictor,
+    autoencoder,
+    convolution,
+    unet,
+)
 from lpnsr_impl.models.autoencoder import Attention, Quantizer
 from lpnsr_impl.models.convolution import Upsample
-from lpnsr_impl.models.swin import WindowAttention, relative_position_index, shift_mask
+from lpnsr_impl.models.swin import (
+    SwinBlock,
+    WindowAttention,
+    relative_position_index,
+    shift_mask,
+)
 from lpnsr_impl.pipeline import seeded_noise
 from lpnsr_impl.sampler import sample
 
@@ -51,6 +65,12 @@ class Baseline:
     def upscale(self, lr: Tensor, seed: int, stage: Callable[[str], None]) -> tuple[Tensor, Tensor]:
         """[1,3,h,w] in [-1,1] to [1,3,4h,4w] in [0,1], and the last latent; `stage` is called after
         each stage."""
+        with patch.object(convolution, "_plain", lambda *_: False):  # the plain layers
+            return self._upscale(lr, seed, stage)
+
+    def _upscale(
+        self, lr: Tensor, seed: int, stage: Callable[[str], None]
+    ) -> tuple[Tensor, Tensor]:
         h, w = lr.shape[2:]
         padded = reflect_pad(lr, power_of_two(h), power_of_two(w))
         y0 = self.autoencoder.encode(bicubic_upsample(padded))
@@ -75,6 +95,7 @@ def straightforward(network: Any) -> Any:
     network = network.to(memory_format=torch.contiguous_format)
     methods = {
         Attention: {"forward": _attention},
+        SwinBlock: {"attention": _shifted_windows},
         WindowAttention: {"forward": _window_attention},
         Quantizer: {"codes": _codes},
         autoencoder.ResBlock: {"forward": _autoencoder_block},
@@ -113,17 +134,30 @@ def _attention(self: Attention, x: Tensor) -> Tensor:
     return x + self.proj_out(rearrange(weights @ v, "b (h w) c -> b c h w", h=x.shape[2]))
 
 
+def _shifted_windows(self: SwinBlock, x: Tensor) -> Tensor:
+    """For whole windows, which powers of two are."""
+    b, _, h, w = x.shape
+    sizes = {"nh": h // self.window, "nw": w // self.window, "a": self.window, "b": self.window}
+    x = torch.roll(x, (-self.shift, -self.shift), dims=(2, 3))
+    x = rearrange(x, "n c (nh a) (nw b) -> (nh nw n) (a b) c", **sizes)
+    x = self.attn(x, self.shift, b * sizes["nw"] if self.shift else 0)
+    x = rearrange(x, "(nh nw n) (a b) c -> n c (nh a) (nw b)", **sizes)
+    return torch.roll(x, (self.shift, self.shift), dims=(2, 3))
+
+
 def _window_attention(self: WindowAttention, x: Tensor, shift: int, num_masked: int) -> Tensor:
-    relative_position_index.cache_clear()
-    shift_mask.cache_clear()
     qkv = rearrange(
         self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads
     )
     q, k, v = qkv
-    scores = q * q.shape[3] ** -0.5 @ k.mT + self.position_bias(x)
+    index = unwrap(relative_position_index)(self.window, x.device)
+    bias = rearrange(
+        self.relative_position_bias_table[index], "(n m) heads -> heads n m", n=x.shape[1]
+    )
+    scores = q * q.shape[3] ** -0.5 @ k.mT + bias
     if num_masked:
         mask = torch.zeros(len(x), 1, *scores.shape[2:])
-        mask[-num_masked:] = -100.0 * shift_mask(self.window, shift, x.device)
+        mask[-num_masked:] = -100.0 * unwrap(shift_mask)(self.window, shift, x.device)
         scores = scores + mask
     x = torch.softmax(scores, dim=-1) @ v
     return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))

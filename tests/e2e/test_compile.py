@@ -1,0 +1,28 @@
+"""`torch_compile` of Load LPNSR Models, with small networks, since every kernel takes seconds."""
+
+import torch
+from safetensors.torch import save_file
+
+from lpnsr_impl.config import AutoencoderConfig
+from tests.small import autoencoder_weights, denoiser_weights, unet_config
+
+from .conftest import Graph, random_image
+
+
+def test_compiled_networks_give_the_same_picture(graph: Graph) -> None:
+    config = AutoencoderConfig(level_channels=(32, 32, 32), num_res_blocks=1, num_codes=64)
+    small = {
+        "autoencoder": autoencoder_weights(config),
+        "denoiser": denoiser_weights(unet_config(level_channels=(32,))),
+    }
+    for part, weights in small.items():
+        save_file(weights, graph.server.base / "models" / "lpnsr" / f"small_{part}.safetensors")
+    names = {part: f"small_{part}.safetensors" for part in small} | {"noise_predictor": "none"}
+    switches = {f"predictor_t{t}": False for t in (4, 3, 2)}
+    pictures = []
+    for compiled in (False, True):
+        prompt = graph.stages(random_image(1, 16, 16, 3), steps=2, **switches)
+        prompt["models"] = graph.models(**names, torch_compile=compiled)
+        pictures.append(graph.run(prompt, "decode"))
+    torch.testing.assert_close(*pictures, atol=1e-3, rtol=0)
+    assert not torch.equal(*pictures), "not compiled"

@@ -1,0 +1,64 @@
+"""Networks go to torch.compile whole, and once. That real kernels come of it is for
+`tests/e2e/test_compile.py`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
+from lpnsr_impl.models import check_compiler, compile_network
+from tests.golden.fill import noise
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
+
+
+def rand(name: str, *shape: int) -> Tensor:
+    return noise(f"compiled.{name}", shape)
+
+
+@torch.inference_mode()
+def compare(network: Any, *calls: Callable[[], Tensor]) -> None:
+    """All calls, of other steps and pictures, are one graph, and give what they gave."""
+    expected = [call() for call in calls]
+    graphs: list[Any] = []
+    compile_network(network, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    for call, wanted in zip(calls, expected, strict=True):
+        torch.testing.assert_close(call(), wanted, atol=1e-4, rtol=0)
+    assert len(graphs) == 1
+
+
+def test_a_denoiser() -> None:
+    denoiser = load_denoiser(denoiser_weights())
+    x, lr = rand("x", 2, 1, 3, 32, 16), rand("lr", 1, 3, 32, 16)
+    compare(denoiser, lambda: denoiser(x[0], 3, lr), lambda: denoiser(x[1], 1, lr))
+
+
+def test_a_noise_predictor() -> None:
+    predictor = load_noise_predictor(predictor_weights())
+    x, lr = rand("x", 2, 1, 3, 16, 16), rand("lr", 1, 3, 16, 16)
+    compare(predictor, *(lambda i=i: predictor(x[i], x[1 - i], lr, 3 - i)[0] for i in (0, 1)))
+
+
+def test_an_encoder() -> None:
+    autoencoder = load_autoencoder(autoencoder_weights())
+    compare(
+        autoencoder, *(lambda x=x: autoencoder.encode(x) for x in rand("image", 2, 1, 3, 64, 48))
+    )
+
+
+def test_a_decoder() -> None:
+    autoencoder = load_autoencoder(autoencoder_weights())
+    compare(
+        autoencoder, *(lambda z=z: autoencoder.decode(z) for z in rand("latent", 2, 1, 3, 16, 12))
+    )
+
+
+def test_without_a_compiler_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no compiler\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", lambda _: broken)
+    with pytest.raises(RuntimeError, match=r"for cpu: no compiler\. It needs a C\+\+ compiler;"):
+        check_compiler(torch.device("cpu"))
