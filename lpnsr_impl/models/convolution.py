@@ -16,7 +16,7 @@ from .layers import Operations, add, group_norm
 from .winograd import UPSAMPLE_CONV, filtered
 
 _FEWEST_CHANNELS = 64  # below, Winograd's transforms cost more than they save
-_FEWEST_PIXELS = 32 * 32  # below, the transform of the weights does
+_FEWEST_PIXELS = 48 * 48  # below, the transform of the weights does
 _STRIP_VALUES = 1 << 19  # of a part
 
 

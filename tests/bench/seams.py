@@ -23,7 +23,7 @@ from lpnsr_impl.tiling import TilePlan, apply_tiled, plan_tiles
 from .speed import Networks, load
 
 HR = Path(__file__).parents[1] / "data" / "eval" / "hr"
-CASES = [(192, 128, 64, 4), (384, 256, 128, 2), (768, 512, 256, 1)]  # w, h, tile, pictures
+CASES = [(192, 128, 64, 4), (384, 256, 128, 1), (768, 512, 256, 1)]  # w, h, tile, pictures
 OVERLAPS = (16, 32)
 SEED = 0
 BESIDE = range(6, 15)  # pixels

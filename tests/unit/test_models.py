@@ -7,9 +7,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.config import RELEASED_DENOISER, UNetConfig
+from lpnsr_impl.images import padded_size, reflect_pad
 from lpnsr_impl.models import set_precision
+from lpnsr_impl.models.autoencoder import Attention
 from lpnsr_impl.models.layers import timestep_embedding
-from lpnsr_impl.models.swin import SwinBlock, relative_position_index, shift_mask
+from lpnsr_impl.models.swin import (
+    SwinBlock,
+    relative_position_index,
+    shift_mask,
+    window_positions,
+)
 from tests.golden.fill import noise
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
@@ -121,8 +128,13 @@ def test_only_the_bottom_row_of_windows_is_masked() -> None:
 
 def test_training_works_after_inference_mode() -> None:
     """What inference cached must not be an inference tensor, which autograd refuses."""
-    relative_position_index.cache_clear()
-    shift_mask.cache_clear()
+    with torch.inference_mode():
+        new = (
+            relative_position_index(5, CPU),
+            shift_mask(5, 2, CPU),
+            *window_positions(1, 20, 15, 5, 2, CPU),
+        )
+    assert not any(tensor.is_inference() for tensor in new)
     denoiser = load_denoiser(denoiser_weights())
     x = rand("x", 1, 3, 16, 16)
     with torch.inference_mode():
@@ -137,6 +149,28 @@ def test_timestep_embedding_has_cosines_first() -> None:
     expected = torch.tensor([[1, 1, 0, 0], [2.0, 0.02, 2.0, 0.02]])
     expected[1] = torch.cat([expected[1, :2].cos(), expected[1, 2:].sin()])
     torch.testing.assert_close(embedding, expected)
+
+
+@pytest.mark.parametrize(("h", "w"), [(16, 24), (13, 9), (3, 1)])
+@pytest.mark.parametrize("shift", [0, 4])
+def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
+    """As by mirroring, rolling and cutting; every pixel comes back from where it went."""
+    pixels, places = window_positions(2, h, w, 8, shift, CPU)
+    assert torch.equal(pixels[places], torch.arange(2 * h * w))
+    maps = reflect_pad(torch.arange(2 * h * w).view(2, 1, h, w), *padded_size(h, w, 8))
+    cut = maps.roll((-shift, -shift), (2, 3)).unfold(2, 8, 8).unfold(3, 8, 8)[:, 0]
+    assert torch.equal(pixels.view(*cut.shape[1:3], 2, 8, 8), cut.movedim(0, 2))
+
+
+def test_half_precision_attention_is_close() -> None:
+    torch.manual_seed(0)
+    attention = Attention(32, torch.nn)
+    x = rand("attention", 1, 32, 20, 17)
+    with torch.inference_mode():
+        exact = attention(x)
+        half = attention.bfloat16()(x.bfloat16())
+    assert (half - exact).abs().max() < 0.05
+    assert (exact - x).abs().max() > 0.1, "attention adds too little to compare"
 
 
 def test_attention_never_holds_the_whole_matrix() -> None:
