@@ -109,7 +109,8 @@ class Family:
         multiple, step = config.size_multiple, config.tile_multiple
         tile = max(self.tile // step, 1) * step
         h, w = config.padded(*lr.shape[2:], wrap=wrap)
-        return plan_tiles(h, w, tile, min(DEFAULT_OVERLAP, tile - multiple), multiple)
+        overlap = min(DEFAULT_OVERLAP, tile - multiple)
+        return plan_tiles(h, w, tile, overlap, multiple, least=step)
 
 
 def load_family(

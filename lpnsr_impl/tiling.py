@@ -39,8 +39,11 @@ class TilePlan:
         return len(self.rows) * len(self.columns)
 
 
-def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int, batch: int = 1) -> TilePlan:
-    """Cover h x w with equal tiles, shifted inside rather than cut, with at least this overlap.
+def plan_tiles(
+    h: int, w: int, tile: int, overlap: int, multiple: int, batch: int = 1, least: int = 0
+) -> TilePlan:
+    """Cover h x w with the fewest equal tiles, shifted inside rather than cut, with at least this
+    overlap; they are no larger than that many need to be.
 
     Args:
         h, w: of the latent, multiples of `multiple`.
@@ -48,6 +51,7 @@ def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int, batch: in
         overlap: least number of pixels that neighbours share, below `tile`.
         multiple: tiles start and end at multiples of this.
         batch: tiles that go through a network together.
+        least: where there are several tiles, none is smaller than this, a multiple too.
 
     Raises:
         ValueError: a size is no multiple, or the overlap leaves no room.
@@ -60,18 +64,25 @@ def plan_tiles(h: int, w: int, tile: int, overlap: int, multiple: int, batch: in
         raise ValueError(
             f"The overlap is {overlap}, expected 0 to {tile - multiple} for tiles of {tile}."
         )
-    rows, columns = (_starts(size, tile, overlap, multiple) for size in (h, w))
-    return TilePlan((h, w), (min(tile, h), min(tile, w)), rows, columns, batch)
+    (tile_h, rows), (tile_w, columns) = (
+        _cover(size, tile, overlap, multiple, least) for size in (h, w)
+    )
+    return TilePlan((h, w), (tile_h, tile_w), rows, columns, batch)
 
 
-def _starts(size: int, tile: int, overlap: int, multiple: int) -> tuple[int, ...]:
-    """Evenly spread first positions, from 0 to size - tile, at multiples of `multiple`."""
+def _cover(
+    size: int, tile: int, overlap: int, multiple: int, least: int
+) -> tuple[int, tuple[int, ...]]:
+    """Side of the tiles along an axis, and their evenly spread first positions."""
     if size <= tile:
-        return (0,)
-    # In units of `multiple`, so that rounding down never widens a gap.
-    span, step = (size - tile) // multiple, (tile - overlap) // multiple
-    gaps = math.ceil(span / step)
-    return tuple((i * span // gaps) * multiple for i in range(gaps + 1))
+        return size, (0,)
+    # In units of `multiple`, so that rounding never widens a gap.
+    size, tile, least = size // multiple, tile // multiple, least // multiple
+    overlap = -(-overlap // multiple)
+    count = math.ceil((size - overlap) / (tile - overlap))
+    tile = max(math.ceil((size + (count - 1) * overlap) / count), min(least, tile))
+    starts = (i * (size - tile) // (count - 1) for i in range(count))
+    return tile * multiple, tuple(start * multiple for start in starts)
 
 
 def apply_tiled(

@@ -88,8 +88,9 @@ class Tiles:
         return tile
 
     def _plan(self, tile: int) -> TilePlan:
+        self._tile = tile
         overlap = min(self._overlap, tile - self._multiple)
-        plan = plan_tiles(*self._size, tile, overlap, self._multiple)
+        plan = plan_tiles(*self._size, tile, overlap, self._multiple, least=self._step)
         if self._managed[0].device.type == "cpu":
             return plan  # whose cores one tile keeps busy
         fit = int(self._budget // self._activations(*plan.tile))
@@ -152,7 +153,7 @@ class Tiles:
         if self.plan.batch > 1:
             logging.warning("LPNSR: out of memory; going on with half as many tiles at a time.")
             return replace(self.plan, batch=self.plan.batch // 2)
-        tile = max(self.plan.tile)
+        tile = min(self._tile, max(self.plan.size))  # a whole picture may be smaller
         if tile <= self._step:
             raise MemoryError(
                 f"Out of memory even with tiles of {tile}x{tile} LR pixels, the smallest for "

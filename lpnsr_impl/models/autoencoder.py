@@ -10,9 +10,8 @@ from ..main_memory import give_back
 from .convolution import Upsample, norm_silu_conv, pointwise
 from .layers import NORM_GROUPS, Operations, add, group_norm
 
-_ROWS = 256
-"""Positions compared at once with the codebook (8 MB of distances for 8192 codes), or with all
-others where attention goes by parts."""
+_CODE_SEARCH_ROWS = 256
+"""Positions compared with the codebook at once: 8 MB of distances for 8192 codes."""
 
 
 _LARGE = 1 << 26
@@ -71,19 +70,10 @@ class Attention(nn.Module):
             rearrange(pointwise(project, h), "b c h w -> b 1 (h w) c").contiguous()
             for project in (self.q, self.k, self.v)
         )
-        h = _attend(q, k, v)  # [B,1,h*w,C]
+        h = F.scaled_dot_product_attention(q, k, v)  # [B,1,h*w,C]
         return add(
             pointwise(self.proj_out, rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2])), x
         )
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention. [B,1,N,C] each -> [B,1,N,C]"""
-    if q.device.type != "cpu" or q.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q, k, v)
-    # PyTorch's own has no kernel that multiplies in half precision on a CPU.
-    q = q * q.shape[3] ** -0.5
-    return torch.cat([(rows @ k.mT).softmax(dim=-1) @ v for rows in q.split(_ROWS, dim=2)], dim=2)
 
 
 class Downsample(nn.Module):
@@ -236,7 +226,7 @@ class Quantizer(nn.Module):
                 torch.addmm(square, rows, codebook.T, alpha=-2).argmin(
                     dim=1
                 )  # |e|^2 - 2 z.e, least at the nearest
-                for rows in vectors.split(_ROWS)
+                for rows in vectors.split(_CODE_SEARCH_ROWS)
             ]
         return torch.cat(nearest).view(z.shape[0], *z.shape[2:])
 

@@ -1,11 +1,17 @@
 """Kernels made for a network by `torch.compile`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo
+from torch import Tensor
 
 from .autoencoder import Autoencoder
 from .unet import UNet
+
+_MOST_SIZES = 128
+"""Kernels of one function. More are not made: it runs without, and PyTorch warns of it."""
 
 
 def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> None:
@@ -15,15 +21,25 @@ def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> N
     the plain layers, without the shortcuts of `convolution`; results differ by rounding.
 
     Args:
-        network: in its precision.
+        network: in its precision. A copy of it would go on with this one's weights.
         backend: of torch.compile.
     """
-    options = {"dynamic": False, "backend": backend}
     if isinstance(network, Autoencoder):
-        network.encoder.compile(**options)
-        network.decoder.compile(**options)
+        network.encoder.forward = _compiled(network.encoder.forward, backend)
+        network.decoder.forward = _compiled(network.decoder.forward, backend)
     else:
-        network.apply_blocks = torch.compile(network.apply_blocks, **options)
+        network.apply_blocks = _compiled(network.apply_blocks, backend)
+
+
+def _compiled(function: Callable[..., Tensor], backend: Any) -> Callable[..., Tensor]:
+    compiled = torch.compile(function, dynamic=False, backend=backend)
+
+    def call(*args: Tensor) -> Tensor:
+        # PyTorch's own limit is 8, shared by all networks that have the function.
+        with torch._dynamo.config.patch(cache_size_limit=_MOST_SIZES):  # pyright: ignore[reportPrivateUsage]
+            return compiled(*args)
+
+    return call
 
 
 def check_compiler(device: torch.device) -> None:
@@ -36,7 +52,8 @@ def check_compiler(device: torch.device) -> None:
         torch.compile(lambda x: x.exp() + 1)(torch.zeros(64, device=device))
     except Exception as e:
         needs = "a C++ compiler" if device.type == "cpu" else "Triton, and a C compiler"
-        reason = str(e).strip().splitlines()[0]
+        cause = getattr(e, "inner_exception", e)
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise RuntimeError(
             f"torch.compile does not work here for {device.type}: {reason}. It needs "
             f"{needs}; or switch torch_compile off."

@@ -37,7 +37,8 @@ def norm_silu_conv(
         x: [B,in,h,w].
         scale, shift: [B,in,1,1], or None.
         plus: [B,out,h,w], or None for 0.
-        spare: whether, without gradients, the memory of `plus` may take the result.
+        spare: whether, without gradients, the memory of `plus`, which is not x, may take the
+            result.
 
     Returns:
         [B,out,h,w].
@@ -62,7 +63,7 @@ def pointwise(conv: Any, x: Tensor, spare: bool = False) -> Tensor:
     """conv(x), conv being 1x1. [B,in,h,w] -> [B,out,h,w]
 
     Args:
-        spare: whether, without gradients, x's memory may take the result.
+        spare: whether, without gradients, x's memory may take the result, as a part of it.
     """
     if not _plain(conv, x):
         return conv(x)
@@ -139,7 +140,7 @@ def _plain(conv: Any, x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
         and conv.weight.device == x.device
-        and not (torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad))
+        and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
 

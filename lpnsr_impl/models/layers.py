@@ -27,7 +27,7 @@ def constant(function: Callable[P, R]) -> Callable[P, R]:
 
     What torch.compile compiles has it in its graph, as it can't see through a cache.
     """
-    cached = lru_cache(maxsize=64)(function)
+    cached = lru_cache(maxsize=16)(function)  # a network's levels, for two sizes
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

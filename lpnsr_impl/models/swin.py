@@ -16,11 +16,11 @@ _MASKED = -100.0
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """Row of the bias table for each pair of positions in a window: int64 [N*N], N = window^2."""
     with torch.inference_mode(False):  # a cached inference tensor could not be used in training
-        y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+        y, x = torch.meshgrid(2 * [torch.arange(window, device=device)], indexing="ij")
         y, x = y.flatten(), x.flatten()
         dy = y[:, None] - y[None, :] + window - 1
         dx = x[:, None] - x[None, :] + window - 1
-        return (dy * (2 * window - 1) + dx).flatten().to(device)
+        return (dy * (2 * window - 1) + dx).flatten()
 
 
 @constant
@@ -32,8 +32,10 @@ def shift_mask(window: int, shift: int, device: torch.device) -> Tensor:
     shift brings together, and the rightmost windows, do see each other.
     """
     with torch.inference_mode(False):
-        right = (torch.arange(window) >= window - shift).repeat(window)  # [N], row-major positions
-        return (right[:, None] != right[None, :]).to(device)
+        right = (torch.arange(window, device=device) >= window - shift).repeat(
+            window
+        )  # [N], row-major positions
+        return right[:, None] != right[None, :]
 
 
 @constant
@@ -50,7 +52,7 @@ def window_positions(
     """
     with torch.inference_mode(False):
         pixels = reflect_pad(
-            torch.arange(b * h * w).view(b, 1, h, w), *padded_size(h, w, window)
+            torch.arange(b * h * w, device=device).view(b, 1, h, w), *padded_size(h, w, window)
         ).squeeze(1)
         sizes = {"nh": pixels.shape[1] // window, "a": window, "b": window}
         pixels = rearrange(
@@ -59,10 +61,13 @@ def window_positions(
             **sizes,
         )
         places = rearrange(
-            torch.arange(len(pixels)), "(nh nw n a b) -> n (nh a) (nw b)", n=b, **sizes
+            torch.arange(len(pixels), device=device),
+            "(nh nw n a b) -> n (nh a) (nw b)",
+            n=b,
+            **sizes,
         )
         places = places.roll((shift, shift), dims=(1, 2))[:, :h, :w].flatten()
-        return pixels.to(device), places.to(device)
+        return pixels, places
 
 
 class WindowAttention(nn.Module):

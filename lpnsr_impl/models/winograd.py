@@ -20,7 +20,12 @@ from torch import Tensor
 _OUTPUTS = 4  # of a tile, along each axis
 _STRIP_TILES = 160  # more leave the caches, fewer make small matrices
 
-_INPUT = torch.tensor(
+
+def _matrix(rows: list[list[float]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32, device="cpu")
+
+
+_INPUT = _matrix(
     [
         [4.0, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
@@ -30,7 +35,7 @@ _INPUT = torch.tensor(
         [0, 4, 0, -5, 0, 1],
     ]
 )
-_WEIGHT = torch.tensor(
+_WEIGHT = _matrix(
     [
         [1 / 4, 0, 0],
         [-1 / 6, -1 / 6, -1 / 6],
@@ -40,10 +45,10 @@ _WEIGHT = torch.tensor(
         [0, 0, 1],
     ]
 )
-_OUTPUT = torch.tensor(
+_OUTPUT = _matrix(
     [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )
-_NEAREST_X2 = torch.tensor(  # six pixels of the enlarged map, the first one the right of a pair
+_NEAREST_X2 = _matrix(  # six pixels of the enlarged map, the first one the right of a pair
     [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 )
 _POINTS_X2 = [0, 1, 3, 4, 5]

@@ -71,7 +71,7 @@ def ours(networks: Networks) -> Upscale:
     def upscale(lr: Tensor, seed: int, stage: Callable[[str], None]) -> tuple[Tensor, Tensor]:
         size = denoiser.config.padded(*lr.shape[2:])
         tile = LARGEST_TILE // step * step
-        plan = plan_tiles(*size, tile, DEFAULT_OVERLAP, multiple)
+        plan = plan_tiles(*size, tile, DEFAULT_OVERLAP, multiple, least=step)
         y0 = encode_start(autoencoder, to_01(bicubic_upsample(lr)), size, plan)
         stage("encode")
         x0 = run_chain(denoiser, predictor, Schedule(), y0, lr, seed=seed, plan=plan)

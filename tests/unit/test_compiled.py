@@ -55,10 +55,36 @@ def test_a_decoder() -> None:
     )
 
 
-def test_without_a_compiler_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@torch.inference_mode()
+def test_every_size_is_compiled() -> None:
+    """PyTorch's own limit is 8."""
+    autoencoder, graphs = load_autoencoder(autoencoder_weights()), list[Any]()
+    compile_network(autoencoder, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    for i in range(1, 10):
+        autoencoder.encode(rand("image", 1, 3, 8, 8 * i))
+    assert len(graphs) == 9
+
+
+class WrappedError(Exception):
+    """As torch.compile wraps what goes wrong in a backend."""
+
+    inner_exception = RuntimeError("no compiler\nand a long trace")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no compiler\nand a long trace"), "no compiler"),
+        (WrappedError("backend='inductor' raised:"), "no compiler"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_without_a_compiler_it_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
     def broken(*_: Any) -> Any:
-        raise RuntimeError("no compiler\nand a long trace")
+        raise error
 
     monkeypatch.setattr(torch, "compile", lambda _: broken)
-    with pytest.raises(RuntimeError, match=r"for cpu: no compiler\. It needs a C\+\+ compiler;"):
+    with pytest.raises(RuntimeError, match=rf"for cpu: {reason}\. It needs a C\+\+ compiler;"):
         check_compiler(torch.device("cpu"))

@@ -115,7 +115,10 @@ def test_a_sum_takes_memory_only_if_it_is_spare(calls: list[Tensor], spare: bool
         expected = plus + conv(F.silu(norm(x)))
         result = norm_silu_conv(norm, conv, x, plus=plus, spare=spare)
         torch.testing.assert_close(result, expected, atol=2e-4, rtol=0)
-        assert spare or torch.equal(plus, before)
+        if not spare:
+            assert torch.equal(plus, before)
+        elif size == 50:
+            assert result.data_ptr() == plus.data_ptr()
     assert len(calls) == 1
 
 
@@ -151,5 +154,32 @@ def test_spare_memory_takes_a_pointwise_convolution(
     monkeypatch.setattr(convolution, "_STRIP_VALUES", 500)
     conv = nn.Conv2d(*channels, 1)
     x = torch.randn(2, channels[0], 9, 7).to(memory_format=layout)
-    expected = conv(x)
-    torch.testing.assert_close(pointwise(conv, x, spare=True), expected, atol=1e-5, rtol=0)
+    before, expected = x.clone(), conv(x)
+    result = pointwise(conv, x, spare=True)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+    fits = channels[1] < channels[0] and layout == torch.channels_last
+    assert (result.data_ptr() == x.data_ptr()) == fits
+    assert fits or torch.equal(x, before)
+
+
+@pytest.mark.parametrize("strip", [1, 30_000, 1 << 24])
+@torch.inference_mode()
+def test_narrow_convolutions_go_by_strips(
+    monkeypatch: pytest.MonkeyPatch, calls: list[Tensor], strip: int
+) -> None:
+    monkeypatch.setattr(convolution, "_STRIP_VALUES", strip)
+    norm, conv = layers(32, 48)
+    x, plus = torch.randn(2, 32, 50, 61), torch.randn(2, 48, 50, 61)
+    scale, shift = torch.randn(2, 2, 32, 1, 1)
+    expected = plus + plain(norm, conv, x, scale, shift)
+    result = norm_silu_conv(norm, conv, x, scale, shift, plus=plus)
+    torch.testing.assert_close(result, expected, atol=5e-5, rtol=0)
+    assert not calls
+
+
+def test_frozen_layers_still_pass_gradients_on(calls: list[Tensor]) -> None:
+    norm, conv = layers(128, 128)
+    conv.requires_grad_(False)
+    norm_silu_conv(norm, conv, torch.randn(1, 128, 48, 48)).sum().backward()
+    assert norm.weight.grad is not None
+    assert not calls

@@ -25,6 +25,22 @@ def test_tiles_are_equal_inside_and_overlap_enough(h: int, w: int, tile: int, ov
             assert fewer < size, "one tile less would have done"
 
 
+@pytest.mark.parametrize(
+    ("size", "tile", "least", "expected"),
+    [
+        (512, 256, 64, (192, (0, 160, 320))),  # 3 are needed, which need not be 256
+        (1024, 256, 64, (232, (0, 192, 392, 592, 792))),
+        (72, 64, 64, (64, (0, 8))),
+        (64, 64, 0, (64, (0,))),
+    ],
+)
+def test_tiles_are_no_larger_than_so_many_need_to_be(
+    size: int, tile: int, least: int, expected: tuple[int, tuple[int, ...]]
+) -> None:
+    plan = plan_tiles(size, 64, tile, 32, 8, least=least)
+    assert (plan.tile[0], plan.rows) == expected
+
+
 @pytest.mark.parametrize(("h", "w", "tile", "overlap"), SIZES)
 def test_tiling_nothing_changes_nothing(h: int, w: int, tile: int, overlap: int) -> None:
     x = torch.randn(2, 3, h, w)
