@@ -159,7 +159,8 @@ def _place(tiles: Tensor, y: Tensor, base: Tensor | None) -> None:
     h, w = y.shape[1:3]
     tiles = tiles.transpose(2, 3)  # [B,n,4,m,4,C]
     if (h, w) == (_OUTPUTS * n, _OUTPUTS * m):
-        y, base = (x if x is None else x.view(tiles.shape) for x in (y, base))
+        y = y.view(tiles.shape)
+        base = None if base is None else base.view(tiles.shape)
     else:
         tiles = tiles.reshape(b, _OUTPUTS * n, _OUTPUTS * m, c)[:, :h, :w]
     y.copy_(tiles) if base is None else torch.add(base, tiles, out=y)
