@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
@@ -37,6 +38,7 @@ def fifteen(graph: Graph, files: dict[str, str], predictor: str, **sample: Any) 
 
 
 @pytest.mark.parametrize("predictor", ["none", "p15.safetensors"])
+@torch.inference_mode()  # as ComfyUI runs nodes, so that the same ways of computing are taken
 def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     server: Server, graph: Graph, files: dict[str, str], predictor: str
 ) -> None:
