@@ -32,9 +32,8 @@ def shift_mask(window: int, shift: int, device: torch.device) -> Tensor:
     shift brings together, and the rightmost windows, do see each other.
     """
     with torch.inference_mode(False):
-        right = (torch.arange(window, device=device) >= window - shift).repeat(
-            window
-        )  # [N], row-major positions
+        column = torch.arange(window, device=device).repeat(window)  # [N], row-major positions
+        right = column >= window - shift
         return right[:, None] != right[None, :]
 
 
