@@ -62,7 +62,10 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
     _expect_part(checkpoint, "autoencoder")
     config = _autoencoder_config(checkpoint)
     return _build(
-        checkpoint, lambda: Autoencoder(config, operations), config == RELEASED_AUTOENCODER
+        checkpoint,
+        lambda layers: Autoencoder(config, layers),
+        operations,
+        config == RELEASED_AUTOENCODER,
     )
 
 
@@ -71,7 +74,9 @@ def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
     checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "denoiser")
     config, schedule = _unet_config(checkpoint), _schedule(checkpoint)
-    denoiser = _build(checkpoint, lambda: Denoiser(config, operations), config == RELEASED_DENOISER)
+    denoiser = _build(
+        checkpoint, lambda layers: Denoiser(config, layers), operations, config == RELEASED_DENOISER
+    )
     denoiser.schedule = schedule
     return denoiser
 
@@ -82,7 +87,10 @@ def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePr
     _expect_part(checkpoint, "noise_predictor")
     config, schedule = _unet_config(checkpoint), _schedule(checkpoint)
     predictor = _build(
-        checkpoint, lambda: NoisePredictor(config, operations), config == RELEASED_NOISE_PREDICTOR
+        checkpoint,
+        lambda layers: NoisePredictor(config, layers),
+        operations,
+        config == RELEASED_NOISE_PREDICTOR,
     )
     predictor.schedule = schedule
     return predictor
@@ -365,14 +373,19 @@ def _header_object(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
 
 
 def _build(
-    checkpoint: Checkpoint, make: Callable[[], Network], has_released_sizes: bool
+    checkpoint: Checkpoint,
+    make: Callable[[Operations], Network],
+    operations: Operations,
+    has_released_sizes: bool,
 ) -> Network:
     try:
         with torch.device("meta"):
-            network = make()
+            plain = make(nn)
+            network = plain if operations is nn else make(operations)
     except (ValueError, ZeroDivisionError) as e:
         raise checkpoint.error(f"its sizes make no network of this family ({e})") from e
-    _check_tensors(checkpoint, network)
+    # By plain layers, since those of a host may have no weights until they are loaded.
+    _check_tensors(checkpoint, plain)
     tensors = {
         key: tensor.detach().to("cpu", torch.float32, copy=checkpoint.borrowed)
         for key, tensor in checkpoint.tensors.items()

@@ -4,12 +4,13 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lpnsr_impl import (
     UnsupportedCheckpointError,
@@ -156,6 +157,60 @@ def test_a_header_tells_the_schedule_whatever_the_name(tmp_path: Path) -> None:
     save_file(predictor_weights(), path, {"lpnsr.schedule": json.dumps(vars(given))})
     assert load_noise_predictor(path).schedule == given
     assert load_denoiser(denoiser_weights()).schedule == LPNSR_SCHEDULE
+
+
+class LazyLinear(nn.Linear):
+    """As ComfyUI's under dynamic VRAM: without weights until a file gives them."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = self.bias = None  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Weights,
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        assert local_metadata["assign_to_params_buffers"], "copied into weights that are not there"
+        for key, tensor in state_dict.items():
+            name = key[len(prefix) :]
+            assert getattr(self, name) is None, "touched before it was loaded"
+            setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+
+
+class LazyEmbedding(nn.Embedding):
+    """Likewise, with a weight on no device."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__(num_embeddings, embedding_dim, device="meta")
+
+
+LAZY = SimpleNamespace(
+    Linear=LazyLinear, Embedding=LazyEmbedding, Conv2d=nn.Conv2d, GroupNorm=nn.GroupNorm
+)
+
+
+@pytest.mark.parametrize(
+    ("load", "make"),
+    [
+        (load_autoencoder, autoencoder_weights),
+        (load_denoiser, denoiser_weights),
+        (load_noise_predictor, predictor_weights),
+    ],
+)
+def test_a_hosts_layers_may_have_no_weights_before_they_are_loaded(
+    load: Callable[..., nn.Module], make: Callable[[], Weights]
+) -> None:
+    weights = make()
+    assert same(load(weights, operations=LAZY), weights)
+    with pytest.raises(UnsupportedCheckpointError, match=r"1 keys .* missing"):
+        load(dict(list(weights.items())[:-1]), operations=LAZY)
 
 
 def test_the_released_sizes_name_their_family() -> None:
