@@ -1,11 +1,10 @@
 """Kernels made for a network by `torch.compile`."""
 
-from collections.abc import Callable
+import weakref
 from typing import Any
 
 import torch
-import torch._dynamo
-from torch import Tensor
+from torch import Tensor, nn
 
 from .autoencoder import Autoencoder
 from .unet import UNet
@@ -25,21 +24,26 @@ def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> N
         backend: of torch.compile.
     """
     if isinstance(network, Autoencoder):
-        network.encoder.forward = _compiled(network.encoder.forward, backend)
-        network.decoder.forward = _compiled(network.decoder.forward, backend)
+        _compile(network.encoder, "forward", backend)
+        _compile(network.decoder, "forward", backend)
     else:
-        network.apply_blocks = _compiled(network.apply_blocks, backend)
+        _compile(network, "apply_blocks", backend)
 
 
-def _compiled(function: Callable[..., Tensor], backend: Any) -> Callable[..., Tensor]:
-    compiled = torch.compile(function, dynamic=False, backend=backend)
+def _compile(module: nn.Module, name: str, backend: Any) -> None:
+    """Compiles the class's function. A bound method would keep its module alive in a cycle, and
+    the host waits for unused networks to go."""
+    compiled = torch.compile(getattr(type(module), name), dynamic=False, backend=backend)
+    reference = weakref.ref(module)
 
     def call(*args: Tensor) -> Tensor:
-        # PyTorch's own limit is 8, shared by all networks that have the function.
-        with torch._dynamo.config.patch(cache_size_limit=_MOST_SIZES):  # pyright: ignore[reportPrivateUsage]
-            return compiled(*args)
+        from torch import _dynamo  # slow to import, and not needed without torch.compile
 
-    return call
+        # PyTorch's own limit is 8, shared by all networks that have the function.
+        with _dynamo.config.patch(cache_size_limit=_MOST_SIZES):  # pyright: ignore[reportPrivateUsage]
+            return compiled(reference(), *args)
+
+    setattr(module, name, call)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -1,7 +1,12 @@
 """Networks go to torch.compile whole, and once. That real kernels come of it is for
 `tests/e2e/test_compile.py`."""
 
+import gc
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,8 @@ from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.models import check_compiler, compile_network
 from tests.golden.fill import noise
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
+
+PACK = Path(__file__).parents[2]
 
 
 def rand(name: str, *shape: int) -> Tensor:
@@ -63,6 +70,27 @@ def test_every_size_is_compiled() -> None:
     for i in range(1, 10):
         autoencoder.encode(rand("image", 1, 3, 8, 8 * i))
     assert len(graphs) == 9
+
+
+def test_a_compiled_network_goes_when_it_is_let_go() -> None:
+    """At once, without the garbage collector: the host unloads what nobody holds any more."""
+    autoencoder = load_autoencoder(autoencoder_weights())
+    compile_network(autoencoder, backend=lambda graph, _: graph.forward)
+    with torch.inference_mode():
+        autoencoder.encode(rand("image", 1, 3, 16, 16))
+    alive = weakref.ref(autoencoder)
+    gc.disable()
+    try:
+        del autoencoder
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_torch_dynamo_waits_until_something_is_compiled() -> None:
+    """It takes a second and 150 MB of every start of ComfyUI."""
+    code = "import sys, lpnsr_impl; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PACK, check=False).returncode == 0
 
 
 class WrappedError(Exception):
