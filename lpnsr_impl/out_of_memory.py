@@ -11,12 +11,30 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+_MESSAGES = (
+    "out of memory",  # CUDA, HIP, XPU, MPS
+    "can't allocate memory",  # CPUs on Linux and macOS
+    "not enough memory",  # CPUs on Windows
+    "bad_alloc",  # C++
+    "bad allocation",  # C++ on Windows
+    "_alloc_failed",  # cuBLAS, cuDNN, cuSOLVER
+    "out_of_device_memory",  # Level Zero, Vulkan
+    "out_of_host_memory",
+    "not enough gpu video memory",  # DirectML
+    "invalid buffer size",  # MPS, of more than Metal allows
+)
+_CUDA_ERROR_MEMORY_ALLOCATION = 2
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    if not isinstance(error, RuntimeError):  # torch.AcceleratorError is one
+        return False
     text = str(error).lower()
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "can't allocate memory" in text)
+    return getattr(error, "error_code", None) == _CUDA_ERROR_MEMORY_ALLOCATION or any(
+        message in text for message in _MESSAGES
     )
 
 

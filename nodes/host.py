@@ -28,6 +28,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ..lpnsr_impl import out_of_memory
 from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.images import fit_rgb_factors
 from ..lpnsr_impl.models import (
@@ -212,14 +213,36 @@ def load(*networks: Managed[Any], activations: float) -> None:
 
 
 def memory_budget(networks: Sequence[Managed[Any]]) -> float:
-    """Bytes for activations beside these networks, if the host unloads all others."""
-    device = networks[0].device
-    evictable = sum(
-        patcher.loaded_size() for patcher in mm.loaded_models() if patcher.load_device == device
-    )
+    """Bytes for activations beside these networks, if the host unloads all others.
+
+    Main memory, which MPS shares, holds all weights already, and keeps those that are unloaded.
+    """
+    patcher = networks[0].patcher
+    device = patcher.load_device
+    # Hosts with dynamic VRAM count what that would give back.
+    free: Any = getattr(patcher, "get_free_memory", mm.get_free_memory)(device)
+    if device.type in ("cpu", "mps"):
+        return _USABLE * free
     weights = sum(network.patcher.model_size() for network in networks)
-    free: Any = mm.get_free_memory(device)
-    return _USABLE * (free + evictable - weights)
+    return _USABLE * (free + _evictable(device) - weights)
+
+
+def _evictable(device: torch.device) -> int:
+    """Bytes of weights on a device that unloading would free, beside those of dynamic VRAM."""
+    mm.cleanup_models_gc()
+    return sum(
+        patcher.loaded_size()
+        for patcher in mm.loaded_models()
+        if patcher is not None  # whose owner has gone, while the host still lists its model
+        and patcher.load_device == device
+        and not (hasattr(patcher, "is_dynamic") and patcher.is_dynamic())
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed. The host's own test also clears a pending error of CUDA."""
+    hosts_test: Callable[[BaseException], bool] = getattr(mm, "is_oom", lambda _: False)
+    return hosts_test(error) or out_of_memory.is_out_of_memory(error)
 
 
 def free_memory() -> None:
@@ -228,8 +251,18 @@ def free_memory() -> None:
 
 
 def result_device() -> torch.device:
-    """Where IMAGE and LATENT tensors go."""
+    """Where IMAGE, MASK and LATENT tensors go."""
     return mm.intermediate_device()
+
+
+def result_dtype() -> torch.dtype:
+    """Of IMAGE, MASK and LATENT tensors; fp16 where the host was started so."""
+    return mm.intermediate_dtype() if hasattr(mm, "intermediate_dtype") else torch.float32
+
+
+def as_result(tensor: Tensor) -> Tensor:
+    """An IMAGE, MASK or LATENT as the host wants results."""
+    return tensor.to(result_device(), result_dtype())
 
 
 # Progress
@@ -377,6 +410,7 @@ class FamilyVAE(comfy.sd.VAE):
         self.memory_used_decode = lambda shape, dtype: activations(
             SCALE * shape[2], SCALE * shape[3]
         )
+        self.disable_offload = False  # unlike a VAE without weights
         self.size = None  # to be measured again
 
 
@@ -393,4 +427,8 @@ def run_upscale_model(upscale_model: Any, image: Tensor) -> Tensor:
     Returns:
         [B,s*h,s*w,3] in [0,1], s being the model's scale.
     """
+    if not hasattr(upscale_model, "patcher"):  # hosts from 0.29 on expect what their loader adds
+        upscale_model.patcher = ModelPatcher(
+            upscale_model.model, mm.get_torch_device(), mm.unet_offload_device()
+        )
     return ImageUpscaleWithModel.execute(upscale_model, image).args[0].float()

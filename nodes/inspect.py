@@ -124,10 +124,10 @@ class LPNSRInspect(io.ComfyNode):
             for t, picture in zip(recorder.x0_pred, clean.split(1), strict=True):
                 maps.append(picture)
                 if t in noise:
-                    maps.append(_enlarged(noise_picture(noise[t])).to(picture.device))
+                    maps.append(_enlarged(noise_picture(noise[t])).to(picture))
             plots.append(Picture(render(draw_figure(to_01(lr), noise))).to_image())
         progress.finish()
-        return io.NodeOutput(torch.cat(maps), torch.cat(plots).to(host.result_device()))
+        return io.NodeOutput(torch.cat(maps), host.as_result(torch.cat(plots)))
 
 
 def _decoded(

@@ -128,8 +128,10 @@ class LPNSRInventionMap(io.ComfyNode):
                 tiling=tiling,
                 progress=progress,
             )
-            running.add(stages.decode(models, latent, color_fix, tiling, progress)[0])
+            running.add(stages.decode(models, latent, color_fix, tiling, progress)[0].float())
         rgb = running.deviation()[..., :3]  # alpha does not depend on the seed
         deviation = (rgb.square().mean(dim=-1).sqrt() / _FULL_SCALE).clamp(0, 1)
         progress.finish()
-        return io.NodeOutput(heat_map(deviation), deviation, running.mean)
+        return io.NodeOutput(
+            *(host.as_result(x) for x in (heat_map(deviation), deviation, running.mean))
+        )

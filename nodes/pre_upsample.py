@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import Wrap
-from . import stages, widgets
+from . import host, stages, widgets
 from .images import read_image
 
 
@@ -57,4 +57,4 @@ class LPNSRPreUpsample(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choice("wrap", wrap)
         start = stages.pre_upsample(read_image(image, "image"), upscale_model, wrap)
-        return io.NodeOutput(start.to_image())
+        return io.NodeOutput(host.as_result(start.to_image()))

@@ -169,7 +169,7 @@ def encode(
             ),
             [Call(_of_batch(i, b, "encoding"), ENCODE_WORK)],
         )
-        latents.append(y0.to(host.result_device()))
+        latents.append(host.as_result(y0))
     return pack_latent(torch.cat(latents), Condition.of(lr, models.family, start.alpha, wrap))
 
 
@@ -250,7 +250,7 @@ def sample(
                 for _ in range(2 if t in predictor_at else 1)
             ],
         )
-        results.append(x0.to(host.result_device()))
+        results.append(host.as_result(x0))
     return pack_latent(torch.cat(results), condition)
 
 
@@ -285,7 +285,8 @@ def decode(
     fix = COLOR_FIXES[color_fix]
     on = host.result_device()
     channels = 3 if condition.alpha is None else 4
-    image = torch.empty(b, SCALE * h, SCALE * w, channels, device=on)
+    shape = (b, SCALE * h, SCALE * w, channels)
+    image = torch.empty(shape, device=on, dtype=host.result_dtype())
     psnr = 0.0
     for i in range(b):
         x0, lr_i = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(on)

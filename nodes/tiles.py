@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, UNetConfig, Wrap
-from ..lpnsr_impl.out_of_memory import is_out_of_memory
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
 from . import host
 
@@ -126,7 +125,7 @@ class Tiles:
             try:
                 return function(self.plan, self._count(calls))
             except (RuntimeError, MemoryError) as e:
-                if not is_out_of_memory(e):
+                if not host.is_out_of_memory(e):
                     raise
             # Out here nothing holds the failed run's tensors any more.
             host.free_memory()
