@@ -63,6 +63,7 @@ class Schedule:
         self.sqrt_eta = sqrt_eta_start * (sqrt_eta_end / sqrt_eta_start) ** progress
         self.eta = self.sqrt_eta**2
         self.alpha = torch.diff(self.eta, prepend=torch.zeros(1, dtype=torch.float64))
+        self._eta_from_0: list[float] = [0.0, *self.eta.tolist()]
 
     def eta_at(self, t: int) -> float:
         """eta_t for t = 0...T, with eta_0 = 0.
@@ -72,7 +73,7 @@ class Schedule:
         """
         if not 0 <= t <= self.num_timesteps:
             raise ValueError(f"t is {t}, expected 0 to {self.num_timesteps}.")
-        return 0.0 if t == 0 else float(self.eta[t - 1])
+        return self._eta_from_0[t]
 
     def marginal_mean(self, x0: Tensor, y0: Tensor, t: int) -> Tensor:
         """Mean of q(x_t | x0, y0): x0 + eta_t e0 with e0 = y0 - x0 (Eq. 2, 21). Shapes

@@ -181,7 +181,9 @@ class UNet(nn.Module):
             ValueError: x has the wrong number of channels, or a size that is no multiple.
         """
         self._check_input(x)
-        t_index = torch.as_tensor(t_index, device=x.device).expand(x.shape[0])
+        if isinstance(t_index, int):  # filled there, as a copy would wait for a GPU
+            t_index = torch.full((len(x),), t_index, device=x.device)
+        t_index = t_index.to(x.device).expand(len(x))
         emb = self.time_embed(
             timestep_embedding(t_index, self.config.model_channels).to(self.compute_dtype)
         )

@@ -5,6 +5,8 @@ import copy
 import ctypes
 import dataclasses
 import gc
+import importlib
+import os
 from pathlib import Path
 
 import folder_paths
@@ -12,6 +14,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+if os.environ.get("LPNSR_PROBE_DYNAMIC_VRAM"):  # what ComfyUI's main.py does on NVIDIA cards
+    import comfy.memory_management
+    import comfy.model_patcher
+    import comfy_aimdo.control
+
+    comfy_aimdo.control.init()
+    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+    comfy.memory_management.aimdo_enabled = True
 
 LAYOUTS = {
     "transposed": lambda x, b, h, w, c: x.new_empty(b, w, h, c).transpose(1, 2),
@@ -67,33 +79,58 @@ class ProbeSave(io.ComfyNode):
         return io.NodeOutput()
 
 
-class ProbePartlyLoaded(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if its networks give the same when they are mostly offloaded."""
+def core_of(network, module):
+    """A module of the pack that made a network; what its name is, the host decides."""
+    return importlib.import_module(f"{type(network).__module__.rpartition('.models.')[0]}.{module}")
+
+
+FAKE = FakeTensorMode()
+"""Tensors without values, which still know their device: "cuda" on a machine that has none."""
+
+
+def offloaded(network, dtype):
+    """A copy in the given precision, whose fake weights are all on the CPU."""
+    network = copy.deepcopy(network)
+    core_of(network, "models").set_precision(network, dtype, dtype)
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            fake = FAKE.from_tensor(parameter.data)
+            setattr(module, name, torch.nn.Parameter(fake, requires_grad=False))
+    return network
+
+
+class ProbeOffloaded(io.ComfyNode):
+    """Passes LPNSR_MODELS on, if the way of a picture on "cuda", in batches of tiles, ends there
+    while the weights of all networks are on the CPU, for the host's layers to bring.
+
+    Another device or dtype in between is an error of PyTorch's.
+    """
 
     @classmethod
     def define_schema(cls):
         models = io.Custom("LPNSR_MODELS")
-        return io.Schema(
-            "ProbePartlyLoaded", inputs=[models.Input("models")], outputs=[models.Output("same")]
-        )
+        inputs = [models.Input("models"), io.String.Input("precision")]
+        return io.Schema("ProbeOffloaded", inputs=inputs, outputs=[models.Output("same")])
 
     @classmethod
-    def execute(cls, models):
-        x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        runs = [
-            (models.denoiser, lambda network: network(x, 2, x)),
-            (models.autoencoder, lambda network: network.decode(network.encode(x))),
-        ]
-        for managed, run in runs:
-            managed.patcher.load(managed.device, full_load=True)
-            full = run(managed.network)
-            managed.patcher.detach()
-            managed.patcher.load(managed.device, lowvram_model_memory=1e5)
-            if not managed.network.model_lowvram:
-                raise RuntimeError("the network was not loaded partly")
-            if not torch.equal(full, run(managed.network)):
-                raise RuntimeError("a partly loaded network gives another result")
-            managed.patcher.detach()
+    def execute(cls, models, precision):
+        dtype = getattr(torch, precision)
+        parts = (models.autoencoder, models.denoiser, models.noise_predictor)
+        autoencoder, denoiser, predictor = (offloaded(part.network, dtype) for part in parts)
+        pipeline, color, schedule, tiling = (
+            core_of(denoiser, module) for module in ("pipeline", "color", "schedule", "tiling")
+        )
+        plan = tiling.plan_tiles(64, 128, 64, 16, 8, batch=2)
+        kappa_2 = schedule.Schedule()
+        with FAKE:
+            lr = torch.zeros(1, 3, 60, 120, device="cuda")
+            start = torch.zeros(1, 3, 240, 480, device="cuda")
+            y0 = pipeline.encode_start(autoencoder, start, plan.size, plan)
+            x0 = pipeline.run_chain(denoiser, predictor, kappa_2, y0, lr, seed=1, plan=plan)
+            fix = color.COLOR_FIXES["wavelet"]
+            image = pipeline.decode_latent(autoencoder, x0, lr, fix, plan)
+        if len(plan) < 2 or image.device.type != "cuda" or image.shape != start.shape:
+            raise RuntimeError(f"{len(plan)} tiles, a picture {image.shape} on {image.device}")
         return io.NodeOutput(models)
 
 
@@ -182,7 +219,7 @@ class ProbeExtension(ComfyExtension):
         return [
             ProbeLoad,
             ProbeSave,
-            ProbePartlyLoaded,
+            ProbeOffloaded,
             ProbeOutOfMemory,
             ProbeUpscaleOutOfMemory,
             ProbeMemory,
