@@ -70,6 +70,7 @@ Progress = Callable[[str, int, int | None], None]
 def report(
     folders: Mapping[FolderKind, Sequence[Path]],
     host: Sequence[str] = (),
+    host_problems: Sequence[str] = (),
     *,
     sha256: bool = False,
     progress: Progress,
@@ -79,6 +80,7 @@ def report(
     Args:
         folders: where files of each kind are looked for, the one for downloads first.
         host: lines that only the host can tell.
+        host_problems: likewise, of what is wrong.
         sha256: of every file, and whether it is as it was downloaded.
         progress: told, before and while each file is read, its name and bytes so far and in all;
             what it raises stops everything.
@@ -89,6 +91,7 @@ def report(
     files = {kind: _look_into(kind, of, sha256, progress) for kind, of in folders.items()}
     networks = files["lpnsr"]
     problems = [
+        *host_problems,
         *(file.problem for of in files.values() for file in of if file.problem),
         *_folder_problems(folders),
         *_family_problems(networks),

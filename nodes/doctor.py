@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from typing_extensions import override
 
 from ..lpnsr_impl.doctor import report
-from . import host
+from . import host, host_api
 
 
 class LPNSRDoctor(io.ComfyNode):
@@ -51,6 +51,7 @@ class LPNSRDoctor(io.ComfyNode):
         text = report(
             host.all_folders(),
             host.environment(),
+            host_api.problems(),
             sha256=sha256,
             progress=lambda _name, done, total: bar.at(done, total or 1),
         )

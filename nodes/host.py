@@ -257,7 +257,8 @@ def result_device() -> torch.device:
 
 def result_dtype() -> torch.dtype:
     """Of IMAGE, MASK and LATENT tensors; fp16 where the host was started so."""
-    return mm.intermediate_dtype() if hasattr(mm, "intermediate_dtype") else torch.float32
+    dtype: Callable[[], torch.dtype] = getattr(mm, "intermediate_dtype", lambda: torch.float32)
+    return dtype()
 
 
 def as_result(tensor: Tensor) -> Tensor:
@@ -429,6 +430,8 @@ def run_upscale_model(upscale_model: Any, image: Tensor) -> Tensor:
     """
     if not hasattr(upscale_model, "patcher"):  # hosts from 0.29 on expect what their loader adds
         upscale_model.patcher = ModelPatcher(
-            upscale_model.model, mm.get_torch_device(), mm.unet_offload_device()
+            upscale_model.model,
+            load_device=mm.get_torch_device(),
+            offload_device=mm.unet_offload_device(),
         )
     return ImageUpscaleWithModel.execute(upscale_model, image).args[0].float()
