@@ -2,7 +2,8 @@
 released names."""
 
 import json
-from collections.abc import Iterator
+import platform
+from collections.abc import Generator, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from tests.eventually import eventually
 from tests.golden.fill import fill
+from tests.host import tested
 from tests.host.browser import chromium
-from tests.host.install import FrontEnd, front_ends
+from tests.host.install import FrontEnd, comfyui_version, front_ends
 from tests.host.server import PACK, Server, load_api_workflow, node_of_type, running
 
 from .editor import CLASSIC, NODES_2, clear, watched
@@ -34,6 +36,36 @@ RELEASED = {
     "noise_predictor.pth": "noise_predictor",
 }
 SWINIR = "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
+
+
+OUTCOMES = pytest.StashKey[dict[str, tuple[tested.Run, str]]]()
+"""By test: its front end and renderer, and what came of it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[OUTCOMES] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    run = str(params.get("front_end", "")), params.get("renderer", "")
+    outcomes = item.config.stash[OUTCOMES]
+    _, before = outcomes.get(item.nodeid, (run, "passed"))
+    outcomes[item.nodeid] = run, report.outcome if before == "passed" else before
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note a run of every test."""
+    outcomes = session.config.stash[OUTCOMES]
+    every = {item.nodeid for item in session.items if HERE in item.path.parents}
+    named = session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    chosen = any(session.config.getoption(name) for name in ("keyword", "markexpr", "lf"))
+    if outcomes and every == outcomes.keys() and not named and not chosen:
+        versions = {"torch": torch.__version__, "python": platform.python_version()}
+        tested.note(comfyui_version(), outcomes.values(), versions)
 
 
 @pytest.fixture(scope="session")
