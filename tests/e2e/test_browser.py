@@ -1,9 +1,8 @@
 """The shipped workflows in a real browser on the real ComfyUI. Screenshots go to
-build/screenshots."""
+build/screenshots, a folder for each front end and renderer."""
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,13 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from tests.eventually import eventually
-from tests.host.browser import api_prompt, drop_file, fit_view, node_types, opened
+from tests.host.browser import api_prompt, drop_file, fit_view, node_types
 from tests.host.server import PACK, Server, load_api_workflow
 
-from .editor import SCREENSHOTS
+from .editor import node_of, picture_width, run
 from .test_nodes import NODES, WORKFLOWS
 
 CORE_NODES = {"LoadImage", "SaveImage", "UpscaleModelLoader", "MarkdownNote"}
-
-
-@pytest.fixture(scope="module")
-def page(server: Server) -> Iterator[Page]:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    with opened(server) as page:
-        yield page
 
 
 def ui_workflow(name: str) -> dict[str, Any]:
@@ -47,10 +39,10 @@ def opened_workflow(page: Page) -> str:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str) -> None:
+def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str, screenshots: Path) -> None:
     drop_workflow(page, name)
     fit_view(page)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    page.screenshot(path=screenshots / f"{name}.png")
     assert api_prompt(page) == load_api_workflow(name)
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
 
@@ -93,23 +85,14 @@ def test_workflows_use_core_nodes_and_ours_and_say_where_weights_come_from(name:
     assert loaded == named
 
 
-def test_quick_start_gives_a_picture(page: Page) -> None:
+def test_quick_start_gives_a_picture(page: Page, screenshots: Path) -> None:
     drop_workflow(page, "LPNSR quick start")
     fit_view(page)
-    page.get_by_test_id("queue-button").click()
-    page.wait_for_function(
-        """() => window.app.graph.nodes.some(n => n.type === 'SaveImage' &&
-        n.imgs?.[0]?.naturalWidth > 0)""",
-        timeout=120_000,
-    )
-    page.screenshot(path=SCREENSHOTS / "quick start after a run.png")
-    width = page.evaluate(
-        "() => window.app.graph.nodes.find(n => n.type === 'SaveImage').imgs[0].naturalWidth"
-    )
-    lr_width = page.evaluate(
-        "() => window.app.graph.nodes.find(n => n.type === 'LoadImage').imgs[0].naturalWidth"
-    )
-    assert width == 4 * lr_width
+    run(page)
+    eventually(lambda: picture_width(page, node_of(page, "SaveImage")) > 0, patience=120)
+    page.screenshot(path=screenshots / "quick start after a run.png")
+    load, save = (picture_width(page, node_of(page, n)) for n in ("LoadImage", "SaveImage"))
+    assert save == 4 * load
 
 
 def test_templates_and_thumbnails_are_served(server: Server) -> None:
@@ -126,12 +109,10 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
         assert Image.open(io.BytesIO(thumbnail.content)).width > 300
 
 
-def test_dragged_in_nodes_have_defaults_that_run(
-    page: Page, server: Server, tmp_path: Path
-) -> None:
-    """Every widget starts at a value that the server accepts, with the bundled files."""
+def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_path: Path) -> None:
+    """Every widget starts at a value that the web accepts, with the bundled files."""
     Image.new("RGB", (20, 13), "teal").save(tmp_path / "small.png")
-    server.upload(tmp_path / "small.png")
+    web.upload(tmp_path / "small.png")
     page.evaluate(
         """() => {
             const app = window.app, make = type => { const n = LiteGraph.createNode(type);
@@ -143,11 +124,11 @@ def test_dragged_in_nodes_have_defaults_that_run(
             0);
         }"""
     )
-    outputs = server.run(api_prompt(page))
-    assert len(server.images(outputs)) == 1
+    outputs = web.run(api_prompt(page))
+    assert len(web.images(outputs)) == 1
 
 
-def test_a_report_is_shown_on_its_node(page: Page) -> None:
+def test_a_report_is_shown_on_its_node(page: Page, screenshots: Path) -> None:
     page.evaluate(
         """() => {
             const app = window.app, node = LiteGraph.createNode('LPNSRDownloadModels');
@@ -156,13 +137,13 @@ def test_a_report_is_shown_on_its_node(page: Page) -> None:
         }"""
     )
     queued = api_prompt(page)
-    page.get_by_test_id("queue-button").click()
+    run(page)
     text = page.wait_for_function(
         "() => window.app.graph.nodes[0].widgets.find(w => w.name === 'report_text')?.value",
         timeout=60_000,
     ).json_value()
     fit_view(page)
-    page.screenshot(path=SCREENSHOTS / "report.png")
+    page.screenshot(path=screenshots / "report.png")
     assert text.count("is there") == 2  # the files of this server
     shown = page.locator("textarea[readonly]")
     assert shown.is_visible()

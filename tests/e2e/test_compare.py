@@ -2,6 +2,7 @@
 build/screenshots."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from tests.host.server import PromptError, Server
 
 from .conftest import Graph, random_image
 from .editor import (
-    SCREENSHOTS,
     add,
     at,
     compare_graph,
@@ -101,13 +101,13 @@ def transforms(page: Page) -> tuple[str, str]:
     return left.evaluate(how), right.evaluate(how)
 
 
-def test_slider_of_a_run(page: Page) -> None:
+def test_slider_of_a_run(page: Page, screenshots: Path) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
     page.get_by_text("Run the workflow to compare.").wait_for()
     assert not slider(page).is_visible()
     run(page)
     wait_for_pictures(page)
-    page.screenshot(path=SCREENSHOTS / "slider.png")
+    page.screenshot(path=screenshots / "slider.png")
     for label in ("LR, bicubic", "LPNSR"):
         page.locator(".lpnsr-side").get_by_text(label, exact=True).wait_for()
     assert page.locator(".lpnsr-info").text_content() == "752 \N{MULTIPLICATION SIGN} 496"
@@ -142,7 +142,7 @@ def test_slider_of_a_run(page: Page) -> None:
     page.get_by_text("Run the workflow to compare.").wait_for()
 
 
-def test_zoom_and_pan_move_both_pictures(page: Page) -> None:
+def test_zoom_and_pan_move_both_pictures(page: Page, screenshots: Path) -> None:
     compare_files(page, "sr.png", "sr.png")
     wait_for_pictures(page)
     fitted = transforms(page)
@@ -154,7 +154,7 @@ def test_zoom_and_pan_move_both_pictures(page: Page) -> None:
     zoomed = transforms(page)
     assert zoomed[0] == zoomed[1] != fitted[0]
     assert page.evaluate("() => app.canvas.ds.scale") == scale, "the canvas zoomed too"
-    page.screenshot(path=SCREENSHOTS / "slider, zoomed.png")
+    page.screenshot(path=screenshots / "slider, zoomed.png")
 
     page.keyboard.down("Shift")
     drag(page, 0.5, 0.4)
@@ -195,23 +195,23 @@ def test_two_fingers_zoom(page: Page) -> None:
     eventually(lambda: at(page), 20)
 
 
-def test_full_screen(page: Page) -> None:
+def test_full_screen(page: Page, screenshots: Path) -> None:
     compare_files(page, "sr.png", "sr.png")
     wait_for_pictures(page)
     fitted = transforms(page)
     page.get_by_role("button", name="Full screen").click()
     page.wait_for_function("() => document.fullscreenElement?.matches('.lpnsr-compare')")
     eventually(lambda: transforms(page) != fitted)
-    page.screenshot(path=SCREENSHOTS / "slider, full screen.png")
+    page.screenshot(path=screenshots / "slider, full screen.png")
     page.get_by_role("button", name="Full screen").click()
     page.wait_for_function("() => !document.fullscreenElement")
 
 
-def test_pictures_of_a_batch_are_picked(page: Page) -> None:
+def test_pictures_of_a_batch_are_picked(page: Page, screenshots: Path) -> None:
     compare_graph(page, ("lr.png", "sr.png"), ("sr.png", "lr.png"))
     run(page)
     wait_for_pictures(page)
-    page.screenshot(path=SCREENSHOTS / "slider of a batch.png")
+    page.screenshot(path=screenshots / "slider of a batch.png")
     picker = page.locator(".lpnsr-picker output")
 
     def shown() -> str | None:
@@ -226,9 +226,9 @@ def test_pictures_of_a_batch_are_picked(page: Page) -> None:
     eventually(shown, first)
 
 
-def test_large_pictures_do_not_freeze_the_page(page: Page, server: Server) -> None:
-    picture = Image.open(server.base / "input" / "lr.png").resize((6000, 6000))
-    picture.save(server.base / "input" / "large.png", compress_level=1)
+def test_large_pictures_do_not_freeze_the_page(page: Page, web: Server) -> None:
+    picture = Image.open(web.base / "input" / "lr.png").resize((6000, 6000))
+    picture.save(web.base / "input" / "large.png", compress_level=1)
     compare = compare_files(page)
     page.evaluate(
         """() => {

@@ -14,7 +14,7 @@ import torch
 from spandrel.architectures.SwinIR import SwinIR
 
 from lpnsr_impl.released import AUTOENCODER, DENOISER, PREDICTOR, PRESETS, SWINIR, ReleasedFile
-from tests.eventually import eventually
+from tests.eventually import eventually, in_a_thread
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
 from tests.host.server import PromptError, Server, running
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
@@ -145,7 +145,7 @@ def test_progress_is_shown_on_the_node(server: Server, web: FileServer, extra: P
     (extra / "lpnsr" / DENOISER.name).unlink()
     file = web.files[RESSHIFT + DENOISER.name]
     file.pause = 0.005
-    shares, texts = asyncio.run(events_of(server, download(DENOISER.name)))
+    shares, texts = in_a_thread(events_of(server, download(DENOISER.name)))
     file.pause = 0
     assert sum(0 < share < 1 for share in shares) >= 3
     assert shares == sorted(shares)

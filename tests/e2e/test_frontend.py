@@ -1,17 +1,19 @@
 """The pack's front end in a real browser, on the classic canvas and with Nodes 2.0. Screenshots go
 to build/screenshots."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, Page
 
 from tests.eventually import eventually
-from tests.host.browser import api_prompt, drawn, fit_view, load_editor
+from tests.host.browser import api_prompt, drawn, fit_view, load_editor, node_types
 from tests.host.server import Server
 
 from .conftest import SWINIR
 from .editor import (
-    SCREENSHOTS,
+    NODES_2,
     add,
     at,
     clear,
@@ -20,6 +22,7 @@ from .editor import (
     drag,
     look_at,
     node_of,
+    picture_width,
     record,
     run,
     set_widget,
@@ -43,8 +46,11 @@ def grey(page: Page, node: int) -> set[str]:
     )
 
 
-def click_widget(page: Page, node: int, name: str, x: int) -> None:
-    """Click on a widget on the classic canvas, x from the node's left edge."""
+def click_widget(page: Page, renderer: str, node: int, name: str, x: int, part: str) -> None:
+    """Click on a widget: x from the node's left edge on the classic canvas, `part` in Nodes 2.0."""
+    if renderer == NODES_2:
+        widget_row(page, node, name).locator(part).click(force=True)
+        return
     place = page.evaluate(
         """([id, name, x]) => {
             const node = app.graph.getNodeById(id);
@@ -56,20 +62,28 @@ def click_widget(page: Page, node: int, name: str, x: int) -> None:
     page.mouse.click(*place)
 
 
+def widget_row(page: Page, node: int, name: str) -> Locator:
+    """A widget in Nodes 2.0."""
+    return page.locator(f"[data-node-id='{node}'] .lg-node-widget:has([aria-label={name}])")
+
+
+LESS = "[data-testid=decrement], .p-inputnumber-decrement-button"
+
+
 # Switches
 
 
-def test_switches_beyond_steps_are_grey(page: Page) -> None:
+def test_switches_beyond_steps_are_grey(page: Page, renderer: str, screenshots: Path) -> None:
     node = add(page, "LPNSRSample")
     look_at(page, node)
     assert grey(page, node) == set()
     for steps in (3, 2, 1):
-        click_widget(page, node, "steps", 22)  # its arrow to the left
+        click_widget(page, renderer, node, "steps", 22, LESS)  # its arrow to the left
         eventually(lambda: values(page, node)["steps"], steps)
         idle = set(SWITCHES[: 4 - steps])
         eventually(lambda: grey(page, node), idle if steps > 1 else {*idle, "predictor_mode"})
-    page.screenshot(path=SCREENSHOTS / "switches.png")
-    click_widget(page, node, "predictor_t2", 100)
+    page.screenshot(path=screenshots / "switches.png")
+    click_widget(page, renderer, node, "predictor_t2", 100, "[role=switch]")
     drawn(page)
     assert values(page, node)["predictor_t2"], "a grey switch is none to click on"
 
@@ -127,7 +141,9 @@ def start(page: Page, node: int) -> str | None:
     )
 
 
-def test_presets_set_widgets_and_the_start_of_the_quick_start(page: Page) -> None:
+def test_presets_set_widgets_and_the_start_of_the_quick_start(
+    page: Page, screenshots: Path
+) -> None:
     drop_workflow(page, "LPNSR quick start")
     sample, pre_upsample = node_of(page, "LPNSRSample"), node_of(page, "LPNSRPreUpsample")
     look_at(page, sample, 0.8)
@@ -149,8 +165,8 @@ def test_presets_set_widgets_and_the_start_of_the_quick_start(page: Page) -> Non
     preset(page, "PreSet-B").click()
     eventually(lambda: pressed(page), ["PreSet-B"])
     assert start(page, pre_upsample) == "UpscaleModelLoader"
-    assert len(page.evaluate("() => app.graph.nodes")) == 10, "the loader there is connected again"
-    page.screenshot(path=SCREENSHOTS / "presets.png")
+    assert len(node_types(page)) == 10, "the loader there is connected again"
+    page.screenshot(path=screenshots / "presets.png")
 
     assert undo_steps(page) == steps + 3
     for name in ("ResShift", "PreSet-A"):
@@ -161,13 +177,12 @@ def test_presets_set_widgets_and_the_start_of_the_quick_start(page: Page) -> Non
     assert values(page, sample)["steps"] == 2
 
 
-def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page) -> None:
+def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page, screenshots: Path) -> None:
     image = add(page, "LoadImage", -320)
     node = add(page, "LPNSRUpscale", 300, use_predictor=False)
     look_at(page, node)
     # its node grows when the picture is there, which would be one more step for undo
-    has_picture = "id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth > 0"
-    eventually(lambda: page.evaluate(has_picture, image))
+    eventually(lambda: picture_width(page, image) > 0)
     drawn(page)
     record(page)
     eventually(lambda: pressed(page), ["ResShift"])
@@ -175,14 +190,14 @@ def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page) -> None:
     preset(page, "PreSet-B").click()
     eventually(lambda: pressed(page), ["PreSet-B"])
     assert start(page, node) == "UpscaleModelLoader"
-    page.screenshot(path=SCREENSHOTS / "PreSet-B adds a loader.png")
+    page.screenshot(path=screenshots / "PreSet-B adds a loader.png")
     prompt = api_prompt(page)
     loader, _ = prompt[str(node)]["inputs"]["upscale_model"]
     assert prompt[loader]["inputs"]["model_name"] in (BUNDLED_START, SWINIR)
     assert undo_steps(page) == steps + 1
     undo(page)
     eventually(lambda: pressed(page), ["ResShift"])
-    assert len(page.evaluate("() => app.graph.nodes")) == 2
+    assert len(node_types(page)) == 2
 
 
 def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
@@ -205,9 +220,9 @@ def badge(page: Page, node: int) -> list[str]:
     )
 
 
-def test_badge_shows_the_family_of_the_last_run(page: Page, server: Server) -> None:
+def test_badge_shows_the_family_of_the_last_run(page: Page, web: Server, screenshots: Path) -> None:
     # ComfyUI tells a page nothing of what it has in its cache; this leaves no loader there.
-    server.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
+    web.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
     loader = add(page, "LoadLPNSRModels", precision="fp32")
     seen = add(page, "PreviewAny", 400)
     connect(page, loader, seen, "source")
@@ -225,13 +240,13 @@ def test_badge_shows_the_family_of_the_last_run(page: Page, server: Server) -> N
 
     finish()
     eventually(lambda: badge(page, loader), ["lite-1"])
-    page.screenshot(path=SCREENSHOTS / "badge.png")
+    page.screenshot(path=screenshots / "badge.png")
     set_widget(page, loader, "noise_predictor", "none")
     record(page)
     eventually(lambda: badge(page, loader), [])
     undo(page)  # the files are those of the run again
     eventually(lambda: badge(page, loader), ["lite-1"])
-    set_widget(page, seen, "preview", "other")
+    connect(page, loader, add(page, "PreviewAny", 400, 300), "source")
     finish()  # the loader's result comes from the cache
     eventually(lambda: badge(page, loader), ["lite-1"])
 
@@ -248,11 +263,13 @@ def saved(page: Page, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return workflow, api_prompt(page)
 
 
-def test_workflows_are_saved_the_same_without_it(page: Page, server: Server) -> None:
+def test_workflows_are_saved_the_same_without_it(
+    page: Page, web: Server, screenshots: Path
+) -> None:
     assert page.context.browser
     bare = page.context.browser.new_page()
     bare.route("**/extensions/LPNSR/**", lambda route: route.abort())
-    load_editor(bare, server)
+    load_editor(bare, web)
     for name in WORKFLOWS:
         without, with_it = saved(bare, name), saved(page, name)
         for a, b in zip(without[0]["nodes"], with_it[0]["nodes"], strict=True):
@@ -265,17 +282,17 @@ def test_workflows_are_saved_the_same_without_it(page: Page, server: Server) -> 
     bare.wait_for_function(
         "() => app.graph.nodes.find(n => n.type === 'LPNSRCompare')?.imgs?.length === 2"
     )
-    bare.screenshot(path=SCREENSHOTS / "compare without the extension.png")
+    bare.screenshot(path=screenshots / "compare without the extension.png")
     bare.close()
 
 
 def opacity(page: Page, node: int, widget: str) -> float:
-    row = page.locator(f"[data-node-id='{node}'] .lg-node-widget:has([aria-label={widget}])")
+    row = widget_row(page, node, widget)
     return float(row.evaluate("e => getComputedStyle(e).opacity"))
 
 
-def test_nodes_2(nodes_2_page: Page) -> None:
-    page = nodes_2_page
+@pytest.mark.parametrize("renderer", [NODES_2], indirect=True)
+def test_nodes_2(page: Page, screenshots: Path) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
     sample = add(page, "LPNSRSample", 1300)
     loader = add(page, "LoadLPNSRModels", 1300, 600)
@@ -297,7 +314,7 @@ def test_nodes_2(nodes_2_page: Page) -> None:
     page.locator(f"[data-node-id='{loader}']").get_by_text("lite-1").wait_for()
     run(page)
     wait_for_pictures(page)
-    page.screenshot(path=SCREENSHOTS / "Nodes 2.0.png")
+    page.screenshot(path=screenshots / "Nodes 2.0.png")
     shown = page.locator(f"[data-node-id='{compare}'] img:visible")
     eventually(shown.count, 2)
     place = page.evaluate("id => [...app.graph.getNodeById(id).pos]", compare)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.host.browser import load_editor, open_help
 from tests.host.locales import LOCALES, TRANSLATIONS, Texts, node_texts, read
 from tests.host.server import PACK, Server
 
-from .editor import SCREENSHOTS, add, set_setting, watched
+from .editor import add, set_setting, watched
 
 DOCS = PACK / "js" / "docs"
 LARGEST_PICTURE = 200_000
@@ -118,19 +118,19 @@ def test_a_page_shows_the_node_and_pictures_that_are_there(node: str, language: 
 
 
 @pytest.fixture(scope="module")
-def page(server: Server) -> Iterator[Page]:
-    with watched(server) as (page, errors):
+def page(browser: Browser, web: Server, renderer: str) -> Iterator[Page]:
+    with watched(browser, web, renderer) as (page, errors):
         yield page
         set_setting(page, "Comfy.Locale", "en")
     # ComfyUI asks for a page of the language before it takes the English one.
     assert [error for error in errors if not re.search(r"/docs/\w+/(en|ko)\.md$", error)] == []
 
 
-def test_the_help_panel_shows_a_page_with_its_picture(page: Page) -> None:
+def test_the_help_panel_shows_a_page_with_its_picture(page: Page, screenshots: Path) -> None:
     open_help(page, "LPNSRSample")
     panel = page.locator(".node-help-content")
     expect(panel.get_by_role("heading", name="LPNSR Sample")).to_be_visible()
-    page.screenshot(path=SCREENSHOTS / "help.png")
+    page.screenshot(path=screenshots / "help.png")
 
 
 def shown(page: Page, node_type: str) -> Texts:
@@ -158,9 +158,11 @@ def shown(page: Page, node_type: str) -> Texts:
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
-def test_the_editor_is_translated(page: Page, server: Server, language: str) -> None:
+def test_the_editor_is_translated(
+    page: Page, web: Server, language: str, screenshots: Path
+) -> None:
     set_setting(page, "Comfy.Locale", language)
-    load_editor(page, server)
+    load_editor(page, web)
     texts = read(language)
     for node in NODES:
         assert shown(page, node) == {k: v for k, v in texts.items() if k[0] == node}
@@ -170,7 +172,7 @@ def test_the_editor_is_translated(page: Page, server: Server, language: str) -> 
     expect(panel.get_by_role("heading", name=title, exact=True)).to_be_visible()
     main = json.loads((LOCALES / language / "main.json").read_text("utf-8"))["LPNSR"]
     expect(page.get_by_role("group", name=main["Preset"])).to_be_visible()
-    page.screenshot(path=SCREENSHOTS / f"{language}.png")
+    page.screenshot(path=screenshots / f"{language}.png")
     add(page, "LPNSRCompare", 0, 700)
     empty = page.locator(".lpnsr-compare [role=status]")
     expect(empty).to_have_text(main["Run the workflow to compare."])

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lpnsr_impl.pictures import read_picture, to_pil
+from tests.eventually import in_a_thread
 from tests.host.server import PACK
 
 from .conftest import Graph
@@ -61,7 +62,7 @@ def save(prompt: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_node_says_what_it_plans_and_how_far_it_is(graph: Graph, picture: Tensor) -> None:
     tiles = {"tile_size": 32, "overlap": 8}
-    texts, _ = asyncio.run(follow(graph, save(graph.stages(picture, seed=101, **tiles))))
+    texts, _ = in_a_thread(follow(graph, save(graph.stages(picture, seed=101, **tiles))))
     first, *between, last = texts["sample"]
     assert first.startswith("loading\n72x40 to 288x160, 6 tiles of 32x32, asks for ")
     assert any(text.startswith("step 1/4, tile ") and " s left\n" in text for text in between)
@@ -71,12 +72,12 @@ def test_a_node_says_what_it_plans_and_how_far_it_is(graph: Graph, picture: Tens
 
 def test_pictures_of_a_batch_are_counted(graph: Graph, picture: Tensor) -> None:
     batch = picture.expand(3, -1, -1, -1)
-    texts, _ = asyncio.run(follow(graph, save(graph.stages(batch, seed=102))))
+    texts, _ = in_a_thread(follow(graph, save(graph.stages(batch, seed=102))))
     assert any("picture 2/3, step " in text for text in texts["sample"])
 
 
 def test_each_step_shows_the_clean_prediction(graph: Graph, picture: Tensor) -> None:
-    _, previews = asyncio.run(follow(graph, save(graph.stages(picture, seed=103))))
+    _, previews = in_a_thread(follow(graph, save(graph.stages(picture, seed=103))))
     images = [Image.open(io.BytesIO(preview)).convert("RGB") for preview in previews]
     assert len(images) == 4
     lr = torch.tensor(list(to_pil(picture.movedim(-1, 1)).tobytes())).float()

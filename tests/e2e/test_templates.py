@@ -12,11 +12,12 @@ import requests
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from tests.eventually import eventually
 from tests.host.browser import api_prompt, fit_view, open_templates
 from tests.host.examples import write_clip
 from tests.host.server import PACK, Server, load_api_workflow
 
-from .editor import SCREENSHOTS, add, connect, run, set_widget
+from .editor import add, connect, picture_width, run, set_widget
 from .test_browser import drop_workflow, ui_workflow
 from .test_nodes import WORKFLOWS, save_picture
 
@@ -84,10 +85,12 @@ def test_the_texture_shows_a_seam_only_without_wrap(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_is_drawn_clearly_and_becomes_its_api_twin(page: Page, name: str) -> None:
+def test_a_template_is_drawn_clearly_and_becomes_its_api_twin(
+    page: Page, name: str, screenshots: Path
+) -> None:
     drop_workflow(page, name)
     fit_view(page)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    page.screenshot(path=screenshots / f"{name}.png")
     assert api_prompt(page) == load_api_workflow(name)
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
     overlapping = page.evaluate(
@@ -132,18 +135,20 @@ def test_a_template_needs_nothing_else(server: Server, name: str) -> None:
     assert Image.open(io.BytesIO(thumbnail.content)).width > 300
 
 
-def test_the_template_browser_leads_to_a_picture_within_a_minute(page: Page) -> None:
+def test_the_template_browser_leads_to_a_picture_within_a_minute(
+    page: Page, screenshots: Path
+) -> None:
     open_templates(page)
     for name in [*WORKFLOWS, *TEMPLATES]:
         expect(page.get_by_test_id(f"template-workflow-{name}")).to_be_attached()
-    page.screenshot(path=SCREENSHOTS / "template browser.png")
+    page.screenshot(path=screenshots / "template browser.png")
     page.get_by_test_id("template-workflow-LPNSR quick start").click()
     page.wait_for_function("() => app.graph.nodes.some(n => n.type === 'LPNSRCompare')")
     run(page)
     page.wait_for_selector(".lpnsr-side img", timeout=60_000)
 
 
-def test_the_blueprint_is_one_box_from_the_node_library(page: Page) -> None:
+def test_the_blueprint_is_one_box_from_the_node_library(page: Page, screenshots: Path) -> None:
     page.get_by_role("button", name="Node Library").click()
     page.get_by_placeholder("Search Nodes").fill(BLUEPRINT)
     page.get_by_text(BLUEPRINT).first.click()
@@ -162,10 +167,6 @@ def test_the_blueprint_is_one_box_from_the_node_library(page: Page) -> None:
     (upscale,) = nodes_of_type(prompt, "LPNSRUpscale")
     assert prompt[upscale]["inputs"]["steps"] == 1
     run(page)
-    page.wait_for_function(
-        "id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth === 752",
-        arg=preview,
-        timeout=60_000,
-    )
+    eventually(lambda: picture_width(page, preview), 752)
     fit_view(page)
-    page.screenshot(path=SCREENSHOTS / "blueprint.png")
+    page.screenshot(path=screenshots / "blueprint.png")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from .server import Server
 
@@ -40,15 +40,27 @@ def chromium_path() -> str:
 
 
 @contextlib.contextmanager
-def opened(server: Server, width: int = 2000, height: int = 1150) -> Iterator[Page]:
-    """A page with ComfyUI's editor, ready for input."""
-    server.post("/settings/Comfy.TutorialCompleted", True)
+def chromium() -> Iterator[Browser]:
+    """A browser. While it is there, no event loop can be started in this thread."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=_ARGUMENTS)
-        page = browser.new_page(viewport={"width": width, "height": height})
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(
+    server: Server, width: int = 2000, height: int = 1150, browser: Browser | None = None
+) -> Iterator[Page]:
+    """A page with ComfyUI's editor, ready for input, in a browser of its own or a given one."""
+    server.post("/settings/Comfy.TutorialCompleted", True)
+    with contextlib.ExitStack() as stack:
+        page = (browser or stack.enter_context(chromium())).new_page(
+            viewport={"width": width, "height": height}
+        )
         load_editor(page, server)
         yield page
-        browser.close()
+        page.close()
 
 
 def load_editor(page: Page, server: Server) -> None:

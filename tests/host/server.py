@@ -16,7 +16,7 @@ from typing import Any
 import requests
 import yaml
 
-from .install import comfyui_path
+from .install import FrontEnd, comfyui_path
 
 PACK = Path(__file__).parents[2]
 START_SECONDS = 180
@@ -158,6 +158,7 @@ def running(
     model_folders: dict[str, str] | None = None,
     packs: dict[str, Path] | None = None,
     device: tuple[str, ...] = ("--cpu",),
+    front_end: FrontEnd | None = None,
 ) -> Iterator[Server]:
     """A ComfyUI server below `base`, stopped at the end.
 
@@ -167,6 +168,7 @@ def running(
         model_folders: {model type: folder}, given to the server as extra_model_paths.yaml.
         packs: more custom node packs, {name: folder}.
         device: arguments that choose the device.
+        front_end: what it serves to browsers; None for its own.
     """
     all_packs = {"LPNSR": PACK, **(packs or {})}
     prepare_base(base, all_packs)
@@ -179,6 +181,7 @@ def running(
         "--base-directory": str(base),
         "--database-url": "sqlite:///:memory:",
         "--extra-model-paths-config": str(extra_paths),
+        **(front_end.options() if front_end else {}),
     }
     command = [
         sys.executable,

@@ -1,0 +1,67 @@
+"""What the end-to-end tests were run on, as README's table: `python -m tests.host.tested`.
+
+`make test` notes each of its runs of every test below build/tested, one file a ComfyUI; runs of
+some tests are not noted.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[2] / "build" / "tested"
+RENDERERS = {"classic": "canvas", "nodes2": "Nodes 2.0", "": "none: nodes over HTTP"}
+
+Run = tuple[str, str]
+"""Front end and renderer; both are empty for tests without a browser."""
+
+
+def note(comfyui: str, outcomes: Iterable[tuple[Run, str]], about: dict[str, str]) -> None:
+    """Write what came of the tests on a ComfyUI.
+
+    Args:
+        comfyui: its version.
+        outcomes: "passed", "failed" or "skipped" for each test.
+        about: other versions.
+    """
+    counts: dict[Run, Counter[str]] = {}
+    for run, outcome in outcomes:
+        counts.setdefault(run, Counter())[outcome] += 1
+    runs = [
+        {"front_end": front_end, "renderer": renderer, **count}
+        for (front_end, renderer), count in sorted(counts.items())
+    ]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"comfyui": comfyui, **about, "runs": runs}, indent=1)
+    (FOLDER / f"{comfyui}.json").write_text(text + "\n")
+
+
+def table(hosts: Iterable[dict[str, Any]]) -> str:
+    """Hosts, as `note` wrote them, as a table in Markdown."""
+    lines = [
+        "| ComfyUI | PyTorch | front end | nodes drawn by | passed | failed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for host in sorted(hosts, key=lambda host: [int(part) for part in host["comfyui"].split(".")]):
+        for run in host["runs"]:
+            cells = [host["comfyui"], host["torch"], run["front_end"] or "none"]
+            cells += [RENDERERS[run["renderer"]]]
+            cells += [str(run.get(outcome, 0)) for outcome in ("passed", "failed")]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the table. Returns 1 where there is nothing yet."""
+    files = sorted(FOLDER.glob("*.json"))
+    if not files:
+        print("No run of every test has been noted here. Run `make test` first.", file=sys.stderr)
+        return 1
+    print(table(json.loads(file.read_text()) for file in files))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
