@@ -3,7 +3,7 @@ weights before a file gives them. Here the probe pack switches it on, without a 
 
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from PIL import Image
 from tests.host.install import comfyui_path
 from tests.host.server import Server, load_api_workflow, running
 
-from .conftest import PROBE, Graph, random_image
+from .conftest import Graph, random_image
 
 pytestmark = pytest.mark.skipif(
     not (comfyui_path() / "comfy" / "memory_management.py").exists(),
@@ -22,13 +22,11 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def dynamic(
-    tmp_path_factory: pytest.TempPathFactory, released_files: Path, upscale_models: Path
+    tmp_path_factory: pytest.TempPathFactory, server_options: dict[str, Any]
 ) -> Iterator[Server]:
-    folders = {"lpnsr": str(released_files), "upscale_models": str(upscale_models)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LPNSR_PROBE_DYNAMIC_VRAM", "1")
-        base = tmp_path_factory.mktemp("dynamic")
-        with running(base, model_folders=folders, packs=PROBE) as server:
+        with running(tmp_path_factory.mktemp("dynamic"), **server_options) as server:
             yield server
 
 

@@ -249,6 +249,21 @@ def test_offloaded_networks_run_on_a_gpu(graph: Graph, precision: str) -> None:
     assert graph.run(prompt, "decode").shape == (1, 64, 64, 3)
 
 
+def test_models_that_the_host_has_forgotten_do_not_count(graph: Graph) -> None:
+    prompt = graph.stages(random_image(1, 16, 16, 3))
+    prompt["forgotten"] = {"class_type": "ProbeForgotten", "inputs": {"models": ["models", 0]}}
+    prompt["sample"]["inputs"]["models"] = ["forgotten", 0]
+    assert graph.run(prompt, "decode").shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_any_float_dtype(graph: Graph, dtype: torch.dtype) -> None:
+    image = random_image(1, 16, 16, 3).to(dtype)
+    given = graph.run(graph.upscale(image, steps=1), "upscale")
+    assert given.dtype == torch.float32
+    assert torch.equal(given, graph.run(graph.upscale(image.float(), steps=1), "upscale"))
+
+
 # Upscale models
 
 
@@ -267,6 +282,18 @@ def test_pre_upsample_with_real_weights(
     assert (start - bicubic).abs().mean() < 0.05, "it is the same picture"
     assert not torch.equal(start, bicubic)
     assert graph.run(prompt, "decode").shape == start.shape
+
+
+def test_an_upscale_model_of_another_packs_loader(graph: Graph) -> None:
+    prompt = graph.stages(random_image(1, 16, 16, 3))
+    loader = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": BUNDLED_START}}
+    bare = {"class_type": "ProbeWithoutPatcher", "inputs": {"upscale_model": ["loader", 0]}}
+    prompt |= {"loader": loader, "bare": bare}
+    starts = []
+    for node in ("loader", "bare"):
+        prompt["start"]["inputs"]["upscale_model"] = [node, 0]
+        starts.append(graph.run(prompt, "start"))
+    assert torch.equal(*starts)
 
 
 def test_an_upscale_model_that_gives_nan_is_named(graph: Graph) -> None:

@@ -9,6 +9,7 @@ import importlib
 import os
 from pathlib import Path
 
+import comfy.model_management as mm
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -36,7 +37,7 @@ LAYOUTS = {
 
 
 class ProbeLoad(io.ComfyNode):
-    """IMAGE from the tensor `image` of a safetensors file in the input folder.
+    """IMAGE from the tensor `image` of a safetensors file in the input folder, of its dtype.
 
     layout: a key of LAYOUTS, "expanded" for the first picture in all places of the batch, or "".
     """
@@ -180,6 +181,52 @@ class ProbeUpscaleOutOfMemory(io.ComfyNode):
         return io.NodeOutput(descriptor)
 
 
+class ProbeWithoutPatcher(io.ComfyNode):
+    """Passes on an UPSCALE_MODEL as loaders of other packs make it: ComfyUI's own adds a patcher
+    since 0.29."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.UpscaleModel.Input("upscale_model")]
+        outputs = [io.UpscaleModel.Output("bare")]
+        return io.Schema("ProbeWithoutPatcher", inputs=inputs, outputs=outputs)
+
+    @classmethod
+    def execute(cls, upscale_model):
+        bare = copy.copy(upscale_model)
+        vars(bare).pop("patcher", None)
+        return io.NodeOutput(bare)
+
+
+class ProbeForgotten(io.ComfyNode):
+    """Passes LPNSR_MODELS on, after the host has come to list a model whose patcher is gone, and
+    has counted what it could unload without it."""
+
+    @classmethod
+    def define_schema(cls):
+        models = io.Custom("LPNSR_MODELS")
+        return io.Schema(
+            "ProbeForgotten", inputs=[models.Input("models")], outputs=[models.Output("same")]
+        )
+
+    @classmethod
+    def execute(cls, models):
+        network = torch.nn.Linear(8, 8)
+        network.itself = [network]  # so that it outlives its patcher
+        patcher = ModelPatcher(network, mm.get_torch_device(), torch.device("cpu"))
+        mm.load_models_gpu([patcher])
+        del patcher, network
+        if all(mm.loaded_models()):
+            raise RuntimeError("the host lists no patcher that is gone")
+        manage = importlib.import_module(type(models.autoencoder).__module__)
+        gc.disable()
+        try:
+            manage._evictable(mm.get_torch_device())
+        finally:
+            gc.enable()
+        return io.NodeOutput(models)
+
+
 class ProbeMemory(io.ComfyNode):
     """Gives unused memory back to the system, and counts the tensors that are left."""
 
@@ -222,6 +269,8 @@ class ProbeExtension(ComfyExtension):
             ProbeOffloaded,
             ProbeOutOfMemory,
             ProbeUpscaleOutOfMemory,
+            ProbeWithoutPatcher,
+            ProbeForgotten,
             ProbeMemory,
             ProbeSharedWeights,
         ]
