@@ -33,11 +33,12 @@ def back_project(
         ValueError: `sr` is of another batch or smaller.
     """
     _check_shapes(sr, lr)
+    (height, width), (h, w) = sr.shape[2:], lr.shape[2:]
     for sr_i, lr_i in zip(sr.split(1), lr.split(1), strict=True):
         for plane, target in zip(sr_i.split(1, dim=1), lr_i.split(1, dim=1), strict=True):
             for _ in range(iterations):
-                missing = target - resampled(plane, *target.shape[2:], wrap)
-                plane.add_(resampled(missing, *plane.shape[2:], wrap)).clamp_(0, 1)
+                missing = target - resampled(plane, h, w, wrap)
+                plane.add_(resampled(missing, height, width, wrap)).clamp_(0, 1)
     return sr
 
 
@@ -55,7 +56,8 @@ def lr_psnr(sr: Tensor, lr: Tensor, wrap: Wrap = "none") -> float:
         ValueError: `sr` is of another batch or smaller.
     """
     _check_shapes(sr, lr)
-    error = torch.cat([resampled(x, *lr.shape[2:], wrap) for x in sr.split(1)]) - lr
+    h, w = lr.shape[2:]
+    error = torch.cat([resampled(x, h, w, wrap) for x in sr.split(1)]) - lr
     mse = error.square().mean(dim=(1, 2, 3))
     return float((-10 * torch.log10(mse)).clamp(max=_HIGHEST_PSNR).mean())
 
@@ -64,6 +66,6 @@ def _check_shapes(sr: Tensor, lr: Tensor) -> None:
     (*batch, height, width), (*expected, h, w) = sr.shape, lr.shape
     if batch != expected or height < h or width < w:
         raise ValueError(
-            f"sr is {tuple(sr.shape)} and lr {tuple(lr.shape)}, expected sr of {tuple(lr.shape)} or "
-            "higher and wider."
+            f"sr is {tuple(sr.shape)} and lr {tuple(lr.shape)}, expected sr of "
+            f"{tuple(lr.shape)}, or higher and wider."
         )

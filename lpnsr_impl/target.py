@@ -47,6 +47,11 @@ class Target:
         """Whether it is x4, for pictures of any size."""
         return self.longest_side == 0 and self.factor == SCALE
 
+    def __str__(self) -> str:
+        if self.longest_side:
+            return f"longest side {self.longest_side}"
+        return f"x{self.factor:g}"
+
     def size(self, h: int, w: int) -> tuple[int, int]:
         """(H, W) of the result of an h x w picture; halves are rounded up.
 
@@ -96,14 +101,20 @@ def plan_passes(h: int, w: int, target: Target) -> list[Pass]:
 
 
 def described(passes: list[Pass]) -> str:
-    """The plan in words, e.g. "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768"."""
+    """The plan in words, e.g. "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768".
+
+    Plain x4 is "512x384 to 2048x1536".
+    """
+    whole = f"{_size(passes[0].lr)} to {_size(passes[-1].size)}"
+    if passes[0].x4 == passes[-1].size:
+        return whole
     count = f"{len(passes)} pass" + ("es" if len(passes) > 1 else "")
     parts: list[str] = []
     for each in passes:
         parts.append(f"x{SCALE} to {_size(each.x4)}")
         if each.size != each.x4:
             parts.append(f"down to {_size(each.size)}")
-    return f"{_size(passes[0].lr)} to {_size(passes[-1].size)} in {count}: {', '.join(parts)}"
+    return f"{whole} in {count}: {', '.join(parts)}"
 
 
 def work(passes: list[Pass]) -> list[float]:
@@ -119,10 +130,7 @@ def bytes_needed(passes: list[Pass], batch: int = 1, channels: int = 3) -> int:
     """
     return max(
         _VALUE_BYTES
-        * (
-            batch * channels * math.prod(each.size)
-            + _WORKING_PICTURES * 3 * math.prod(each.x4)
-        )
+        * (batch * channels * math.prod(each.size) + _WORKING_PICTURES * 3 * math.prod(each.x4))
         for each in passes
     )
 
@@ -142,8 +150,8 @@ def check_memory(passes: list[Pass], available: int, batch: int = 1, channels: i
         pictures = f"{batch} pictures of " if batch > 1 else ""
         raise MemoryError(
             f"{described(passes)}: {pictures}{_size(passes[-1].size)} need {needed / 2**30:.1f} GB "
-            f"of memory for pixels alone, and {available / 2**30:.1f} GB are free. Choose a smaller "
-            "size or fewer pictures at a time, or close other programs."
+            f"of memory for pixels alone, and {available / 2**30:.1f} GB are free. Choose a "
+            "smaller size or fewer pictures at a time, or close other programs."
         )
 
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from ..lpnsr_impl import out_of_memory
 from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.images import fit_rgb_factors
+from ..lpnsr_impl.main_memory import available
 from ..lpnsr_impl.models import (
     Autoencoder,
     Denoiser,
@@ -245,6 +246,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return hosts_test(error) or out_of_memory.is_out_of_memory(error)
 
 
+def room_for_results() -> int:
+    """Free bytes where IMAGE and LATENT tensors go."""
+    device = result_device()
+    if device.type == "cpu":
+        return available()
+    free: Any = mm.get_free_memory(device)
+    return int(free)
+
+
 def free_memory() -> None:
     """Give cached memory back to the device."""
     mm.soft_empty_cache()
@@ -273,15 +283,21 @@ class Progress:
 
     Args:
         work: all there is to do, in any unit, for `advance`.
+        heading: a line above the plan, of what plans have in common.
+
+    Attributes:
+        weight: of the work that `advance` counts: more where pictures are larger.
     """
 
-    def __init__(self, work: float = 1.0) -> None:
+    def __init__(self, work: float = 1.0, heading: str = "") -> None:
         context = get_executing_context()
         self._node_id = context.node_id if context else None
         self._bar = comfy.utils.ProgressBar(_BAR)
         self._work = work
         self._began = time.monotonic()
         self._said = 0.0
+        self._heading = heading
+        self.weight = 1.0
         self.done = 0.0
         self.plan = ""
 
@@ -292,7 +308,7 @@ class Progress:
             InterruptProcessingException: the user pressed Cancel.
         """
         mm.throw_exception_if_processing_interrupted()
-        self.done += work
+        self.done += self.weight * work
         share = min(self.done / self._work, 1.0)
         self._bar.update_absolute(round(_BAR * share))
         now = time.monotonic()
@@ -313,7 +329,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Show a line of text on the node, above the plan, which narrow nodes cut off."""
         if self._node_id is not None:
-            lines = "\n".join(line for line in (text, self.plan) if line)
+            lines = "\n".join(line for line in (text, self._heading, self.plan) if line)
             PromptServer.instance.send_progress_text(lines, self._node_id)
 
     def finish(self) -> None:

@@ -5,8 +5,9 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..lpnsr_impl.color import COLOR_FIXES
-from ..lpnsr_impl.config import RESSHIFT_15, PredictorMode, Wrap
+from ..lpnsr_impl.config import RESSHIFT_15, SCALE, PredictorMode, Wrap
 from ..lpnsr_impl.masks import DEFAULT_FEATHER
+from ..lpnsr_impl.target import LARGEST_FACTOR
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE
 
 _CHOICES = {
@@ -16,6 +17,7 @@ _CHOICES = {
 }
 
 _MOST_FEATHER = 128
+_MOST_PIXELS = 1 << 16
 
 
 def seed() -> io.Int.Input:
@@ -147,6 +149,35 @@ def wrap() -> io.Combo.Input:
         optional=True,
         tooltip="For pictures that go on at their other side, so that no seam shows there: 'x' "
         "left and right (360-degree panoramas), 'y' top and bottom, 'both' for seamless textures.",
+    )
+
+
+def factor() -> io.Float.Input:
+    """Size of the result."""
+    return io.Float.Input(
+        "factor",
+        default=float(SCALE),
+        min=1.0,
+        max=float(LARGEST_FACTOR),
+        step=0.05,
+        optional=True,
+        tooltip="How many times as wide and high the result is. 4 is what the models make. Less is "
+        "downscaled from that (1 cleans up and keeps the size); more takes a second pass, from a "
+        "quarter of the size wanted.",
+    )
+
+
+def longest_side() -> io.Int.Input:
+    """Size of the result in pixels."""
+    return io.Int.Input(
+        "longest_side",
+        default=0,
+        min=0,
+        max=_MOST_PIXELS,
+        optional=True,
+        tooltip="Width or height of the result, whichever is longer, in pixels: 3840 for 4K. It "
+        "takes the place of factor; 0 leaves it to factor. From once to 16 times that of the "
+        "image.",
     )
 
 

@@ -1,5 +1,6 @@
 """Sizes other than x4: which passes reach them."""
 
+import itertools
 import math
 
 import pytest
@@ -33,7 +34,7 @@ def test_any_factor_is_reached_from_any_size(h: int, w: int, factor: float) -> N
         assert abs(side - wanted) <= 0.5
     for each in passes:
         assert pass_ends_where_it_may(each)
-    for before, after in zip(passes, passes[1:], strict=False):
+    for before, after in itertools.pairwise(passes):
         assert before.size == after.lr
 
 
@@ -70,7 +71,7 @@ def test_without_wishes_it_is_one_pass_of_x4(h: int, w: int) -> None:
 @pytest.mark.parametrize(
     ("target", "text"),
     [
-        (Target(), "512x384 to 2048x1536 in 1 pass: x4 to 2048x1536"),
+        (Target(), "512x384 to 2048x1536"),
         (Target(1), "512x384 to 512x384 in 1 pass: x4 to 2048x1536, down to 512x384"),
         (Target(2), "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768"),
         (

@@ -73,7 +73,9 @@ def test_copies_fade_into_each_other_and_edges_count_for_nothing() -> None:
     "change",
     [
         upsampled,
-        lambda lr, wrap: resampled(lr.repeat_interleave(4, 2).repeat_interleave(4, 3), 18, 23, wrap),
+        lambda lr, wrap: resampled(
+            lr.repeat_interleave(4, 2).repeat_interleave(4, 3), 18, 23, wrap
+        ),
         lambda lr, wrap: resampled(lr, 36, 46, wrap),
         lambda lr, wrap: color_fixed(wavelet_color_fix, lr, wrap),
         lambda lr, wrap: color_fixed(adain_color_fix, lr, wrap),
