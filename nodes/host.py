@@ -1,9 +1,7 @@
 """The one door to ComfyUI: model folders, memory management, progress, VAE, upscale models."""
 
-import contextlib
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +26,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..lpnsr_impl import out_of_memory
+from ..lpnsr_impl import examples, out_of_memory
 from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.images import fit_rgb_factors
 from ..lpnsr_impl.main_memory import available
@@ -89,22 +87,10 @@ def register_model_folders() -> None:
 
 
 def offer_examples() -> None:
-    """Put what the shipped workflows load into the input folder, so that they run at once."""
-    for example in EXAMPLES:
-        target = Path(folder_paths.get_input_directory()) / example.name
-        if target.exists():
-            continue
-        # Moved into place whole: on a full disk, a half file would stay there for good.
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            shutil.copyfile(example, part)
-            part.replace(target)
-        except OSError as e:
-            logging.warning(
-                "LPNSR: %s can't be made (%s); choose a file of yours in the workflow.", target, e
-            )
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+    """Put what the shipped workflows load into the input folder, once, so that they run at once."""
+    folder = Path(folder_paths.get_input_directory()).absolute()
+    user = Path(folder_paths.get_system_user_directory(MODEL_FOLDER))
+    examples.offer(EXAMPLES, folder, user / "examples.txt")
 
 
 def model_files() -> list[str]:
