@@ -28,7 +28,8 @@ def seed() -> io.Int.Input:
         min=0,
         max=0xFFFFFFFFFFFFFFFF,
         control_after_generate=True,
-        tooltip="Seed of the noise. The same seed gives the same picture, in any place of a batch.",
+        tooltip="Seed of the noise. The same seed gives the same picture, in any place of a batch; "
+        "in other tiles (see tile_size) nearly the same.",
     )
 
 
@@ -101,7 +102,8 @@ def tile_size() -> io.Int.Input:
         step=32,
         optional=True,
         tooltip="Largest tile, in pixels of the LR image. 0 chooses by the free memory, at most "
-        f"{LARGEST_TILE}. A tile that does not fit after all is halved.",
+        f"{LARGEST_TILE}. A tile that does not fit after all is halved. Other tiles change details "
+        "a little: for the same picture with any memory set a size that always fits.",
     )
 
 
@@ -135,8 +137,8 @@ def lr_consistency() -> io.Boolean.Input:
         "lr_consistency",
         default=False,
         optional=True,
-        tooltip="Correct the result until it is the LR image again when it is downscaled to a "
-        "quarter, bicubic with antialiasing. Noise of the LR image comes back with it.",
+        tooltip="Correct the result until it is the LR image again when it is downscaled to its "
+        "size, bicubic with antialiasing. Noise of the LR image comes back with it.",
     )
 
 
@@ -209,7 +211,7 @@ def lr_psnr() -> io.Float.Output:
     return io.Float.Output(
         "lr_psnr",
         display_name="LR-PSNR",
-        tooltip="PSNR in dB between the LR image and the result downscaled to a quarter, before "
+        tooltip="PSNR in dB between the LR image and the result downscaled to its size, before "
         "rounding to 8 bits; the mean over a batch. 100 at most.",
     )
 
