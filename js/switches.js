@@ -7,9 +7,10 @@ const MOST_STEPS = 4;
 
 /** @param node LPNSRSample or LPNSRUpscale */
 export function greyOutIdleWidgets(node) {
-  const switches = Object.keys(LEAST_STEPS).filter((name) => widgetOf(node, name));
-  const all = [...switches, "predictor_mode"];
-  keepUpToDate(node, ["steps", ...all], () => {
+  const has = (name) => widgetOf(node, name);
+  const switches = Object.keys(LEAST_STEPS).filter(has);
+  const all = [...switches, "predictor_mode", "factor"].filter(has);
+  keepUpToDate(node, ["steps", "longest_side", ...all].filter(has), () => {
     const idle = idleWidgets(node, switches);
     for (const name of all) widgetOf(node, name).disabled = idle.includes(name);
   });
@@ -20,5 +21,7 @@ function idleWidgets(node, switches) {
   const steps = valueOf(node, "steps") ?? MOST_STEPS;
   const idle = switches.filter((name) => LEAST_STEPS[name] > steps);
   const on = switches.some((name) => !idle.includes(name) && valueOf(node, name) !== false);
-  return on ? idle : [...idle, "predictor_mode"];
+  if (!on) idle.push("predictor_mode");
+  if (widgetOf(node, "longest_side") && valueOf(node, "longest_side") > 0) idle.push("factor");
+  return idle;
 }

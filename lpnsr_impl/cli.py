@@ -271,9 +271,9 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return 0
 
 
-_UPSCALE = """Upscale a picture, or all pictures of a folder and the folders in it, x4. Run the same
-command again to go on after a stop: what is done is skipped, what changed is made again. IN and OUT
-may be URIs (s3://, gs://) where pyarrow is installed."""
+_UPSCALE = """Upscale a picture, or all pictures of a folder and the folders in it, x4 or to a size.
+Run the same command again to go on after a stop: what is done is skipped, what changed is made
+again. IN and OUT may be URIs (s3://, gs://) where pyarrow is installed."""
 
 
 def _add_upscale(parser: argparse.ArgumentParser) -> None:
@@ -288,6 +288,17 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     _add_models(parser)
     parser.add_argument("--upscale-model", help="start of PreSet-B; without it the bundled one")
     _add_method(parser)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--factor", type=float, default=4.0, help="1 to 16 times as large; above 4 in two passes"
+    )
+    size.add_argument(
+        "--longest-side",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="of each result, once to 16 times that of its picture",
+    )
     parser.add_argument(
         "--wrap",
         choices=("none", "x", "y", "both"),

@@ -1,11 +1,17 @@
-"""Main memory that networks on a CPU no longer need."""
+"""Main memory: what is free, and what networks on a CPU no longer need."""
 
 import ctypes
 import functools
 import sys
 from collections.abc import Callable
 
+import psutil
 import torch
+
+
+def available() -> int:
+    """Bytes that can be had, swap space included."""
+    return psutil.virtual_memory().available + psutil.swap_memory().free
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import SCALE, Wrap
-from .wrap import inside, surrounded
+from .wrap import inside, resampled, surrounded
 
 DEFAULT_FEATHER = 8
 """In LR pixels."""
@@ -23,7 +23,14 @@ _GRAIN = 1 << 16
 """Weights are multiples of 1 / this, so that what rounding left near 0 and 1 is exactly that."""
 
 
-def mask_weights(mask: Tensor, h: int, w: int, feather: int, wrap: Wrap = "none") -> Tensor:
+def mask_weights(
+    mask: Tensor,
+    h: int,
+    w: int,
+    feather: int,
+    wrap: Wrap = "none",
+    size: tuple[int, int] | None = None,
+) -> Tensor:
     """Share of the result in each pixel.
 
     Args:
@@ -31,22 +38,24 @@ def mask_weights(mask: Tensor, h: int, w: int, feather: int, wrap: Wrap = "none"
         h, w: of the LR picture.
         feather: LR pixels over which the mask's edges fade, half of them on either side; 0 or more.
         wrap: axes in which the picture goes on periodically.
+        size: (H, W) of the result; None for x4.
 
     Returns:
-        [B,1,4h,4w] in [0,1]. Away from edges it is as the mask: exactly 1 where that is 1.
+        [B,1,H,W] in [0,1]. Away from edges it is as the mask: exactly 1 where that is 1.
 
     Raises:
         ValueError: feather is negative.
     """
     if feather < 0:
         raise ValueError(f"feather is {feather}, expected 0 or more.")
-    size = (SCALE * h, SCALE * w)
+    x4 = (SCALE * h, SCALE * w)
     x = mask.float()
-    if tuple(x.shape[2:]) != size:
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+    if tuple(x.shape[2:]) != x4:
+        x = F.interpolate(x, size=x4, mode="bilinear", align_corners=False, antialias=True)
     reach = SCALE * feather // 2
     if reach:
         x = inside(_blurred(surrounded(x, reach, wrap), reach), reach, wrap)
+    x = resampled(x, *(size or x4), wrap).clamp(0, 1)
     return (x * _GRAIN).round() / _GRAIN
 
 
@@ -62,7 +71,7 @@ def masked(result: Tensor, start: Tensor, weights: Tensor) -> Tensor:
     """The result where weights are 1, the start where they are 0, both exactly.
 
     Args:
-        result, start: [B,3,4h,4w].
-        weights: [B,1,4h,4w], from `mask_weights`.
+        result, start: [B,3,H,W].
+        weights: [B,1,H,W], from `mask_weights`.
     """
     return torch.lerp(start, result, weights.expand_as(result))

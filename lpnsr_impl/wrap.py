@@ -9,13 +9,14 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .config import SCALE, WRAP_OVERLAP, Wrap, wraps
-from .images import SMALLEST_MODEL_INPUT, bicubic_upsample, reflect_pad, resize
+from .images import SMALLEST_MODEL_INPUT, reflect_pad, resize
 
 _BICUBIC_REACH = 3
-"""LR pixels that bicubic resampling sees beyond an edge, and one more."""
+"""Pixels, of the smaller picture, that bicubic resampling sees beyond an edge, and one more."""
 
 
 def continued(x: Tensor, h: int, w: int, wrap: Wrap, block: int = 1) -> Tensor:
@@ -91,14 +92,30 @@ def inside(x: Tensor, margin: int, wrap: Wrap) -> Tensor:
 
 def upsampled(lr: Tensor, wrap: Wrap) -> Tensor:
     """Bicubic x4 of a picture that wraps. [B,C,h,w] -> [B,C,4h,4w]"""
-    x = bicubic_upsample(surrounded(lr, _BICUBIC_REACH, wrap))
-    return inside(x, SCALE * _BICUBIC_REACH, wrap)
+    return resampled(lr, SCALE * lr.shape[2], SCALE * lr.shape[3], wrap)
 
 
-def downsampled(sr: Tensor, wrap: Wrap) -> Tensor:
-    """A quarter of a picture that wraps, bicubic with antialiasing. [B,C,4h,4w] -> [B,C,h,w]"""
-    x = surrounded(sr, SCALE * _BICUBIC_REACH, wrap)
-    return inside(resize(x, x.shape[2] // SCALE, x.shape[3] // SCALE), _BICUBIC_REACH, wrap)
+def resampled(x: Tensor, h: int, w: int, wrap: Wrap) -> Tensor:
+    """A picture that wraps in another size, bicubic: with antialiasing where it gets smaller.
+
+    [B,C,H,W] -> [B,C,h,w]
+    """
+    if tuple(x.shape[2:]) == (h, w):
+        return x
+    smaller = h < x.shape[2] or w < x.shape[3]
+    size, margins = [h, w], [0, 0]
+    for dim, n in _axes(wrap, h, w):
+        old = x.shape[dim]
+        unit = old // math.gcd(old, n)  # pixels that become a whole number of pixels
+        margin = -(-_BICUBIC_REACH * max(old, n) // (n * unit)) * unit
+        x = _picked(x, dim, -margin, old + margin)
+        margins[dim - 2] = margin * n // old
+        size[dim - 2] += 2 * margins[dim - 2]
+    if smaller:
+        x = resize(x, *size)
+    else:
+        x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+    return x[:, :, margins[0] : margins[0] + h, margins[1] : margins[1] + w]
 
 
 def for_model(lr: Tensor, wrap: Wrap) -> Tensor:

@@ -1,9 +1,7 @@
 """The one door to ComfyUI: model folders, memory management, progress, VAE, upscale models."""
 
-import contextlib
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,9 +26,10 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..lpnsr_impl import out_of_memory
+from ..lpnsr_impl import examples, out_of_memory
 from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.images import fit_rgb_factors
+from ..lpnsr_impl.main_memory import available
 from ..lpnsr_impl.models import (
     Autoencoder,
     Denoiser,
@@ -88,22 +87,10 @@ def register_model_folders() -> None:
 
 
 def offer_examples() -> None:
-    """Put what the shipped workflows load into the input folder, so that they run at once."""
-    for example in EXAMPLES:
-        target = Path(folder_paths.get_input_directory()) / example.name
-        if target.exists():
-            continue
-        # Moved into place whole: on a full disk, a half file would stay there for good.
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            shutil.copyfile(example, part)
-            part.replace(target)
-        except OSError as e:
-            logging.warning(
-                "LPNSR: %s can't be made (%s); choose a file of yours in the workflow.", target, e
-            )
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+    """Put what the shipped workflows load into the input folder, once, so that they run at once."""
+    folder = Path(folder_paths.get_input_directory()).absolute()
+    user = Path(folder_paths.get_system_user_directory(MODEL_FOLDER))
+    examples.offer(EXAMPLES, folder, user / "examples.txt")
 
 
 def model_files() -> list[str]:
@@ -245,6 +232,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return hosts_test(error) or out_of_memory.is_out_of_memory(error)
 
 
+def room_for_results() -> int:
+    """Free bytes where IMAGE and LATENT tensors go."""
+    device = result_device()
+    if device.type == "cpu":
+        return available()
+    free: Any = mm.get_free_memory(device)
+    return int(free)
+
+
 def free_memory() -> None:
     """Give cached memory back to the device."""
     mm.soft_empty_cache()
@@ -274,15 +270,21 @@ class Progress:
 
     Args:
         work: all there is to do, in any unit, for `advance`.
+        heading: a line above the plan, of what plans have in common.
+
+    Attributes:
+        weight: of the work that `advance` counts: more where pictures are larger.
     """
 
-    def __init__(self, work: float = 1.0) -> None:
+    def __init__(self, work: float = 1.0, heading: str = "") -> None:
         context = get_executing_context()
         self._node_id = context.node_id if context else None
         self._bar = comfy.utils.ProgressBar(_BAR)
         self._work = work
         self._began = time.monotonic()
         self._said = 0.0
+        self._heading = heading
+        self.weight = 1.0
         self.done = 0.0
         self.plan = ""
 
@@ -293,7 +295,7 @@ class Progress:
             InterruptProcessingException: the user pressed Cancel.
         """
         mm.throw_exception_if_processing_interrupted()
-        self.done += work
+        self.done += self.weight * work
         share = min(self.done / self._work, 1.0)
         self._bar.update_absolute(round(_BAR * share))
         now = time.monotonic()
@@ -314,7 +316,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Show a line of text on the node, above the plan, which narrow nodes cut off."""
         if self._node_id is not None:
-            lines = "\n".join(line for line in (text, self.plan) if line)
+            lines = "\n".join(line for line in (text, self._heading, self.plan) if line)
             PromptServer.instance.send_progress_text(lines, self._node_id)
 
     def finish(self) -> None:

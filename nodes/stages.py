@@ -16,7 +16,7 @@ from ..lpnsr_impl.images import to_01
 from ..lpnsr_impl.masks import mask_weights, masked
 from ..lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
 from ..lpnsr_impl.sampler import StepCallback, predictor_steps, switches_for
-from ..lpnsr_impl.wrap import for_model, from_model, upsampled
+from ..lpnsr_impl.wrap import for_model, from_model, resampled, upsampled
 from . import host
 from .images import Picture
 from .memory import autoencoder_activations, unet_activations
@@ -35,6 +35,17 @@ class Regenerate:
     start: Picture
     mask: Tensor
     feather: int
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of x4 pictures: they are downscaled to `size`, (H, W), and agree with `lr`.
+
+    lr: the pictures before any pass; masks have their shape, and feathers are in their pixels.
+    """
+
+    lr: Picture
+    size: tuple[int, int]
 
 
 def pre_upsample(lr: Picture, upscale_model: Any | None, wrap: Wrap = "none") -> Picture:
@@ -264,8 +275,10 @@ def decode(
     *,
     lr_consistency: bool = False,
     regenerate: Regenerate | None = None,
+    finish: Finish | None = None,
 ) -> tuple[Tensor, float]:
-    """IMAGE exactly x4 the LR pictures, with their alpha, and its LR-PSNR. `DECODE_WORK` for each.
+    """IMAGE exactly x4 the LR pictures, or as `finish` says, with their alpha, and its LR-PSNR.
+    `DECODE_WORK` for each.
 
     With `lr_consistency` the result, downscaled, is the LR picture (`consistency.back_project`).
     `regenerate` comes last, so that nothing else changes what is kept of the start.
@@ -284,8 +297,9 @@ def decode(
     autoencoder, device = models.autoencoder.network, models.autoencoder.device
     fix = COLOR_FIXES[color_fix]
     on = host.result_device()
-    channels = 3 if condition.alpha is None else 4
-    shape = (b, SCALE * h, SCALE * w, channels)
+    size = finish.size if finish else (SCALE * h, SCALE * w)
+    alpha = finish.lr.alpha if finish else condition.alpha
+    shape = (b, *size, 3 if alpha is None else 4)
     image = torch.empty(shape, device=on, dtype=host.result_dtype())
     psnr = 0.0
     for i in range(b):
@@ -301,18 +315,20 @@ def decode(
                 "The decoded image has NaN or infinite values. Choose precision fp32 or bf16 in "
                 "Load LPNSR Models."
             )
-        lr_01 = to_01(lr_i)
+        original = finish.lr.rgb[i : i + 1].to(on) if finish else to_01(lr_i)
+        if finish:
+            rgb = resampled(rgb, *size, wrap).clamp_(0, 1)
         if lr_consistency:
-            rgb = back_project(rgb, lr_01, wrap=wrap)
+            rgb = back_project(rgb, original, wrap=wrap)
         if regenerate:
-            weights = mask_weights(
-                regenerate.mask[i : i + 1].to(on), h, w, regenerate.feather, wrap
-            )
-            rgb = masked(rgb, regenerate.start.rgb[i : i + 1].to(on).clamp(0, 1), weights)
-        psnr += lr_psnr(rgb, lr_01, wrap) / b
+            mask, feather = regenerate.mask[i : i + 1].to(on), regenerate.feather
+            weights = mask_weights(mask, *original.shape[2:], feather, wrap, size)
+            start = resampled(regenerate.start.rgb[i : i + 1].to(on), *size, wrap)
+            rgb = masked(rgb, start.clamp(0, 1), weights)
+        psnr += lr_psnr(rgb, original, wrap) / b
         image[i, :, :, :3] = rgb[0].movedim(0, 2)
-    if condition.alpha is not None:
-        image[:, :, :, 3] = condition.alpha[:, 0]
+        if alpha is not None:
+            image[i, :, :, 3] = resampled(alpha[i : i + 1], *size, wrap)[0, 0].clamp(0, 1)
     return image, psnr
 
 

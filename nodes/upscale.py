@@ -2,18 +2,19 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
-from ..lpnsr_impl.config import PredictorMode, Wrap
+from ..lpnsr_impl.config import SCALE, PredictorMode, Wrap
 from ..lpnsr_impl.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.sampler import ALL_ON
+from ..lpnsr_impl.target import Target
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
-from . import host, stages, widgets
-from .images import Picture, read_image, read_mask
+from . import widgets
+from .images import read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
+from .passes import Inside, Upscaler
 from .tiles import Tiling
 
 
@@ -27,8 +28,8 @@ class LPNSRUpscale(io.ComfyNode):
             node_id="LPNSRUpscale",
             display_name="LPNSR Upscale",
             category="LPNSR",
-            description="Upscales an image x4 in one node. PreSet-A: no upscale_model; "
-            "PreSet-B: with one; plain ResShift: use_predictor off.",
+            description="Upscales an image in one node, x4 or to the size you set. PreSet-A: "
+            "no upscale_model; PreSet-B: with one; plain ResShift: use_predictor off.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Image.Input(
@@ -53,12 +54,15 @@ class LPNSRUpscale(io.ComfyNode):
                 widgets.mask(),
                 widgets.feather(),
                 widgets.wrap(),
+                widgets.factor(),
+                widgets.longest_side(),
             ],
             outputs=[
                 io.Image.Output(
                     "upscaled_image",
                     display_name="image",
-                    tooltip="Exactly four times as high and wide, RGBA if the image had alpha.",
+                    tooltip="Exactly four times as high and wide, or of the size set; RGBA if the "
+                    "image had alpha.",
                 ),
                 widgets.lr_psnr(),
             ],
@@ -90,46 +94,25 @@ class LPNSRUpscale(io.ComfyNode):
         mask: Tensor | None = None,
         feather: int = DEFAULT_FEATHER,
         wrap: Wrap = "none",
+        factor: float = SCALE,
+        longest_side: int = 0,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         widgets.require_choice("color_fix", color_fix)
         widgets.require_choice("wrap", wrap)
-        predictor_on = ALL_ON if use_predictor else {}
-        stages.check_chain(models, steps, predictor_on)
         lr = read_image(image, "image")
-        inside = None if mask is None else read_mask(mask, lr)
-        starts: list[Tensor] = []
-
-        def keep(start: Picture) -> None:
-            if inside is not None:
-                starts.append(start.rgb)
-
-        work = stages.ENCODE_WORK + stages.sample_work(steps, predictor_on) + stages.DECODE_WORK
-        progress = host.Progress(len(image) * work)
-        tiling = Tiling(tile_size, overlap)
-        latent = stages.start_latent(models, lr, upscale_model, tiling, progress, wrap, keep)
-        latent = stages.sample(
+        inside = None if mask is None else Inside(read_mask(mask, lr), feather)
+        upscale = Upscaler(
             models,
-            latent,
-            seed=seed,
-            steps=steps,
-            kappa=kappa,
-            predictor_on=predictor_on,
-            predictor_mode=predictor_mode,
-            tiling=tiling,
-            progress=progress,
-        )
-        regenerate = None
-        if inside is not None:
-            regenerate = stages.Regenerate(Picture(torch.cat(starts)), inside, feather)
-        result, psnr = stages.decode(
-            models,
-            latent,
+            upscale_model,
+            seed,
+            steps,
+            kappa,
+            ALL_ON if use_predictor else {},
+            predictor_mode,
             color_fix,
-            tiling,
-            progress,
-            lr_consistency=lr_consistency,
-            regenerate=regenerate,
+            Tiling(tile_size, overlap),
+            lr_consistency,
+            wrap,
         )
-        progress.finish()
-        return io.NodeOutput(result, psnr)
+        return io.NodeOutput(*upscale(lr, Target(factor, longest_side), inside))

@@ -5,8 +5,9 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..lpnsr_impl.color import COLOR_FIXES
-from ..lpnsr_impl.config import RESSHIFT_15, PredictorMode, Wrap
+from ..lpnsr_impl.config import RESSHIFT_15, SCALE, PredictorMode, Wrap
 from ..lpnsr_impl.masks import DEFAULT_FEATHER
+from ..lpnsr_impl.target import LARGEST_FACTOR
 from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE
 
 _CHOICES = {
@@ -16,6 +17,7 @@ _CHOICES = {
 }
 
 _MOST_FEATHER = 128
+_MOST_PIXELS = 1 << 16
 
 
 def seed() -> io.Int.Input:
@@ -26,7 +28,8 @@ def seed() -> io.Int.Input:
         min=0,
         max=0xFFFFFFFFFFFFFFFF,
         control_after_generate=True,
-        tooltip="Seed of the noise. The same seed gives the same picture, in any place of a batch.",
+        tooltip="Seed of the noise. The same seed gives the same picture, in any place of a batch; "
+        "in other tiles (see tile_size) nearly the same.",
     )
 
 
@@ -99,7 +102,8 @@ def tile_size() -> io.Int.Input:
         step=32,
         optional=True,
         tooltip="Largest tile, in pixels of the LR image. 0 chooses by the free memory, at most "
-        f"{LARGEST_TILE}. A tile that does not fit after all is halved.",
+        f"{LARGEST_TILE}. A tile that does not fit after all is halved. Other tiles change details "
+        "a little: for the same picture with any memory set a size that always fits.",
     )
 
 
@@ -133,8 +137,8 @@ def lr_consistency() -> io.Boolean.Input:
         "lr_consistency",
         default=False,
         optional=True,
-        tooltip="Correct the result until it is the LR image again when it is downscaled to a "
-        "quarter, bicubic with antialiasing. Noise of the LR image comes back with it.",
+        tooltip="Correct the result until it is the LR image again when it is downscaled to its "
+        "size, bicubic with antialiasing. Noise of the LR image comes back with it.",
     )
 
 
@@ -147,6 +151,35 @@ def wrap() -> io.Combo.Input:
         optional=True,
         tooltip="For pictures that go on at their other side, so that no seam shows there: 'x' "
         "left and right (360-degree panoramas), 'y' top and bottom, 'both' for seamless textures.",
+    )
+
+
+def factor() -> io.Float.Input:
+    """Size of the result."""
+    return io.Float.Input(
+        "factor",
+        default=float(SCALE),
+        min=1.0,
+        max=float(LARGEST_FACTOR),
+        step=0.05,
+        optional=True,
+        tooltip="How many times as wide and high the result is. 4 is what the models make. Less is "
+        "downscaled from that (1 cleans up and keeps the size); more takes a second pass, from a "
+        "quarter of the size wanted.",
+    )
+
+
+def longest_side() -> io.Int.Input:
+    """Size of the result in pixels."""
+    return io.Int.Input(
+        "longest_side",
+        default=0,
+        min=0,
+        max=_MOST_PIXELS,
+        optional=True,
+        tooltip="Width or height of the result, whichever is longer, in pixels: 3840 for 4K. It "
+        "takes the place of factor; 0 leaves it to factor. From once to 16 times that of the "
+        "image.",
     )
 
 
@@ -178,7 +211,7 @@ def lr_psnr() -> io.Float.Output:
     return io.Float.Output(
         "lr_psnr",
         display_name="LR-PSNR",
-        tooltip="PSNR in dB between the LR image and the result downscaled to a quarter, before "
+        tooltip="PSNR in dB between the LR image and the result downscaled to its size, before "
         "rounding to 8 bits; the mean over a batch. 100 at most.",
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ..options import preset_method, with_options
+from ..target import Target
 from ..weights_folder import BUNDLED_UPSCALE_MODELS, find_weights
 from .job import Outcome, Report, Worker
 from .networks import Networks, Settings
@@ -40,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
     job = Job(plan.source, plan.out, settings.fingerprint(), options.overwrite)
     todo = _not_done(job, plan.items)
     logger.info(
-        "%s: %d pictures, %d of them done before. %s, start %s, %d steps.", options.source,
+        "%s: %d pictures, %d of them done before. %s, start %s, %d steps, %s.", options.source,
         len(plan.items), len(plan.items) - len(todo), settings.method.name, settings.method.start,
-        settings.method.steps,
+        settings.method.steps, settings.target,
     )  # fmt: skip
     if options.dry_run:
         for item in todo:
@@ -115,6 +116,7 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
         device=options.device or "",
         wrap=options.wrap,
         compiled=options.torch_compile,
+        target=Target(options.factor, options.longest_side),
     )
 
 

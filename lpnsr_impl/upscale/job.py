@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..config import SCALE
+from ..target import described
 from .folders import is_full
 from .formats import FORMATS, SPARE, Format, format_of
+from .networks import Networks
 from .picture import Picture, bits_lost, encode_picture, read_picture_data, what_is_lost
 from .plan import Item
 from .results import Job, Results
@@ -36,12 +37,12 @@ class Worker:
 
     Args:
         job: what to do.
-        upscale: from a picture to its result.
+        networks: upscale.
     """
 
-    def __init__(self, job: Job, upscale: Callable[[Picture], Picture]) -> None:
+    def __init__(self, job: Job, networks: Networks) -> None:
         self._results = Results(job)
-        self._upscale = upscale
+        self._networks = networks
 
     def do(self, item: Item) -> Outcome:
         """Upscale a picture unless it is done. All that goes wrong is in the outcome."""
@@ -58,17 +59,17 @@ class Worker:
     def _make(self, item: Item) -> str:
         data, made_from = self._results.read_input(item)
         picture = read_picture_data(data)
-        name, format = _choose(item, picture)
+        passes = self._networks.passes(picture)
+        name, format = _choose(item, picture, passes[-1].size)
         self._results.refuse_foreign(name)
-        result = self._upscale(picture)
+        result = self._networks(picture)
         self._results.commit(name, encode_picture(result, format), item, made_from)
-        (h, w), (height, width) = picture.rgb.shape[2:], result.rgb.shape[2:]
         notes = list(picture.notes)
         if bits_lost(picture, format):
             notes.append("16 bits become 8")
         if name != item.name:
             notes.insert(0, f"as {name}")
-        return "; ".join([f"{w}x{h} to {width}x{height}", *notes])
+        return "; ".join([described(passes), *notes])
 
 
 class Report:
@@ -121,15 +122,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {s} s" if minutes else f"{s} s"
 
 
-def _choose(item: Item, picture: Picture) -> tuple[str, Format]:
-    """Name and format of a result.
+def _choose(item: Item, picture: Picture, size: tuple[int, int]) -> tuple[str, Format]:
+    """Name and format of a result of (height, width).
 
     Raises:
         ValueError: the format can't hold it, and there is no other.
     """
     format = format_of(item.result)
     assert format is not None  # the plan gives no other names
-    lost = what_is_lost(picture, format, SCALE)
+    lost = what_is_lost(picture, format, size)
     if lost is None and item.spare and bits_lost(picture, format):
         lost = "16 bits"
     if lost is None:

@@ -1,8 +1,8 @@
-"""The networks of a job, and a picture through them."""
+"""The networks of a job, and a picture through them, once or twice."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,10 +10,12 @@ from torch import Tensor
 from ..config import Wrap
 from ..family import Family, Method, load_family
 from ..images import fill_transparent, padded_size
+from ..main_memory import available
 from ..models import check_compiler, compile_network, set_precision
 from ..options import model_fingerprints
 from ..out_of_memory import halving
-from ..wrap import upsampled
+from ..target import Pass, Target, check_memory, plan_passes
+from ..wrap import resampled
 from .picture import Picture
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,6 +31,7 @@ class Settings:
         precision: a key of `PRECISIONS`.
         wrap: axes in which every picture goes on periodically.
         compiled: whether torch.compile makes the kernels.
+        target: size of the results.
     """
 
     autoencoder: str
@@ -41,6 +44,7 @@ class Settings:
     device: str = ""
     wrap: Wrap = "none"
     compiled: bool = False
+    target: Target = field(default_factory=Target)
 
     @property
     def models(self) -> list[str]:
@@ -55,11 +59,13 @@ class Settings:
         told = [list(model_fingerprints(self.models).values()), method, self.precision]
         if self.wrap != "none":  # else results of before there was a choice would be made again
             told.append(self.wrap)
+        if not self.target.is_plain:
+            told.append(asdict(self.target))
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Networks:
-    """Loaded networks. They turn pictures into pictures four times as wide and high."""
+    """Loaded networks. They turn pictures into pictures of the size wanted."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises as `load_family`, and RuntimeError if torch.compile does not work."""
@@ -82,23 +88,35 @@ class Networks:
                 if settings.compiled:
                     compile_network(network)
 
+    def passes(self, picture: Picture) -> list[Pass]:
+        """How a picture gets its size.
+
+        Raises:
+            ValueError: the size can't be reached.
+        """
+        h, w = picture.rgb.shape[2:]
+        return plan_passes(h, w, self._settings.target)
+
     def __call__(self, picture: Picture) -> Picture:
         """Upscale. Alpha is bicubic; what can't be seen takes the colours around it first.
 
         Raises:
-            MemoryError: it does not fit even in the smallest tiles.
-            ValueError: the result has no finite colours.
+            MemoryError: the result does not fit into memory, or not even the smallest tiles do.
+            ValueError: the result has no finite colours, or its size can't be reached.
         """
-        rgb, alpha = picture.rgb, picture.alpha
+        rgb, alpha, wrap = picture.rgb, picture.alpha, self._settings.wrap
+        passes = self.passes(picture)
+        check_memory(passes, available(), channels=3 if alpha is None else 4)
         if alpha is not None:
             rgb = fill_transparent(rgb, alpha)
-            alpha = upsampled(alpha, self._settings.wrap).clamp(0, 1)
-        sr = self._upscale(rgb)
-        if not sr.isfinite().all():
-            raise ValueError(
-                "the result has NaN or infinite values. Choose --precision fp32 or bf16"
-            )
-        return replace(picture, rgb=sr, alpha=alpha)
+            alpha = resampled(alpha, *passes[-1].size, wrap).clamp(0, 1)
+        for each in passes:
+            rgb = resampled(self._upscale(rgb), *each.size, wrap).clamp(0, 1)
+            if not rgb.isfinite().all():
+                raise ValueError(
+                    "the result has NaN or infinite values. Choose --precision fp32 or bf16"
+                )
+        return replace(picture, rgb=rgb, alpha=alpha)
 
     def _upscale(self, lr: Tensor) -> Tensor:
         config, wrap = self._family.denoiser.config, self._settings.wrap

@@ -97,12 +97,12 @@ def encode_picture(picture: Picture, format: Format) -> bytes:
     return out.getvalue()
 
 
-def what_is_lost(picture: Picture, format: Format, scale: int) -> str | None:
-    """What of a picture, `scale` times as large, the format can't hold; None if it holds all.
+def what_is_lost(picture: Picture, format: Format, size: tuple[int, int]) -> str | None:
+    """What of a picture's result of `size`, (h, w), the format can't hold; None if it holds all.
 
     Fewer bits are `bits_lost`.
     """
-    h, w = (scale * side for side in picture.rgb.shape[2:])
+    h, w = size
     if picture.alpha is not None and not format.alpha and picture.alpha.min() < 1:
         return "transparency"
     if max(h, w) > format.largest:

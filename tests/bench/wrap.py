@@ -18,7 +18,7 @@ from lpnsr_impl.config import SCALE, Wrap
 from lpnsr_impl.family import BICUBIC, Family, Method, load_family
 from lpnsr_impl.pictures import picture_files, read_picture
 from lpnsr_impl.sampler import NoiseSource
-from lpnsr_impl.wrap import downsampled
+from lpnsr_impl.wrap import resampled
 
 from .seams import BESIDE, HR
 
@@ -64,7 +64,8 @@ def main() -> None:
     """Print a table of means over pictures."""
     files = picture_files(HR)[:PICTURES]
     crops = [read_picture(p)[None, :, : SIZE + BLEND, : SIZE + BLEND] for p in files]
-    pictures = [downsampled(periodic(x), "both").clamp(0, 1) for x in crops]
+    pictures = [resampled(periodic(x), SIZE // SCALE, SIZE // SCALE, "both") for x in crops]
+    pictures = [x.clamp(0, 1) for x in pictures]
     family = load_family(*LITE, [START])
     print("| tile | start | wrap | seam in x | seam in y |\n" + "|---" * 5 + "|")
     for tile, start in CASES:

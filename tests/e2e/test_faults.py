@@ -267,3 +267,14 @@ def test_a_full_disk_gets_no_half_example_picture(
         for name in left:  # those that there was room for
             assert (folder / name).read_bytes() == (PACK / "workflows" / name).read_bytes()
         assert EXAMPLE not in left
+
+
+def test_an_example_that_was_deleted_stays_away(tmp_path: Path) -> None:
+    with running(tmp_path):
+        pass
+    example = tmp_path / "input" / EXAMPLE
+    others = {path.name for path in example.parent.iterdir() if path != example}
+    example.unlink()
+    with running(tmp_path):
+        assert {path.name for path in example.parent.iterdir()} >= others
+        assert not example.exists()

@@ -101,6 +101,14 @@ def test_predictor_mode_is_grey_where_nothing_is_predicted(page: Page) -> None:
     eventually(lambda: grey(page, box), {"use_predictor", "predictor_mode"})
 
 
+def test_factor_is_grey_where_the_longest_side_decides(page: Page) -> None:
+    box = add(page, "LPNSRUpscale")
+    set_widget(page, box, "longest_side", 3840)
+    eventually(lambda: grey(page, box), {"factor"})
+    set_widget(page, box, "longest_side", 0)
+    eventually(lambda: grey(page, box), set())
+
+
 def test_what_is_grey_survives_loading_and_undo(page: Page) -> None:
     node = add(page, "LPNSRSample", steps=2)
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")

@@ -69,7 +69,18 @@ def test_lr_psnr_is_10_log_of_the_squared_error_and_at_most_100() -> None:
     assert lr_psnr(sr, small + 0.1) == pytest.approx(20, abs=1e-3)
 
 
+@pytest.mark.parametrize(("h", "w"), [(17, 23), (18, 23), (25, 35), (102, 138), (150, 200)])
+def test_results_of_other_sizes_are_met_as_well(h: int, w: int) -> None:
+    lr = lr_picture()
+    sr = resize(rough(lr), h, w).clamp(0, 1)
+    assert lr_psnr(sr, lr) < 40
+    assert lr_psnr(back_project(sr, lr), lr) > 55
+
+
 @pytest.mark.parametrize("function", [back_project, lr_psnr])
-def test_other_sizes_are_refused(function: object) -> None:
-    with pytest.raises(ValueError, match=r"expected sr of \(1, 3, 32, 32\)"):
-        function(torch.rand(1, 3, 32, 31), torch.rand(1, 3, 8, 8))  # type: ignore[operator]
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 1, 32, 32), (1, 3, 32, 7), (1, 3, 7, 32)])
+def test_another_batch_and_smaller_results_are_refused(
+    function: object, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"expected sr of \(1, 3, 8, 8\) or higher and wider"):
+        function(torch.rand(shape), torch.rand(1, 3, 8, 8))  # type: ignore[operator]

@@ -41,6 +41,16 @@ def test_without_feather_a_mask_of_the_results_size_stays_as_it_is() -> None:
     assert torch.equal(mask_weights(mask, 16, 24, 0), mask)
 
 
+@pytest.mark.parametrize("size", [(16, 24), (40, 61), (256, 384)])
+def test_in_any_size_of_the_result_it_is_the_same_mask(size: tuple[int, int]) -> None:
+    h, w = size
+    row = mask_weights(left_half(16, 24), 16, 24, 4, size=size)[0, 0, h // 2]
+    assert row.shape == (w,)
+    assert (row[: round(w / 3)] == 1).all()
+    assert (row[-round(w / 3) :] == 0).all()
+    assert row[(w - 1) // 2] + row[w // 2] == pytest.approx(1, abs=0.1)
+
+
 def test_grey_masks_mix() -> None:
     weights = mask_weights(torch.full((1, 1, 4, 4), 0.25), 4, 4, 2)
     assert (masked(torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), weights) == 0.25).all()

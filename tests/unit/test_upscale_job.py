@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import lpnsr_impl.upscale.networks as networks_module
 from lpnsr_impl.cli import main, parser
 from lpnsr_impl.out_of_memory import halving
 from lpnsr_impl.upscale.command import chosen_settings
@@ -102,6 +103,75 @@ def test_any_size(networks: Networks, tmp_path: Path, w: int, h: int) -> None:
     do(networks, tmp_path / "x.png", tmp_path / "out")
     with Image.open(tmp_path / "out" / "x.png") as file:
         assert file.size == (4 * w, 4 * h)
+
+
+def resized(options: list[str], source: Path, out: Path) -> Outcome:
+    """What becomes of one picture."""
+    return do(Networks(settings(*QUICK, *options)), source, out)[source.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "plan"),
+    [
+        (["--factor", "1"], (20, 12), "20x12 to 20x12 in 1 pass: x4 to 80x48, down to 20x12"),
+        (["--factor", "2.5"], (50, 30), "20x12 to 50x30 in 1 pass: x4 to 80x48, down to 50x30"),
+        (
+            ["--longest-side", "99"],
+            (99, 59),
+            "20x12 to 99x59 in 2 passes: x4 to 80x48, down to 25x15, x4 to 100x60, down to 99x59",
+        ),
+    ],
+)
+def test_results_have_the_size_wanted(
+    tmp_path: Path, options: list[str], size: tuple[int, int], plan: str
+) -> None:
+    """With what surrounds the pixels, and alpha."""
+    picture = example(20, 12)
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    picture.save(tmp_path / "x.png", dpi=(72, 72))
+    assert resized(options, tmp_path / "x.png", tmp_path / "out").text == plan
+    with Image.open(tmp_path / "out" / "x.png") as file:
+        assert file.size == size
+        assert file.mode == "RGBA"
+        assert file.info["dpi"] == pytest.approx((72, 72), abs=0.1)
+        small = np.asarray(file.resize((20, 12), Image.Resampling.BOX), dtype=float)
+    assert abs(small - np.asarray(picture, dtype=float))[..., 3].mean() < 3
+    assert abs(small - np.asarray(picture, dtype=float))[4:, :, :3].mean() < 20
+
+
+def test_a_factor_of_4_is_the_same_as_none(networks: Networks, tmp_path: Path) -> None:
+    example(20, 12).save(tmp_path / "x.png")
+    do(networks, tmp_path / "x.png", tmp_path / "plain")
+    for option in (["--factor", "4"], ["--longest-side", "80"]):
+        out = tmp_path / option[0]
+        assert resized(option, tmp_path / "x.png", out).text == "20x12 to 80x48"
+        assert (out / "x.png").read_bytes() == (tmp_path / "plain" / "x.png").read_bytes()
+
+
+def test_a_size_that_cannot_be_reached_is_the_pictures_error(tmp_path: Path) -> None:
+    example(20, 12).save(tmp_path / "x.png")
+    for side, message in (("19", "expected 20 to 320"), ("321", "expected 20 to 320")):
+        outcome = resized(["--longest-side", side], tmp_path / "x.png", tmp_path / "out")
+        assert outcome.status == FAILED
+        assert message in outcome.text
+    assert files(tmp_path / "out") == set()
+
+
+def test_the_format_must_hold_the_size_wanted(tmp_path: Path) -> None:
+    example(1100, 1).save(tmp_path / "x.webp", lossless=True)
+    source, out = tmp_path / "x.webp", tmp_path / "out"
+    assert "as x.webp.png" in resized(["--longest-side", "16400"], source, out).text
+
+
+def test_a_result_that_does_not_fit_into_memory_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example(100, 100).save(tmp_path / "x.png")
+    monkeypatch.setattr(networks_module, "available", lambda: 100 << 20)
+    monkeypatch.setattr(Networks, "_upscale", None)
+    outcome = resized(["--factor", "16"], tmp_path / "x.png", tmp_path / "out")
+    assert outcome.status == FAILED
+    assert "1600x1600 need 0.2 GB of memory for pixels alone, and 0.1 GB are free" in outcome.text
 
 
 def test_hidden_colours_make_no_halo(networks: Networks, tmp_path: Path) -> None:
@@ -400,6 +470,9 @@ def test_a_stop_at_any_move_leaves_no_half_result(
         (["--predictor-off", "3"], False),
         (["--predictor-mode", "mean"], False),
         (["--preset", "A"], False),
+        (["--factor", "4"], True),
+        (["--factor", "2"], False),
+        (["--longest-side", "1000"], False),
     ],
 )
 def test_the_settings_that_count(options: list[str], same: bool) -> None:
@@ -430,6 +503,16 @@ def test_the_bundled_start_is_for_its_own_family(tmp_path: Path) -> None:
         settings(*other, "--preset", "B")
     with pytest.raises(ValueError, match="--noise-predictor is none"):
         settings("--noise-predictor", "none")
+
+
+# Options
+
+
+def test_sizes_that_no_picture_can_have_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["upscale", "x", "y", "--factor", "17"]) == 1
+    assert "The factor is 17, expected 1 to 16" in caplog.text
+    with pytest.raises(SystemExit):
+        main(["upscale", "x", "y", "--factor", "2", "--longest-side", "100"])
 
 
 # Memory

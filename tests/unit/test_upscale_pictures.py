@@ -403,10 +403,10 @@ def test_results_keep_their_suffix_where_it_fits() -> None:
 
 def test_what_formats_cannot_hold() -> None:
     picture = read_picture_data(saved(example("RGBA"), "PNG"))
-    assert what_is_lost(picture, FORMATS["jpg"], 4) == "transparency"
-    assert what_is_lost(picture, FORMATS["webp"], 4) is None
+    assert what_is_lost(picture, FORMATS["jpg"], (16, 16)) == "transparency"
+    assert what_is_lost(picture, FORMATS["webp"], (16, 16)) is None
     opaque = replace(picture, alpha=torch.ones(1, 1, 16, 24))
-    assert what_is_lost(opaque, FORMATS["jpg"], 4) is None
+    assert what_is_lost(opaque, FORMATS["jpg"], (16, 16)) is None
     wide = replace(picture, rgb=torch.zeros(1, 3, 1, 4096), alpha=None)
-    assert what_is_lost(wide, FORMATS["webp"], 4) == "a size of 16384x4 (at most 16383)"
-    assert what_is_lost(wide, FORMATS["jpg"], 4) is None
+    assert what_is_lost(wide, FORMATS["webp"], (4, 16384)) == "a size of 16384x4 (at most 16383)"
+    assert what_is_lost(wide, FORMATS["jpg"], (4, 16384)) is None

@@ -11,7 +11,7 @@ from lpnsr_impl.config import UNetConfig, Wrap
 from lpnsr_impl.consistency import back_project, lr_psnr
 from lpnsr_impl.family import Family, Method, load_family
 from lpnsr_impl.images import bicubic_upsample
-from lpnsr_impl.wrap import agreed, continued, downsampled, upsampled
+from lpnsr_impl.wrap import agreed, continued, resampled, upsampled
 from tests.golden.fill import noise
 
 LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser", "noise_predictor")]
@@ -73,12 +73,16 @@ def test_copies_fade_into_each_other_and_edges_count_for_nothing() -> None:
     "change",
     [
         upsampled,
-        lambda lr, wrap: downsampled(lr.repeat_interleave(4, 2).repeat_interleave(4, 3), wrap),
+        lambda lr, wrap: resampled(
+            lr.repeat_interleave(4, 2).repeat_interleave(4, 3), 18, 23, wrap
+        ),
+        lambda lr, wrap: resampled(lr, 36, 46, wrap),
         lambda lr, wrap: color_fixed(wavelet_color_fix, lr, wrap),
         lambda lr, wrap: color_fixed(adain_color_fix, lr, wrap),
         lambda lr, wrap: back_project(0.9 * upsampled(lr, wrap), lr, wrap=wrap),
+        lambda lr, wrap: back_project(0.9 * resampled(lr, 36, 46, wrap), lr, wrap=wrap),
     ],
-    ids=["upsampled", "downsampled", "wavelet", "adain", "back_project"],
+    ids=["x4", "down", "x2", "wavelet", "adain", "back_project", "back_project of x2"],
 )
 def test_where_a_picture_begins_makes_no_difference(
     change: Callable[[Tensor, Wrap], Tensor], wrap: Wrap, dims: list[int]
@@ -91,6 +95,15 @@ def test_where_a_picture_begins_makes_no_difference(
         torch.testing.assert_close(moved, result.roll(7 * scale, dim), atol=1e-5, rtol=0)
         unlike = change(lr.roll(7, dim), "none") - change(lr, "none").roll(7 * scale, dim)
         assert unlike.abs().max() > 1e-3 or change(lr, "none").equal(result)
+
+
+@pytest.mark.parametrize("size", [(17, 22), (11, 13), (19, 31)])
+def test_resampling_to_any_size_goes_on_at_the_other_side(size: tuple[int, int]) -> None:
+    """As in the middle of a picture that shows the period three times."""
+    x = picture(1, 2, 18, 23)
+    h, w = size
+    middle = resampled(x.repeat(1, 1, 3, 3), 3 * h, 3 * w, "none")[:, :, h : 2 * h, w : 2 * w]
+    torch.testing.assert_close(resampled(x, h, w, "both"), middle, atol=1e-5, rtol=0)
 
 
 def test_without_wrap_all_is_as_it_was() -> None:

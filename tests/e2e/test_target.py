@@ -1,0 +1,154 @@
+"""LPNSR Upscale in sizes other than x4, in the real ComfyUI."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lpnsr_impl.config import Wrap
+from lpnsr_impl.consistency import lr_psnr
+from lpnsr_impl.wrap import resampled, upsampled
+from tests.host.server import PromptError
+
+from .conftest import Graph, random_image
+from .test_progress import follow
+from .test_wrap_and_mask import add_mask
+
+Prompt = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def picture() -> Tensor:
+    return random_image(1, 12, 20, 3)
+
+
+def upscale(graph: Graph, image: Tensor, **inputs: Any) -> Tensor:
+    """By the one-box node in one step."""
+    return graph.run(graph.upscale(image, steps=1, **inputs), "upscale")
+
+
+def in_size(image: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
+    x = resampled(image.movedim(-1, 1), h, w, wrap).clamp(0, 1)
+    return x.movedim(1, -1).contiguous()
+
+
+def test_x4_is_the_same_by_any_widget(graph: Graph, picture: Tensor) -> None:
+    plain = upscale(graph, picture)
+    assert torch.equal(upscale(graph, picture, factor=4.0), plain)
+    assert torch.equal(upscale(graph, picture, longest_side=80), plain)
+    assert torch.equal(upscale(graph, picture, factor=1.5, longest_side=80), plain)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "size"), [({"factor": 1.0}, (12, 20)), ({"longest_side": 55}, (33, 55))]
+)
+def test_up_to_x4_it_is_downscaled(
+    graph: Graph, picture: Tensor, inputs: Prompt, size: tuple[int, int]
+) -> None:
+    expected = in_size(upscale(graph, picture), *size)
+    assert torch.equal(upscale(graph, picture, **inputs), expected)
+
+
+@pytest.mark.parametrize("wrap", ["none", "x"])
+def test_above_x4_a_second_pass_begins_at_a_quarter(
+    graph: Graph, picture: Tensor, wrap: Wrap
+) -> None:
+    """99x59 from 25x15."""
+    first = upscale(graph, picture, wrap=wrap)
+    second = upscale(graph, in_size(first, 15, 25, wrap), wrap=wrap)
+    expected = in_size(second, 59, 99, wrap)
+    result = upscale(graph, picture, longest_side=99, wrap=wrap)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+def test_x16_is_x4_of_x4(graph: Graph) -> None:
+    small = random_image(1, 3, 5, 3)
+    expected = upscale(graph, upscale(graph, small))
+    assert expected.shape == (1, 48, 80, 3)
+    assert torch.equal(upscale(graph, small, factor=16.0), expected)
+
+
+def test_batches_and_alpha_come_along(graph: Graph) -> None:
+    batch = random_image(2, 8, 6, 4)
+    result = upscale(graph, batch, factor=6.0)
+    assert result.shape == (2, 48, 36, 4)
+    for i in range(2):
+        assert torch.equal(result[i : i + 1], upscale(graph, batch[i : i + 1], factor=6.0))
+    torch.testing.assert_close(result[..., 3:], in_size(batch[..., 3:], 48, 36))
+
+
+@pytest.mark.parametrize("factor", [1.5, 6.0])
+def test_lr_psnr_and_consistency_are_of_the_image_itself(
+    graph: Graph, picture: Tensor, factor: float
+) -> None:
+    psnrs: list[float] = []
+    for consistent in (False, True):
+        prompt = graph.upscale(picture, steps=1, factor=factor, lr_consistency=consistent)
+        result = graph.run(prompt, "upscale").movedim(-1, 1)
+        psnrs.append(lr_psnr(result, picture.movedim(-1, 1)))
+        prompt["shown"] = {"class_type": "PreviewAny", "inputs": {"source": ["upscale", 1]}}
+        (shown,) = graph.server.run(prompt)["shown"]["text"]
+        assert float(shown) == pytest.approx(psnrs[-1], abs=1e-3)
+    assert psnrs[1] > max(45, psnrs[0] + 5)
+
+
+@pytest.mark.parametrize("factor", [2.0, 8.0])
+def test_what_a_mask_keeps_is_the_start_in_that_size(
+    graph: Graph, picture: Tensor, factor: float
+) -> None:
+    mask = torch.zeros(1, 12, 20)
+    mask[:, :, 10:] = 1
+    prompt = graph.upscale(picture, steps=1, factor=factor, lr_consistency=True)
+    result = graph.run(add_mask(graph, prompt, mask, feather=2), "upscale")
+    start = picture.movedim(-1, 1)
+    for h, w in [(24, 40)] if factor == 2 else [(24, 40), (96, 160)]:
+        start = resampled(upsampled(start, "none"), h, w, "none").clamp(0, 1)
+    edge = round(8 * factor)
+    kept = start.movedim(1, -1)[:, :, :edge]
+    # A second pass starts from a picture that is regenerated beside it.
+    torch.testing.assert_close(result[:, :, : edge // 2], kept[:, :, : edge // 2])
+    assert not torch.allclose(result[:, :, edge:], start.movedim(1, -1)[:, :, edge:], atol=0.01)
+
+
+def test_the_node_says_beforehand_what_it_will_do(graph: Graph, picture: Tensor) -> None:
+    prompt = graph.upscale(picture, steps=1, seed=104, factor=10.0)
+    prompt["probe"] = {
+        "class_type": "ProbeSave",
+        "inputs": {"image": ["upscale", 0], "file": "target.safetensors"},
+    }
+    texts, _ = asyncio.run(follow(graph, prompt))
+    plan = "20x12 to 200x120 in 2 passes: x4 to 80x48, down to 50x30, x4 to 200x120"
+    first, *_, last = texts["upscale"]
+    assert first.startswith(f"loading\n{plan}\n20x12 to 80x48, 1 tile, asks for ")
+    assert last.startswith("done in ")
+    assert f"\n{plan}\n50x30 to 200x120, 1 tile, asks for " in last
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"longest_side": 19}, "the picture is 20x12: expected 20 to 320"),
+        ({"longest_side": 321}, "the picture is 20x12: expected 20 to 320"),
+        ({"factor": 16.5}, "16"),
+        ({"factor": 0.5}, "1"),
+    ],
+)
+def test_sizes_out_of_reach_are_told(
+    graph: Graph, picture: Tensor, inputs: Prompt, message: str
+) -> None:
+    with pytest.raises(PromptError, match=message):
+        upscale(graph, picture, **inputs)
+
+
+def test_a_linked_factor_is_checked_too(graph: Graph, picture: Tensor) -> None:
+    prompt = graph.upscale(picture, factor=["number", 0])
+    prompt["number"] = {"class_type": "PrimitiveFloat", "inputs": {"value": 17.0}}
+    with pytest.raises(PromptError, match="The factor is 17, expected 1 to 16"):
+        graph.run(prompt, "upscale")
+
+
+def test_what_no_memory_holds_is_refused_at_once(graph: Graph) -> None:
+    with pytest.raises(PromptError, match=r"32000x32000 need 68\.7 GB of memory for pixels alone"):
+        upscale(graph, torch.zeros(1, 2000, 2000, 3), factor=16.0)

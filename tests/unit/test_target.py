@@ -1,0 +1,129 @@
+"""Sizes other than x4: which passes reach them."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lpnsr_impl.target import (
+    Pass,
+    Target,
+    bytes_needed,
+    check_memory,
+    described,
+    plan_passes,
+    work,
+)
+
+SIDES = st.integers(1, 5000)
+FACTORS = st.floats(1, 16)
+
+
+def pass_ends_where_it_may(each: Pass) -> bool:
+    """Nothing is enlarged but by x4."""
+    return all(size <= x4 for size, x4 in zip(each.size, each.x4, strict=True))
+
+
+@given(SIDES, SIDES, FACTORS)
+def test_any_factor_is_reached_from_any_size(h: int, w: int, factor: float) -> None:
+    passes = plan_passes(h, w, Target(factor))
+    assert passes[0].lr == (h, w)
+    for side, wanted in zip(passes[-1].size, (h * factor, w * factor), strict=True):
+        assert abs(side - wanted) <= 0.5
+    for each in passes:
+        assert pass_ends_where_it_may(each)
+    for before, after in itertools.pairwise(passes):
+        assert before.size == after.lr
+
+
+@given(SIDES, SIDES, st.data())
+def test_the_longest_side_is_met_exactly_and_the_shape_kept(
+    h: int, w: int, data: st.DataObject
+) -> None:
+    side = data.draw(st.integers(max(h, w), 16 * max(h, w)))
+    passes = plan_passes(h, w, Target(longest_side=side))
+    height, width = passes[-1].size
+    assert max(height, width) == side
+    assert abs(height - h * side / max(h, w)) <= 0.5
+    assert abs(width - w * side / max(h, w)) <= 0.5
+    assert all(map(pass_ends_where_it_may, passes))
+
+
+@given(SIDES, SIDES, FACTORS)
+def test_no_pass_is_wasted(h: int, w: int, factor: float) -> None:
+    """One up to x4, and a second one begins no larger than it must."""
+    passes = plan_passes(h, w, Target(factor))
+    assert len(passes) == (1 if factor <= 4 else len(passes))
+    for each in passes[1:]:
+        assert all(x4 - size < 4 for x4, size in zip(each.x4, each.size, strict=True))
+        assert each.x4 != passes[0].x4
+
+
+@given(SIDES, SIDES)
+def test_without_wishes_it_is_one_pass_of_x4(h: int, w: int) -> None:
+    assert Target().is_plain
+    assert plan_passes(h, w, Target()) == [Pass((h, w), (4 * h, 4 * w))]
+    assert plan_passes(h, w, Target(longest_side=4 * max(h, w))) == plan_passes(h, w, Target())
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (Target(), "512x384 to 2048x1536"),
+        (Target(1), "512x384 to 512x384 in 1 pass: x4 to 2048x1536, down to 512x384"),
+        (Target(2), "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768"),
+        (
+            Target(longest_side=3840),
+            "512x384 to 3840x2880 in 2 passes: x4 to 2048x1536, down to 960x720, x4 to 3840x2880",
+        ),
+        (
+            Target(longest_side=3333),
+            "512x384 to 3333x2500 in 2 passes: x4 to 2048x1536, down to 834x625, x4 to 3336x2500, "
+            "down to 3333x2500",
+        ),
+        (Target(16), "512x384 to 8192x6144 in 2 passes: x4 to 2048x1536, x4 to 8192x6144"),
+    ],
+)
+def test_the_plan_is_told(target: Target, text: str) -> None:
+    assert described(plan_passes(384, 512, target)) == text
+
+
+@pytest.mark.parametrize("factor", [0.99, 16.01, 0, -4, math.nan, math.inf])
+def test_factors_that_no_passes_reach_are_refused(factor: float) -> None:
+    with pytest.raises(ValueError, match=rf"factor is {factor:g}, expected 1 to 16"):
+        Target(factor)
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        (1023, "to be 1023 pixels, but the picture is 768x1024: expected 1024 to 16384.*resize"),
+        (16385, "to be 16385 pixels, but .* expected 1024 to 16384.*Upscale the result again"),
+    ],
+)
+def test_sides_that_no_passes_reach_are_refused(side: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan_passes(1024, 768, Target(longest_side=side))
+    with pytest.raises(ValueError, match="longest side is -1, expected pixels, or 0"):
+        Target(longest_side=-1)
+
+
+def test_a_second_pass_counts_by_its_pixels() -> None:
+    assert work(plan_passes(100, 100, Target(2))) == [1]
+    assert work(plan_passes(100, 100, Target(8))) == [1, 4]
+    assert work(plan_passes(100, 100, Target(16))) == [1, 16]
+
+
+def test_what_does_not_fit_into_memory_is_refused() -> None:
+    """A video is as large as its frames; one picture is worked on at a time."""
+    x4 = plan_passes(256, 256, Target())
+    picture = 1024 * 1024 * 3 * 4
+    assert bytes_needed(x4) == 6 * picture
+    assert bytes_needed(x4, 100) == 105 * picture
+    assert bytes_needed(plan_passes(256, 256, Target(2)), 100) == 30 * picture
+    assert bytes_needed(x4, channels=4) == 5 * picture + 1024 * 1024 * 4 * 4
+    check_memory(x4, 105 * picture, 100)
+    with pytest.raises(MemoryError, match=r"100 pictures of 1024x1024 need 1\.2 GB .* 0\.6 GB are"):
+        check_memory(x4, 52 * picture, 100)
