@@ -51,6 +51,7 @@ USED = (
     "folder_paths:get_full_path(_, _)",
     "folder_paths:get_full_path_or_raise(_, _)",
     "folder_paths:get_input_directory()",
+    "folder_paths:get_system_user_directory(_)",
     "folder_paths:models_dir",
     "latent_preview:get_previewer(_, _)",
     "server:PromptServer.instance",
