@@ -109,8 +109,7 @@ class Family:
         multiple, step = config.size_multiple, config.tile_multiple
         tile = max(self.tile // step, 1) * step
         h, w = config.padded(*lr.shape[2:], wrap=wrap)
-        overlap = min(DEFAULT_OVERLAP, tile - multiple)
-        return plan_tiles(h, w, tile, overlap, multiple, least=step)
+        return plan_tiles(h, w, tile, min(DEFAULT_OVERLAP, tile // 2), multiple, least=step)
 
 
 def load_family(

@@ -76,7 +76,7 @@ class Tiles:
         self._progress = progress
         self._budget = host.memory_budget(managed)
         tile = tiling.tile_size or self._automatic()
-        self._use(self._plan(-(-tile // self._step) * self._step))
+        self._use(self._plan(-(-tile // self._step) * self._step, chosen=tiling.tile_size > 0))
 
     def _automatic(self) -> int:
         """The largest tile that fits into memory, at most `LARGEST_TILE`."""
@@ -86,9 +86,11 @@ class Tiles:
             tile -= self._step
         return tile
 
-    def _plan(self, tile: int) -> TilePlan:
+    def _plan(self, tile: int, chosen: bool = False) -> TilePlan:
+        """Tiles of a size that the user may have chosen: else at most half of one overlaps, since
+        the number of tiles grows beyond all bounds where they hardly move on."""
         self._tile = tile
-        overlap = min(self._overlap, tile - self._multiple)
+        overlap = min(self._overlap, tile - self._multiple if chosen else tile // 2)
         plan = plan_tiles(*self._size, tile, overlap, self._multiple, least=self._step)
         if self._managed[0].device.type == "cpu":
             return plan  # whose cores one tile keeps busy

@@ -1,6 +1,7 @@
 """Pictures in tiles, and what happens when memory runs out, in the real ComfyUI."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -73,6 +74,18 @@ def test_tiles_halve_when_memory_runs_out(
     result = graph.run(prompt, "decode")
     assert result.shape == (1, 160, 360, 3)
     assert psnr(result, expected) > 28
+
+
+def test_halved_tiles_overlap_by_half_at_most(graph: Graph) -> None:
+    """They were 169 here, and 37,249 of a larger picture: more the smaller they were."""
+    tiles = {"tile_size": 128, "overlap": 120}
+    prompt = graph.stages(random_image(1, 160, 160, 3), steps=1, **tiles)
+    prompt["real"] = prompt["models"]
+    inputs = {"models": ["real", 0], "part": "denoiser", "limit": 64}
+    prompt["models"] = {"class_type": "ProbeOutOfMemory", "inputs": inputs}
+    graph.run(prompt, "sample", "latent")
+    plans = re.findall(r"160x160 to 640x640, (\d+) tiles of (\d+)x", graph.server.log.read_text())
+    assert plans[-2:] == [("25", "128"), ("16", "64")]
 
 
 def test_the_smallest_tile_that_does_not_fit_is_an_error(graph: Graph) -> None:
