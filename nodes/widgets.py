@@ -177,7 +177,7 @@ def longest_side() -> io.Int.Input:
         min=0,
         max=_MOST_PIXELS,
         optional=True,
-        tooltip="Width or height of the result, whichever is longer, in pixels: 3840 for 4K. It "
+        tooltip="Width or height of the result, whichever is longer, in pixels, such as 3840. It "
         "takes the place of factor; 0 leaves it to factor. From once to 16 times that of the "
         "image.",
     )
