@@ -18,6 +18,7 @@ import torch
 from .checkpoints import PARTS, RELEASED_FAMILY, describe, load_network
 from .download import find, hash_file, part_files, read_record
 from .files import read_checkpoint
+from .models import Denoiser
 from .released import MIRROR_VARIABLE, PRESETS, RELEASED, FolderKind, ReleasedFile
 from .version import pack_version
 from .weights_folder import weight_files
@@ -194,7 +195,9 @@ def _look_at(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> 
 def _network(path: Path) -> tuple[str, str | None]:
     part, network = load_network(path)
     parameters = sum(p.numel() for p in network.parameters())
-    return f"{PARTS[part]} of {parameters / 1e6:.1f} M parameters", network.family
+    student = network.student if isinstance(network, Denoiser) else None
+    kind = f", a one-step student ({student.name})" if student else ""
+    return f"{PARTS[part]} of {parameters / 1e6:.1f} M parameters{kind}", network.family
 
 
 def _upscale_model(path: Path) -> str:

@@ -84,7 +84,7 @@ class LPNSRSample(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
-        work = stages.sample_work(steps, predictor_on)
+        work = stages.sample_work(models, steps, predictor_on)
         progress = host.Progress(len(samples["samples"]) * work)
         result = stages.sample(
             models,
