@@ -28,7 +28,7 @@ def convert(source: Path, target: Path) -> dict[str, str]:
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"{target} is to be a safetensors file: give a name with .safetensors.")
     if target.exists():
-        raise FileExistsError(f"{target} is there already. Give another name, or move it away.")
+        raise _there_already(target)
     checkpoint = read_checkpoint(source)
     part, network = load_network(checkpoint)
     header = {
@@ -44,5 +44,12 @@ def convert(source: Path, target: Path) -> dict[str, str]:
         header |= student_header(network.student)
     # Cloned, since safetensors refuses tensors that share memory.
     tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
-    write_safetensors(target, tensors, header)
+    try:
+        write_safetensors(target, tensors, header, replace=False)
+    except FileExistsError as e:  # it has appeared meanwhile
+        raise _there_already(target) from e
     return header
+
+
+def _there_already(target: Path) -> FileExistsError:
+    return FileExistsError(f"{target} is there already. Give another name, or move it away.")
