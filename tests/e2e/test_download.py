@@ -227,6 +227,7 @@ def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Pa
     assert f"lpnsr: {extra / 'lpnsr'}, " in text
     assert f"lpnsr: {server.base / 'models' / 'lpnsr'}, " in text
     assert "lpnsr_lite_denoiser.safetensors, 17.7 MB, a denoiser" in text
-    assert re.search(r"1\. .*broken\.pth", text)
+    assert re.search(r"\d\. .*broken\.pth", text)
+    assert f"{AUTOENCODER.name} is not the published file of this name" in text
     (extra / "lpnsr" / "broken.pth").unlink()
     assert "broken.pth" not in server.run(prompt)["doctor"]["text"][0]
