@@ -25,7 +25,7 @@ _FILE = re.compile(r"[\w-]*[_/][\w./-]*|\w+\.(?:pth|part)")
 _TERMS = re.compile(
     r"LPNSR|ResShift|SinSR|RSD|PreSet-[AB]|LR|PSNR|LR-PSNR|dB|GB|RGBA|ComfyUI|[CG]PU|VAE|Latent|VQ-f|matplotlib"
     r"|torch|compile|S-Lab|Apache-|MIT|SHA-|kappa|issue|none|sample|mean|wavelet|adain|auto|fp|bf"
-    r"|both|[stnRxy]"
+    r"|both|[stnRxyK]"
 )
 
 
