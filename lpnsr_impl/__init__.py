@@ -12,7 +12,7 @@ from .checkpoints import (
 )
 from .color import adain_color_fix, wavelet_color_fix
 from .files import UnsupportedCheckpointError
-from .sampler import sample
+from .sampler import sample, sample_once
 from .schedule import Schedule
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "load_denoiser",
     "load_noise_predictor",
     "sample",
+    "sample_once",
     "wavelet_color_fix",
 ]

@@ -29,6 +29,7 @@ from .files import Checkpoint, Source, UnsupportedCheckpointError, read_checkpoi
 from .models import Autoencoder, Denoiser, NoisePredictor, UNet
 from .models.layers import Operations
 from .schedule import Schedule
+from .students import expected_planes, student_of
 
 Network = TypeVar("Network", Autoencoder, Denoiser, NoisePredictor)
 
@@ -73,11 +74,11 @@ def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
     """Load a denoiser of any size. Otherwise as `load_autoencoder`."""
     checkpoint = read_checkpoint(src)
     _expect_part(checkpoint, "denoiser")
-    config, schedule = _unet_config(checkpoint), _schedule(checkpoint)
-    denoiser = _build(
-        checkpoint, lambda layers: Denoiser(config, layers), operations, config == RELEASED_DENOISER
-    )
-    denoiser.schedule = schedule
+    config, student = _unet_config(checkpoint), student_of(checkpoint)
+    schedule = _schedule(checkpoint, RESSHIFT_15 if student else None)
+    released = replace(config, in_channels=RELEASED_DENOISER.in_channels) == RELEASED_DENOISER
+    denoiser = _build(checkpoint, lambda layers: Denoiser(config, layers), operations, released)
+    denoiser.schedule, denoiser.student = schedule, student
     return denoiser
 
 
@@ -127,8 +128,14 @@ def check_family(
 
     Raises:
         ValueError: the networks name different families, or their latents have different channels,
-        or denoiser and noise predictor were trained with different schedules.
+        or denoiser and noise predictor were trained with different schedules, or the denoiser is a
+        one-step student and needs no predictor.
     """
+    if denoiser.student and noise_predictor is not None:
+        raise ValueError(
+            f"The denoiser is a one-step student ({denoiser.student.name}), without noise between "
+            "steps. Choose 'none' as the noise predictor."
+        )
     networks: list[UNet | Autoencoder] = [autoencoder, denoiser]
     channels = {
         "autoencoder": autoencoder.config.embed_channels,
@@ -213,6 +220,8 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
     """
     inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
     outputs = checkpoint.shape("out.2.weight", 4)[0]
+    if inputs == outputs + 3 + expected_planes(checkpoint):
+        return PARTS["denoiser"]  # a student that reads noise
     if inputs != outputs + 3:
         return (
             f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise "
@@ -343,9 +352,12 @@ def _header_sizes(checkpoint: Checkpoint, config: UNetConfig | AutoencoderConfig
     return sizes
 
 
-def _schedule(checkpoint: Checkpoint) -> ScheduleConfig:
-    """What `lpnsr.schedule` in the header says, else the name of the file, else LPNSR's."""
+def _schedule(checkpoint: Checkpoint, known: ScheduleConfig | None = None) -> ScheduleConfig:
+    """What `lpnsr.schedule` in the header says, else what is known, else what the file's name says,
+    else LPNSR's."""
     if "lpnsr.schedule" not in checkpoint.header:
+        if known:
+            return known
         fifteen = re.search(r"_s15(?!\d)", checkpoint.name)
         return RESSHIFT_15 if fifteen else LPNSR_SCHEDULE
     header = _header_object(checkpoint, "lpnsr.schedule")

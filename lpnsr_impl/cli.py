@@ -73,7 +73,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         default=4,
         choices=range(1, 16),
         metavar="T",
-        help="the denoiser's 4 or 15, or fewer",
+        help="the denoiser's 4 or 15, or fewer; a one-step student (SinSR, RSD) takes its one step",
     )
     parser.add_argument(
         "--predictor-off", type=int, nargs="*", default=[], choices=(4, 3, 2), metavar="T",

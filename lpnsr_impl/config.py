@@ -103,7 +103,30 @@ class ScheduleConfig:
 
 LPNSR_SCHEDULE = ScheduleConfig()
 RESSHIFT_15 = ScheduleConfig(num_timesteps=15, min_noise_level=0.04)
-"""ResShift's first real-world models (`realsrx4_s15_v1` and `_v2`)."""
+"""ResShift's first real-world models (`realsrx4_s15_v1` and `_v2`), and its one-step students."""
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """How a one-step student of the family departs from the 15-step teacher it was distilled from.
+
+    Attributes:
+        name: of the method.
+        noise_planes: channels of standard normal noise that the network reads behind its condition.
+        condition: what stands for the LR image: itself ("pixel") or y0 ("latent").
+        full_noise: whether it starts from kappa z, without the teacher's sqrt(eta_T).
+        quantize: whether its prediction is decoded as the nearest codes.
+    """
+
+    name: str
+    noise_planes: int = 0
+    condition: Literal["pixel", "latent"] = "pixel"
+    full_noise: bool = False
+    quantize: bool = True
+
+
+SINSR = StudentConfig("SinSR")
+RSD = StudentConfig("RSD", noise_planes=1, condition="latent", full_noise=True, quantize=False)
 
 RELEASED_AUTOENCODER = AutoencoderConfig()
 RELEASED_DENOISER = UNetConfig()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from .checkpoints import load_network
 from .files import read_checkpoint, write_safetensors
+from .models import Denoiser, UNet
+from .students import student_header
 
 
 def convert(source: Path, target: Path) -> dict[str, str]:
@@ -14,8 +16,8 @@ def convert(source: Path, target: Path) -> dict[str, str]:
     Wrappers, prefixes, losses and derived buffers are left out; what they tell is in the header.
 
     Returns:
-        The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.family` where it is known, and what the
-        source's own header has.
+        The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.schedule`, `lpnsr.family` where it is
+        known, what makes a student known under any name, and what the source's own header has.
 
     Raises:
         FileNotFoundError: there is no such source.
@@ -26,7 +28,7 @@ def convert(source: Path, target: Path) -> dict[str, str]:
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"{target} is to be a safetensors file: give a name with .safetensors.")
     if target.exists():
-        raise FileExistsError(f"{target} is there already. Give another name, or move it away.")
+        raise _there_already(target)
     checkpoint = read_checkpoint(source)
     part, network = load_network(checkpoint)
     header = {
@@ -36,7 +38,18 @@ def convert(source: Path, target: Path) -> dict[str, str]:
     }
     if network.family:
         header["lpnsr.family"] = network.family
+    if isinstance(network, UNet):
+        header["lpnsr.schedule"] = json.dumps(asdict(network.schedule))
+    if isinstance(network, Denoiser) and network.student:
+        header |= student_header(network.student)
     # Cloned, since safetensors refuses tensors that share memory.
     tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
-    write_safetensors(target, tensors, header)
+    try:
+        write_safetensors(target, tensors, header, replace=False)
+    except FileExistsError as e:  # it has appeared meanwhile
+        raise _there_already(target) from e
     return header
+
+
+def _there_already(target: Path) -> FileExistsError:
+    return FileExistsError(f"{target} is there already. Give another name, or move it away.")

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 
 from .checkpoints import PARTS, RELEASED_FAMILY, describe, load_network
-from .download import find, hash_file, part_files, read_record
+from .download import find, hash_file, part_files, read_record, refused_files
 from .files import read_checkpoint
-from .released import MIRROR_VARIABLE, PRESETS, RELEASED, FolderKind, ReleasedFile
+from .models import Denoiser
+from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind, ReleasedFile
 from .version import pack_version
 from .weights_folder import weight_files
 
@@ -157,7 +158,7 @@ def _look_into(
     kind: FolderKind, folders: Sequence[Path], sha256: bool, progress: Progress
 ) -> list[_File]:
     """All files of `lpnsr` folders; of upscale models, those that have to do with this pack."""
-    ours = {name for file in RELEASED for name in file.names}
+    ours = {file.name for file in RELEASED}
     return [
         _look_at(path, kind, sha256, progress)
         for path in weight_files(folders)
@@ -182,8 +183,14 @@ def _look_at(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> 
     digest = None
     if sha256 and os.access(path, os.R_OK):
         digest = hash_file(path, partial(progress, path.name))
+        published = next((f.sha256 for f in RELEASED if f.name == path.name), None)
         recorded = read_record(path.parent).get(path.name, {}).get("sha256", digest)
-        if digest != recorded:
+        if published not in (None, digest):
+            problem = (
+                f"{path} is not the published file of this name, whose SHA-256 is {published}. "
+                "Move it away and download it again, unless it is a file of your own."
+            )
+        elif digest != recorded:
             problem = (
                 f"{path} has changed since it was downloaded; its SHA-256 was {recorded}. Move it "
                 "away and download it again, unless you changed it."
@@ -194,7 +201,9 @@ def _look_at(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> 
 def _network(path: Path) -> tuple[str, str | None]:
     part, network = load_network(path)
     parameters = sum(p.numel() for p in network.parameters())
-    return f"{PARTS[part]} of {parameters / 1e6:.1f} M parameters", network.family
+    student = network.student if isinstance(network, Denoiser) else None
+    kind = f", a one-step student ({student.name})" if student else ""
+    return f"{PARTS[part]} of {parameters / 1e6:.1f} M parameters{kind}", network.family
 
 
 def _upscale_model(path: Path) -> str:
@@ -238,8 +247,16 @@ def _folder_state(folder: Path) -> str:
 def _preset_lines(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
     lines: list[str] = []
     for name, needed in PRESETS.items():
-        missing = [file.name for file in needed if not find(file, folders[file.folder])]
-        lines.append(f"{name}: " + (f"lacks {', '.join(missing)}" if missing else "complete"))
+        missing = [file for file in needed if not find(file, folders[file.folder])]
+        instead = [STAND_INS[file] for file in missing if file in STAND_INS]
+        lacks = ", ".join(file.name for file in missing)
+        if not missing:
+            lines.append(f"{name}: complete")
+        elif len(instead) == len(missing) and all(find(f, folders[f.folder]) for f in instead):
+            there = ", ".join(file.name for file in instead)
+            lines.append(f"{name}: complete with {there} in place of {lacks}")
+        else:
+            lines.append(f"{name}: lacks {lacks}")
     if any("lacks" in line for line in lines):
         lines.append(f"Only the published quality needs these files; {_HOW_TO_DOWNLOAD}.")
     return lines
@@ -261,6 +278,11 @@ def _folder_problems(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
                     f"{path} is not used, since {used} comes first. Remove one of them."
                 )
     for file, folder in _released_in(folders):
+        problems += [
+            f"{aside} is a download of another content than the published one. Remove it, or, if "
+            f"you trust it, rename it to {file.name}."
+            for aside in refused_files(folder / file.name)
+        ]
         problems += [
             f"{part} is an unfinished download. Download again to go on with it, or remove it."
             for part in part_files(folder / file.name)

@@ -8,6 +8,7 @@ its source gives no SHA-256.
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import PARTS, describe
-from .files import UnsupportedCheckpointError, read_checkpoint
+from .files import UnsupportedCheckpointError, read_checkpoint, rename_new
 from .released import FolderKind, GitHubAsset, HubFile, Licence, ReleasedFile
 from .transfer import Aside, SourceError, Watch, fetch, part_files, reason
 from .weights_folder import weight_files
@@ -118,9 +119,14 @@ def _download_one(file: ReleasedFile, folders: Sequence[Path], watch: Watch) -> 
 
 
 def find(file: ReleasedFile, folders: Sequence[Path]) -> Path | None:
-    """The file in one of the folders, under any of its names."""
-    paths = {path.name: path for path in reversed(weight_files(folders))}
-    return next((paths[name] for name in file.names if name in paths), None)
+    """The file in one of the folders, or below it."""
+    return next((path for path in weight_files(folders) if path.name == file.name), None)
+
+
+def refused_files(target: Path) -> list[Path]:
+    """Downloads for `target` of another content than the published one, which were kept aside."""
+    name = re.compile(re.escape(target.name) + r"\.[0-9a-f]{8}\.refused")
+    return sorted(path for path in target.parent.iterdir() if name.fullmatch(path.name))
 
 
 def _try_sources(file: ReleasedFile, folder: Path, watch: Watch) -> str:
@@ -133,11 +139,12 @@ def _try_sources(file: ReleasedFile, folder: Path, watch: Watch) -> str:
             part = fetch(remote.url, target, watch, size=remote.size, sha256=remote.sha256)
             sha256 = _check(file, part, remote.sha256, recorded, watch)
         except SourceError as e:
-            problems.append(f"  {source.url}: {e}")
+            problems.append(f" {source.url}: {e}")
             continue
         licence = f"licence {file.licence.name}, {file.licence.url}"
-        return f"{_keep(part, target, remote.url, sha256)}, {licence}"
-    tried = "\n".join(problems)
+        failed = "".join(f"\n  before that{problem}" for problem in problems)
+        return f"{_keep(part, target, remote.url, sha256)}, {licence}{failed}"
+    tried = "\n".join(f" {problem}" for problem in problems)
     raise DownloadError(
         f"{file.name} could not be downloaded:\n{tried}\n{_by_hand(file, folder)} Running this "
         "again goes on where it stopped."
@@ -176,17 +183,27 @@ def _metadata(source: HubFile | GitHubAsset, watch: Watch) -> _Remote:
 def _check(
     file: ReleasedFile, part: Path, hub: str | None, recorded: str | None, watch: Watch
 ) -> str:
-    """SHA-256 of a complete download, if it is what it should be; else it is removed."""
+    """SHA-256 of a complete download, if it is what it should be; else it is removed.
+
+    Of another content than the published one it is kept aside: it may be a new version.
+    """
     sha256 = hash_file(part, watch)
+    if file.sha256 not in (None, sha256):
+        aside = part.with_name(f"{file.name}.{sha256[:8]}.refused")
+        part.replace(aside)
+        raise SourceError(
+            f"it came with the SHA-256 {sha256}, published is {file.sha256}. It is not used, and "
+            f"kept aside as {aside}: remove it, or, if you trust it, rename it to {file.name}"
+        )
     try:
         if hub not in (None, sha256):
             raise SourceError(f"it came with the SHA-256 {sha256}, announced was {hub}")
-        if hub is None and recorded not in (None, sha256):
+        if file.sha256 is None and hub is None and recorded not in (None, sha256):
             raise SourceError(
                 f"it came with the SHA-256 {sha256}, but an earlier download had {recorded}. If "
                 f"its authors have changed it, remove {file.name} from {RECORD} in {part.parent}"
             )
-        found = describe(read_checkpoint(part), file.part)
+        found = describe(read_checkpoint(part, file.name), file.part)
         expected = PARTS.get(file.part, "an upscale model")
         if not found.startswith(expected):
             raise SourceError(f"it looks like {found}, expected {expected}")
@@ -201,12 +218,13 @@ def _check(
 
 def _keep(part: Path, target: Path, url: str, sha256: str) -> str:
     size = part.stat().st_size
-    if target.exists():
+    try:
+        rename_new(part, target)
+    except FileExistsError as e:
         raise DownloadError(
             f"{target} has come from elsewhere meanwhile and is left alone. The download is "
             f"{part.name} beside it."
-        )
-    part.rename(target)
+        ) from e
     for old in part_files(target):
         old.unlink()
     record = read_record(target.parent)
@@ -219,9 +237,12 @@ def _keep(part: Path, target: Path, url: str, sha256: str) -> str:
 
 
 def _check_present(file: ReleasedFile, path: Path, watch: Watch) -> str:
-    """That a file is what was downloaded, or what the hub has, as far as either is known."""
-    recorded = read_record(path.parent).get(path.name, {}).get("sha256")
-    expected, source = recorded, "recorded when it was downloaded"
+    """That a file is the published one, what was downloaded, or what the hub has, as far as one of
+    these is known."""
+    expected, source = file.sha256, "published"
+    if expected is None:
+        recorded = read_record(path.parent).get(path.name, {}).get("sha256")
+        expected, source = recorded, "recorded when it was downloaded"
     if expected is None:
         expected, source = _hub_sha256(file, watch), "at Hugging Face"
     if expected is None:

@@ -100,7 +100,10 @@ class Family:
                 wrap=wrap,
             )
             fix = COLOR_FIXES[method.color_fix]
-            x = decode_latent(self.autoencoder, x0, to_pm1(lr), fix, plan, wrap=wrap)
+            codes = self.denoiser.predicts_codes
+            x = decode_latent(
+                self.autoencoder, x0, to_pm1(lr), fix, plan, wrap=wrap, quantize=codes
+            )
         return x.clamp(0, 1).cpu(), time.perf_counter() - began
 
     def _plan(self, lr: Tensor, wrap: Wrap) -> TilePlan:

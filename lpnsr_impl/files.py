@@ -2,11 +2,11 @@
 And back to safetensors files.
 """
 
+import os
 import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,13 @@ class Checkpoint:
         return UnsupportedCheckpointError(f"{self.name}: {problem}.")
 
 
-Source = str | PathLike[str] | Mapping[str, Any] | Checkpoint
+Source = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
-def read_checkpoint(src: Source) -> Checkpoint:
+def read_checkpoint(src: Source, name: str = "") -> Checkpoint:
     """Read a file, or take a state dict, without running anything in it.
+
+    `name` is the one that a file is to have, where it has another as yet: it tells the format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -66,7 +68,7 @@ def read_checkpoint(src: Source) -> Checkpoint:
         return src
     if isinstance(src, Mapping):
         return replace(_canonical("the state dict", src, {}), borrowed=True)
-    path = Path(fspath(src))
+    path = Path(os.fspath(src))
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist. Check the path, or download the file first."
@@ -76,22 +78,55 @@ def read_checkpoint(src: Source) -> Checkpoint:
             f"{path} is a folder, expected a .safetensors or .pth file."
         )
     _refuse_text_and_empty(path)
-    if path.suffix.lower() == ".safetensors":
+    name = name or path.name
+    if name.lower().endswith(".safetensors"):
         # Mapped into memory: a network that kept them would change, or crash, with its file.
-        return replace(_canonical(path.name, *_read_safetensors(path)), borrowed=True)
-    return _canonical(path.name, _read_pickle(path), {})
+        return replace(_canonical(name, *_read_safetensors(path)), borrowed=True)
+    return _canonical(name, _read_pickle(path), {})
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all. An older one is replaced."""
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], header: dict[str, str], *, replace: bool = True
+) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        FileExistsError: there is one already, and `replace` is off.
+        OSError: it can't be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     try:
         unfinished.write_bytes(save(dict(tensors), metadata=header))
-        unfinished.replace(path)
+        if replace:
+            unfinished.replace(path)
+        else:
+            rename_new(unfinished, path)
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def rename_new(path: Path, target: Path) -> None:
+    """Rename a file, but never over another one, not even over one that appears at this moment.
+
+    Raises:
+        FileExistsError: there is another; both are as before.
+        OSError: it can't be renamed.
+    """
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links there: an empty file of our own takes the name first
+        target.touch(exist_ok=False)
+        try:
+            path.replace(target)
+        except OSError:
+            target.unlink()
+            raise
+    else:
+        path.unlink()
 
 
 def _refuse_text_and_empty(path: Path) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .config import StudentConfig
+from .sampler import start_std
 from .schedule import Schedule
 
 if TYPE_CHECKING:
@@ -53,6 +55,11 @@ class ChainRecorder:
             )
         self._x_t = {t: x_t}
         self.x0_pred[t] = x0_pred
+
+    def keep_start(self, student: StudentConfig, y0: Tensor) -> None:
+        """After a student's run, which adds no noise between steps: keep that of its start."""
+        ((t, x_t),) = self._x_t.items()
+        self.noise[t] = (x_t - y0.float().cpu()) / start_std(student, self._schedule)
 
 
 def noise_picture(noise: Tensor) -> Tensor:

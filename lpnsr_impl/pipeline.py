@@ -5,6 +5,7 @@ share.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,12 +14,15 @@ from .config import SCALE, PredictorMode, Wrap
 from .images import to_01, to_pm1
 from .main_memory import give_back
 from .models import Autoencoder, Denoiser, NoisePredictor
-from .sampler import ALL_ON, NoiseSource, StepCallback, sample
+from .sampler import ALL_ON, NoiseSource, StepCallback, sample, sample_once
 from .schedule import Schedule
 from .tiling import TilePlan, apply_tiled
 from .wrap import agreed, continued, upsampled
 
 ColorFix = Callable[[Tensor, Tensor, Wrap], Tensor]
+
+_PLANES = 1 << 31
+"""Bit of the seed that is turned for a student's planes, one that PyTorch's generator looks at."""
 
 
 def encode_start(
@@ -74,6 +78,9 @@ def run_chain(
 ) -> Tensor:
     """The chain of `sampler.sample` on a padded latent, with noise of a seed.
 
+    A student runs its one step instead (`sampler.sample_once`), whatever `steps` and the arguments
+    of the predictor say.
+
     In tiles, every network call is tiled and blended: neighbours agree on x0_pred before the next
     step. Noise is drawn for the whole picture, so it does not depend on the tiles.
 
@@ -94,18 +101,25 @@ def run_chain(
     def call(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return agreed(apply_tiled(function, inputs, plan, callback=on_tile), h, w, wrap)
 
-    x0 = sample(
-        _tiled_denoiser(denoiser, call),
-        None if noise_predictor is None else _tiled_predictor(noise_predictor, call),
-        schedule,
-        y0,
-        continued(lr, *y0.shape[2:], wrap=wrap),
-        steps=steps,
-        predictor_on=predictor_on,
-        predictor_mode=predictor_mode,
-        noise=continued_noise(noise, h, w, wrap),
-        callback=callback,
-    )
+    tiled, padded = _tiled_denoiser(denoiser, call), continued(lr, *y0.shape[2:], wrap=wrap)
+    noise = continued_noise(noise, h, w, wrap)
+    if denoiser.student:
+        x0 = sample_once(
+            tiled, denoiser.student, schedule, y0, padded, noise=noise, callback=callback
+        )
+    else:
+        x0 = sample(
+            tiled,
+            None if noise_predictor is None else _tiled_predictor(noise_predictor, call),
+            schedule,
+            y0,
+            padded,
+            steps=steps,
+            predictor_on=predictor_on,
+            predictor_mode=predictor_mode,
+            noise=noise,
+            callback=callback,
+        )
     give_back(x0.device)
     return x0
 
@@ -119,6 +133,7 @@ def decode_latent(
     on_tile: Callable[[], None] | None = None,
     device: torch.device | None = None,
     wrap: Wrap = "none",
+    quantize: bool = True,
 ) -> Tensor:
     """Picture of a padded latent, cut to size, its colours those of bicubic x4.
 
@@ -131,13 +146,19 @@ def decode_latent(
         device: of the result; None for that of the autoencoder. Elsewhere, a picture of any size
             needs no more of the autoencoder's memory than a tile does.
         wrap: axes in which the picture goes on periodically, and `x0` does.
+        quantize: whether the nearest codes are decoded, or x0 as it is.
 
     Returns:
         [B,3,4h,4w] in [0,1].
     """
     h, w = lr.shape[2:]
     sr = apply_tiled(
-        autoencoder.decode, [x0], plan, output_scale=SCALE, callback=on_tile, device=device
+        partial(autoencoder.decode, quantize=quantize),
+        [x0],
+        plan,
+        output_scale=SCALE,
+        callback=on_tile,
+        device=device,
     )
     give_back(x0.device)
     sr = agreed(sr, SCALE * h, SCALE * w, wrap)
@@ -169,7 +190,8 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
     """A noise source that depends on the seed and the shape alone.
 
     All that a run could ask for is drawn in one fixed order from a private CPU generator. So the
-    start is the same for any number of steps, and no switch changes the noise of another step.
+    start is the same for any number of steps, and no switch changes the noise of another step. The
+    planes of noise that a student reads have a generator of their own.
 
     Args:
         seed: 0 to 2^64 - 1.
@@ -180,7 +202,9 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
     """
 
     def noise(kind: str, t: int, shape: torch.Size) -> Tensor:
-        generator = torch.Generator("cpu").manual_seed(seed)
+        if kind == "plane":
+            return torch.randn(shape, generator=_generator(seed ^ _PLANES))
+        generator = _generator(seed)
         draws = [("init", None), *(("step", step) for step in range(num_timesteps, 1, -1))]
         wanted = ("init", None) if kind == "init" else (kind, t)
         for draw in draws:
@@ -188,10 +212,15 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
             if draw == wanted:
                 return n
         raise ValueError(
-            f"There is no noise of kind {kind!r} at t = {t}; expected 'init', or 'step' at 2 to T."
+            f"There is no noise of kind {kind!r} at t = {t}; expected 'init' or 'plane', or 'step' "
+            "at 2 to T."
         )
 
     return noise
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def continued_noise(noise: NoiseSource, h: int, w: int, wrap: Wrap = "none") -> NoiseSource:

@@ -1,6 +1,7 @@
 """The released model files: the one table that downloads, doctor, README and workflows agree with.
 
-Where this pack is built there is no Internet beside PyPI, so no address here was ever opened.
+It is of the public record of November 2026. Where this pack is built there is no Internet beside
+PyPI, so no address here was ever opened.
 """
 
 import os
@@ -27,30 +28,36 @@ class Licence:
 S_LAB = Licence(
     "S-Lab, non-commercial", f"{GITHUB}/zsyOAOA/ResShift/blob/master/LICENSE", commercial=False
 )
+SINSR_LAB = Licence(
+    "S-Lab, non-commercial", f"{GITHUB}/wyf0912/SinSR/blob/main/LICENSE", commercial=False
+)
+UNTOLD = Licence(
+    "see its page; its teacher is S-Lab, non-commercial",
+    "https://huggingface.co/sorryhyun/Distilled-ResShift-4x",
+    commercial=False,
+)
 MIT = Licence("MIT", f"{GITHUB}/Faze-Hsw/LPNSR")
 APACHE = Licence("Apache-2.0", f"{GITHUB}/JingyunLiang/SwinIR/blob/main/LICENSE")
 
 
 @dataclass(frozen=True)
 class GitHubAsset:
-    """A file of a release on GitHub; `release` is a tag, or None for the latest one."""
+    """A file of a release on GitHub; `release` is its tag."""
 
     repository: str
-    release: str | None
+    release: str
     name: str
 
     @property
     def page(self) -> str:
         """For people."""
-        tag = f"tag/{self.release}" if self.release else "latest"
-        return f"{GITHUB}/{self.repository}/releases/{tag}"
+        return f"{GITHUB}/{self.repository}/releases/tag/{self.release}"
 
     @property
     def url(self) -> str:
         """Of the file, on the mirror if one is set."""
-        tag = f"download/{self.release}" if self.release else "latest/download"
         host = (os.environ.get(MIRROR_VARIABLE) or GITHUB).rstrip("/")
-        return f"{host}/{self.repository}/releases/{tag}/{quote(self.name)}"
+        return f"{host}/{self.repository}/releases/download/{self.release}/{quote(self.name)}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ class HubFile:
 
 @dataclass(frozen=True)
 class ReleasedFile:
-    """A file that others have published. It is kept as `name`, whatever a source calls it."""
+    """A file that others have published; `size` (bytes) and `sha256` where the public record tells
+    them."""
 
     name: str
     folder: FolderKind
@@ -85,26 +93,24 @@ class ReleasedFile:
     purpose: str
     licence: Licence
     sources: tuple[HubFile | GitHubAsset, ...]  # in the order to try
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names the file may have on a user's disk, `name` first."""
-        return tuple(dict.fromkeys((self.name, *(source.name for source in self.sources))))
+    size: int | None = None
+    sha256: str | None = None
 
 
-def _predictor(name: str, purpose: str, *other_names: str) -> ReleasedFile:
-    names = (name, *other_names)
+def _of_resshift(name: str, purpose: str) -> ReleasedFile:
     return ReleasedFile(
-        name,
-        "lpnsr",
-        "noise_predictor",
-        purpose,
-        MIT,
-        (
-            *(HubFile("mirpri/LPNSR", n) for n in names),
-            *(GitHubAsset("Faze-Hsw/LPNSR", None, n) for n in names),
-        ),
+        name, "lpnsr", "denoiser", purpose, S_LAB, (GitHubAsset("zsyOAOA/ResShift", "v2.0", name),)
     )
+
+
+def _of_sinsr(name: str, purpose: str) -> ReleasedFile:
+    source = GitHubAsset("wyf0912/SinSR", "v1.0", name)
+    return ReleasedFile(name, "lpnsr", "denoiser", purpose, SINSR_LAB, (source,))
+
+
+def _predictor(name: str, purpose: str) -> ReleasedFile:
+    source = HubFile("mirpri/LPNSR", name)
+    return ReleasedFile(name, "lpnsr", "noise_predictor", purpose, MIT, (source,))
 
 
 AUTOENCODER = ReleasedFile(
@@ -113,7 +119,12 @@ AUTOENCODER = ReleasedFile(
     "autoencoder",
     "autoencoder between images and latents",
     S_LAB,
-    (GitHubAsset("zsyOAOA/ResShift", "v2.0", "autoencoder_vq_f4.pth"),),
+    (
+        HubFile("mirpri/LPNSR", "autoencoder_vq_f4.pth"),
+        GitHubAsset("zsyOAOA/ResShift", "v2.0", "autoencoder_vq_f4.pth"),
+    ),
+    size=221_364_711,
+    sha256="e967eaa2c380152811c53e312990d6967a8a957c4f7590f19490ec72110b2889",
 )
 DENOISER = ReleasedFile(
     "resshift_realsrx4_s4_v3.pth",
@@ -121,15 +132,17 @@ DENOISER = ReleasedFile(
     "denoiser",
     "ResShift's denoiser, 4 steps",
     S_LAB,
-    (GitHubAsset("zsyOAOA/ResShift", "v2.0", "resshift_realsrx4_s4_v3.pth"),),
+    (
+        HubFile("mirpri/LPNSR", "resshift_realsrx4_s4_v3.pth"),
+        GitHubAsset("zsyOAOA/ResShift", "v2.0", "resshift_realsrx4_s4_v3.pth"),
+    ),
+    size=477_917_058,
+    sha256="878da888bbbe10b8b0d4ff179c2de3059fd8a4cf2c705942a77a7f3b23ea1efd",
 )
-PREDICTOR = _predictor("noise_predictor.pth", "noise predictor of the paper")
-# GitHub puts a point for characters that it does not allow in names of assets.
-PREDICTOR_V2 = _predictor(
-    "noise_predictor_v2.pth",
-    "noise predictor, trained later",
-    "noise_predictor(v2).pth",
-    "noise_predictor.v2.pth",
+PREDICTOR = _predictor("noise_predictor.pth", "the paper's noise predictor, for PreSet-B")
+PREDICTOR_V2 = _predictor("noise_predictor_v2.pth", "noise predictor, GAN in latent space")
+PREDICTOR_V3 = _predictor(
+    "noise_predictor_v3.safetensors", "the authors' default noise predictor, for PreSet-A"
 )
 SWINIR = ReleasedFile(
     "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth",
@@ -138,20 +151,57 @@ SWINIR = ReleasedFile(
     "start of PreSet-B",
     APACHE,
     (
+        HubFile("mirpri/LPNSR", "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"),
         GitHubAsset(
             "JingyunLiang/SwinIR", "v0.0", "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
         ),
     ),
+    size=142_473_939,
+    sha256="99adfa91350a84c99e946c1eb3d8fce34bc28f57d807b09dc8fe40a316328c0a",
+)
+DENOISER_15_V1 = _of_resshift("resshift_realsrx4_s15_v1.pth", "ResShift's denoiser, 15 steps")
+DENOISER_15_V2 = _of_resshift("resshift_realsrx4_s15_v2.pth", "ResShift's denoiser, 15 steps")
+DENOISER_BICUBIC = _of_resshift(
+    "resshift_bicsrx4_s4.pth", "ResShift's denoiser for bicubic LR, 4 steps"
+)
+SINSR_V1 = _of_sinsr("SinSR_v1.pth", "SinSR, a one-step student")
+SINSR_V2 = _of_sinsr("SinSR_v2.pth", "SinSR, a one-step student")
+RSD_STUDENT = ReleasedFile(
+    "rsd_student_final.safetensors",
+    "lpnsr",
+    "denoiser",
+    "RSD, a one-step student",
+    UNTOLD,
+    (HubFile("sorryhyun/Distilled-ResShift-4x", "rsd_student_final.safetensors"),),
 )
 
-RELEASED = (AUTOENCODER, DENOISER, PREDICTOR, PREDICTOR_V2, SWINIR)
+RELEASED = (
+    AUTOENCODER,
+    DENOISER,
+    PREDICTOR,
+    PREDICTOR_V2,
+    PREDICTOR_V3,
+    SWINIR,
+    DENOISER_15_V1,
+    DENOISER_15_V2,
+    DENOISER_BICUBIC,
+    SINSR_V1,
+    SINSR_V2,
+    RSD_STUDENT,
+)
 
 PRESETS = {
     "PreSet-B": (AUTOENCODER, DENOISER, PREDICTOR, SWINIR),
-    "PreSet-A": (AUTOENCODER, DENOISER, PREDICTOR),
+    "PreSet-A": (AUTOENCODER, DENOISER, PREDICTOR_V3),
     "ResShift": (AUTOENCODER, DENOISER),
 }
 """Files that each preset needs."""
 
-CHOICES = {**PRESETS, "all": RELEASED, **{file.name: (file,) for file in RELEASED}}
+STUDENTS = {"SinSR": (AUTOENCODER, SINSR_V2), "RSD": (AUTOENCODER, RSD_STUDENT)}
+"""Files that each one-step student needs."""
+
+STAND_INS = {PREDICTOR_V3: PREDICTOR}
+"""What does in place of a file: PreSet-A runs with the paper's predictor too, as it used to."""
+
+CHOICES = {**PRESETS, **STUDENTS, "all": RELEASED, **{file.name: (file,) for file in RELEASED}}
 """What can be asked for at once, by name."""

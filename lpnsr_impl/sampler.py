@@ -1,5 +1,5 @@
 """The 1 to T step chain of Algorithm 2, shared by the nodes and the trainer (paper Eq. 3, 5-7 and
-11)."""
+11), and the one step of its students."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, get_args
@@ -7,7 +7,7 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor
 
-from .config import LPNSR_SCHEDULE, PredictorMode
+from .config import LPNSR_SCHEDULE, PredictorMode, StudentConfig
 from .schedule import Schedule
 
 Denoiser = Callable[[Tensor, int, Tensor], Tensor]
@@ -63,23 +63,15 @@ def sample(
     """
     _check(noise_predictor, schedule, y0, lr, steps, predictor_on, predictor_mode)
 
-    def draw(kind: str, t: int) -> Tensor:
-        n = noise(kind, t, y0.shape)
-        if n.shape != y0.shape:
-            raise ValueError(
-                f"noise({kind!r}, {t}) has shape {tuple(n.shape)}, expected {tuple(y0.shape)}."
-            )
-        return n.to(y0)
-
     def step_noise(t: int, x_t: Tensor, x0_pred: Tensor) -> Tensor:
         if noise_predictor is None or not predictor_on.get(t, False):
-            return draw("step", t)
+            return _draw(noise, "step", t, y0)
         mean, logvar = noise_predictor(x_t, x0_pred, lr, t - 1)
-        return (
-            mean if predictor_mode == "mean" else mean + torch.exp(0.5 * logvar) * draw("step", t)
-        )
+        if predictor_mode == "mean":
+            return mean
+        return mean + torch.exp(0.5 * logvar) * _draw(noise, "step", t, y0)
 
-    x_t = schedule.initial_state(y0, draw("init", steps), steps)
+    x_t = schedule.initial_state(y0, _draw(noise, "init", steps, y0), steps)
     x0_pred = y0
     for t in range(steps, 0, -1):
         x0_pred = denoiser(schedule.scale_input(x_t, t), t - 1, lr)
@@ -89,6 +81,59 @@ def sample(
             n_t = step_noise(t, x_t, x0_pred)
             x_t = schedule.posterior_mean(x_t, x0_pred, t) + schedule.posterior_std(t) * n_t
     return x0_pred
+
+
+def sample_once(
+    denoiser: Denoiser,
+    student: StudentConfig,
+    schedule: Schedule,
+    y0: Tensor,
+    lr: Tensor,
+    *,
+    noise: NoiseSource,
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """Run a one-step student: its first clean prediction, from t = T.
+
+    SinSR starts as its teacher does (Eq. 3), RSD (arXiv 2503.13358) from all of the noise, and it
+    reads a plane of noise more::
+
+        SinSR:  x_T = y0 + kappa sqrt(eta_T) z    c = lr
+        RSD:    x_T = y0 + kappa z                c = [lr, eps] or [y0, eps]
+        x0 = f(x_T / sqrt(eta_T kappa^2 + 1), T - 1, c)
+
+    Args:
+        denoiser: f(x_scaled, t_index, c) -> x0_pred, called once.
+        student: what is special about it.
+        schedule: the teacher's, with the kappa of this run.
+        y0: latent of the pre-upsampled image, [B,C,h,w].
+        lr: low-resolution image in [-1,1], [B,3,h,w].
+        noise: noise(kind, T, shape) -> standard normal tensor; kind is "init" for z, or "plane" for
+            eps, [B,noise_planes,h,w], where the student reads it.
+        callback: called as callback(T, x_T, x0_pred).
+
+    Returns:
+        x0, [B,C,h,w].
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    _check_shapes(y0, lr)
+    t = schedule.num_timesteps
+    x_t = y0 + start_std(student, schedule) * _draw(noise, "init", t, y0)
+    condition = y0 if student.condition == "latent" else lr
+    if student.noise_planes:
+        planes = y0.new_empty(len(y0), student.noise_planes, *y0.shape[2:])
+        condition = torch.cat([condition, _draw(noise, "plane", t, planes)], dim=1)
+    x0_pred = denoiser(schedule.scale_input(x_t, t), t - 1, condition)
+    if callback:
+        callback(t, x_t, x0_pred)
+    return x0_pred
+
+
+def start_std(student: StudentConfig, schedule: Schedule) -> float:
+    """Standard deviation of the noise that a student starts from."""
+    return schedule.kappa if student.full_noise else schedule.marginal_std(schedule.num_timesteps)
 
 
 def predictor_steps(steps: int, predictor_on: Mapping[int, bool]) -> list[int]:
@@ -127,14 +172,28 @@ def _check(
         raise ValueError(
             f"predictor_on has the keys {unknown}, expected integers from 2 to {last}."
         )
-    if y0.ndim != 4 or lr.ndim != 4 or y0.shape[0] != lr.shape[0] or y0.shape[2:] != lr.shape[2:]:
-        raise ValueError(
-            f"y0 is {tuple(y0.shape)} and lr {tuple(lr.shape)}, expected [B,C,h,w] and [B,3,h,w] "
-            "with equal B, h, w."
-        )
+    _check_shapes(y0, lr)
     switched_on = predictor_steps(steps, predictor_on)
     if noise_predictor is None and switched_on:
         raise ValueError(
             f"predictor_on is set for t = {switched_on}, but there is no noise predictor. Give "
             "one, or switch these steps off."
         )
+
+
+def _check_shapes(y0: Tensor, lr: Tensor) -> None:
+    if y0.ndim != 4 or lr.ndim != 4 or y0.shape[0] != lr.shape[0] or y0.shape[2:] != lr.shape[2:]:
+        raise ValueError(
+            f"y0 is {tuple(y0.shape)} and lr {tuple(lr.shape)}, expected [B,C,h,w] and [B,3,h,w] "
+            "with equal B, h, w."
+        )
+
+
+def _draw(noise: NoiseSource, kind: str, t: int, like: Tensor) -> Tensor:
+    """Noise of the shape, device and dtype of `like`."""
+    n = noise(kind, t, like.shape)
+    if n.shape != like.shape:
+        raise ValueError(
+            f"noise({kind!r}, {t}) has shape {tuple(n.shape)}, expected {tuple(like.shape)}."
+        )
+    return n.to(like)

@@ -9,8 +9,9 @@ from ..lpnsr_impl.download import download, find, require_consent
 from ..lpnsr_impl.released import CHOICES, MIT, RELEASED
 from . import host
 
-_LICENCES = ", ".join(
-    f"{file.name}: {file.licence.name}" for file in RELEASED if file.licence != MIT
+_LICENCES = "; ".join(
+    f"{', '.join(file.name for file in RELEASED if file.licence.name == licence)}: {licence}"
+    for licence in dict.fromkeys(file.licence.name for file in RELEASED if file.licence != MIT)
 )
 
 
@@ -32,8 +33,9 @@ class LPNSRDownloadModels(io.ComfyNode):
                     "files",
                     options=list(CHOICES),
                     default="PreSet-B",
-                    tooltip="All files of a preset, or one file. PreSet-A is PreSet-B without the "
-                    "upscale model, ResShift is PreSet-A without the noise predictor.",
+                    tooltip="All files of a preset or of a one-step student (SinSR, RSD), or one "
+                    "file. PreSet-A has another noise predictor than PreSet-B, and no upscale "
+                    "model; ResShift has neither.",
                 ),
                 io.Boolean.Input(
                     "accept_licences",

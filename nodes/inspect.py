@@ -38,7 +38,8 @@ class LPNSRInspect(io.ComfyNode):
             category="LPNSR",
             description="Runs the chain as LPNSR Sample does, and shows the clean prediction and "
             "the noise of each step (Figures 2 and 4 of the paper). Without a noise predictor in "
-            "models it shows ResShift's random noise. The plot needs matplotlib.",
+            "models it shows ResShift's random noise; of a one-step student the noise it starts "
+            "from. The plot needs matplotlib.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From ResShift Encode."),
@@ -85,14 +86,16 @@ class LPNSRInspect(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
-        if steps < 2 or kappa == 0:
+        student = models.student
+        if kappa == 0 or (steps < 2 and not student):
             raise ValueError(
                 f"With {steps} steps and kappa {kappa} there is no noise between the steps to "
                 "show. Set steps to 2 or more, and kappa above 0."
             )
         check_matplotlib()
         predictor_on = {} if models.noise_predictor is None else ALL_ON
-        work = stages.sample_work(steps, predictor_on) + steps * stages.DECODE_WORK
+        shown = 1 if student else steps
+        work = stages.sample_work(models, steps, predictor_on) + shown * stages.DECODE_WORK
         progress = host.Progress(len(samples["samples"]) * work)
         tiling = Tiling(tile_size, overlap)
         recorders: list[ChainRecorder] = []
@@ -115,9 +118,13 @@ class LPNSRInspect(io.ComfyNode):
         )
         maps: list[Tensor] = []
         plots: list[Tensor] = []
-        _, condition = unpack_latent(samples, models)
-        for recorder, lr in zip(recorders, condition.lr.split(1), strict=True):
-            one = replace(condition, lr=lr, alpha=None)
+        y0, condition = unpack_latent(samples, models)
+        codes = models.denoiser.network.predicts_codes
+        of_each = zip(recorders, y0.split(1), condition.lr.split(1), strict=True)
+        for recorder, y0_i, lr in of_each:
+            if student:
+                recorder.keep_start(student, y0_i)
+            one = replace(condition, lr=lr, alpha=None, codes=codes)
             h, w = lr.shape[2:]
             noise = {t: n[:, :, :h, :w] for t, n in recorder.noise.items()}
             clean = _decoded(models, recorder, one, tiling, progress)

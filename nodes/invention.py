@@ -111,7 +111,7 @@ class LPNSRInventionMap(io.ComfyNode):
         predictor_on = ALL_ON if use_predictor else {}
         stages.check_chain(models, steps, predictor_on)
         lr = read_image(image, "image")
-        once = stages.sample_work(steps, predictor_on) + stages.DECODE_WORK
+        once = stages.sample_work(models, steps, predictor_on) + stages.DECODE_WORK
         progress = host.Progress(len(image) * (stages.ENCODE_WORK + seeds * once))
         tiling = Tiling(tile_size, overlap)
         start = stages.start_latent(models, lr, upscale_model, tiling, progress)

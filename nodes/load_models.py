@@ -14,6 +14,7 @@ from ..lpnsr_impl import (
     load_denoiser,
     load_noise_predictor,
 )
+from ..lpnsr_impl.released import STAND_INS
 from . import host
 from .memory import autoencoder_activations
 from .models import LPNSRModels, LPNSRModelsType
@@ -47,14 +48,16 @@ class LoadLPNSRModels(io.ComfyNode):
                     options=files,
                     default="lpnsr_lite_denoiser.safetensors",
                     tooltip="ResShift's denoiser, 4 steps. Released: resshift_realsrx4_s4_v3.pth. "
-                    "With _s15 in its name it has 15 steps: choose 'none' as noise_predictor.",
+                    "With _s15 in its name it has 15 steps; SinSR and RSD files (rsd_student) are "
+                    "one-step students. With these choose 'none' as noise_predictor.",
                 ),
                 io.Combo.Input(
                     "noise_predictor",
                     options=[*files, NO_PREDICTOR],
                     default="lpnsr_lite_noise_predictor.safetensors",
                     tooltip="LPNSR's noise predictor; 'none' for plain ResShift. Released: "
-                    "noise_predictor.pth",
+                    "noise_predictor_v3.safetensors for PreSet-A, noise_predictor.pth for "
+                    "PreSet-B.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -109,6 +112,12 @@ class LoadLPNSRModels(io.ComfyNode):
                 or (widget == "noise_predictor" and name == NO_PREDICTOR)
             ):
                 continue
+            instead = next((s.name for f, s in STAND_INS.items() if f.name == name), None)
+            if instead in files:
+                return (
+                    f"{widget}: there is no file {name!r}, and {instead}, which you have, does in "
+                    "its place. Choose it, or get the other with LPNSR Download Models and press R."
+                )
             return (
                 f"{widget}: there is no file {name!r} in {' or '.join(host.model_folders())}. Put "
                 "it into the first of these folders (LPNSR Download Models does so with released "

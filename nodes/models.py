@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lpnsr_impl.config import SCALE, UNetConfig, Wrap
+from ..lpnsr_impl.config import SCALE, StudentConfig, UNetConfig, Wrap
 from ..lpnsr_impl.images import to_pm1
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from ..lpnsr_impl.wrap import continued, is_periodic, upsampled
@@ -27,19 +27,26 @@ class LPNSRModels:
     noise_predictor: Managed[NoisePredictor] | None
     family: str
 
+    @property
+    def student(self) -> StudentConfig | None:
+        """What is special about the denoiser if it is a one-step student."""
+        return self.denoiser.network.student
+
 
 @dataclass(frozen=True)
 class Condition:
     """What a latent carries beside its samples.
 
     lr: LR image in its true size, [B,3,h,w] in [-1,1]; alpha: [B,1,4h,4w] in [0,1] or None;
-    family: of the autoencoder; wrap: axes in which the picture goes on periodically.
+    family: of the autoencoder; wrap: axes in which the picture goes on periodically; codes: whether
+    the nearest codes are decoded, as all but RSD wants it.
     """
 
     lr: Tensor
     alpha: Tensor | None
     family: str
     wrap: Wrap = "none"
+    codes: bool = True
 
     @staticmethod
     def of(
@@ -117,7 +124,8 @@ def unpack_latent(
         condition = _carried(samples, entries, items)
     else:
         wrap = items[0].condition.wrap if items else _wrap_of(samples, lr, config)
-        condition = Condition.of(lr, models.family, wrap=wrap)
+        codes = items[0].condition.codes if items else models.denoiser.network.predicts_codes
+        condition = replace(Condition.of(lr, models.family, wrap=wrap), codes=codes)
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
     height, width = config.padded(h, w, condition.wrap)
@@ -169,6 +177,11 @@ def _carried(samples: Tensor, entries: Sequence[int], items: Sequence[Item]) -> 
         raise ValueError(
             f"This LATENT holds pictures of different wrap ({', '.join(wraps)}). Batch latents of "
             "the same wrap."
+        )
+    if len({i.condition.codes for i in items}) > 1:
+        raise ValueError(
+            "This LATENT holds pictures of an RSD student together with others, which are decoded "
+            "in another way. Connect each to an LPNSR Decode of its own, and batch the images."
         )
     seen: dict[int, Tensor] = {}
     for x, entry, item in zip(samples.split(1), entries, items, strict=True):

@@ -60,7 +60,7 @@ class Upscaler:
         b, h, w = lr.size
         passes = plan_passes(h, w, target)
         check_memory(passes, host.room_for_results(), b, 3 if lr.alpha is None else 4)
-        sampling = stages.sample_work(self.steps, self.predictor_on)
+        sampling = stages.sample_work(self.models, self.steps, self.predictor_on)
         once = b * (stages.ENCODE_WORK + sampling + stages.DECODE_WORK)
         is_plain = passes == plan_passes(h, w, Target())
         heading = "" if is_plain else described(passes)

@@ -29,7 +29,7 @@ class LPNSRSample(io.ComfyNode):
             display_name="LPNSR Sample",
             category="LPNSR",
             description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 "
-            "of the paper); up to 15 with a denoiser of 15 steps.",
+            "of the paper); up to 15 with a denoiser of 15 steps, in one with a one-step student.",
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input(
@@ -44,7 +44,8 @@ class LPNSRSample(io.ComfyNode):
                         f"predictor_t{t}",
                         default=True,
                         tooltip=switch.format(t, t - 1)
-                        + f"Has no effect with fewer than {t} steps, nor with 15-step denoisers.",
+                        + f"Has no effect with fewer than {t} steps, nor with 15-step denoisers "
+                        "and one-step students.",
                     )
                     for t in (4, 3, 2)
                 ),
@@ -84,7 +85,7 @@ class LPNSRSample(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
-        work = stages.sample_work(steps, predictor_on)
+        work = stages.sample_work(models, steps, predictor_on)
         progress = host.Progress(len(samples["samples"]) * work)
         result = stages.sample(
             models,

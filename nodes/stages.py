@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -89,11 +89,13 @@ def check_chain(
 
     Returns:
         The switches that apply. With a denoiser of another number of steps than 4 and no predictor
-        none does: there is no predictor to choose for ResShift's 15-step models.
+        none does: there is no predictor to choose for ResShift's 15-step models and their students.
 
     Raises:
         ValueError: the denoiser has fewer steps, or there is no predictor for a switch that is on.
     """
+    if models.student:
+        return {}
     num_timesteps = models.denoiser.network.schedule.num_timesteps
     if steps > num_timesteps:
         raise ValueError(
@@ -120,9 +122,9 @@ _STARTS_AT_ONCE = 4
 """Pictures of a batch that are pre-upsampled before they are encoded."""
 
 
-def sample_work(steps: int, predictor_on: Mapping[int, bool]) -> float:
+def sample_work(models: LPNSRModels, steps: int, predictor_on: Mapping[int, bool]) -> float:
     """Calls of networks for one picture."""
-    return steps + len(predictor_steps(steps, predictor_on))
+    return 1 if models.student else steps + len(predictor_steps(steps, predictor_on))
 
 
 def start_latent(
@@ -201,6 +203,7 @@ def sample(
     """LATENT of the super-resolved pictures. `sample_work` for each.
 
     Every picture of a batch starts from the same seed, so that it comes out as it would alone.
+    A one-step student takes its step whatever `steps` says, and the node shows that.
     `lr` stands in for LR pictures that the latent does not carry.
     `watch` makes a callback of the chain for each picture.
 
@@ -214,15 +217,16 @@ def sample(
         )
     y0, condition = unpack_latent(latent, models, lr)
     predictor_on = check_chain(models, steps, predictor_on)
-    denoiser = models.denoiser
+    denoiser, student = models.denoiser, models.student
+    steps = 1 if student else steps
     predictor_at = predictor_steps(steps, predictor_on)
     predictor = models.noise_predictor if predictor_at else None
-    logging.info(
-        "LPNSR: %d of the denoiser's %d steps, noise predictor %s.",
-        steps,
-        denoiser.network.schedule.num_timesteps,
-        "off" if predictor is None else "on",
-    )
+    if student:
+        note = f"{student.name} takes its one step, whatever steps says"
+    else:
+        num_timesteps = denoiser.network.schedule.num_timesteps
+        note = f"{steps} of the denoiser's {num_timesteps} steps"
+    logging.info("LPNSR: %s, noise predictor %s.", note, "off" if predictor is None else "on")
     in_use = [denoiser] if predictor is None else [denoiser, predictor]
     b, _, h, w = condition.lr.shape
     tiles = Tiles(
@@ -233,6 +237,7 @@ def sample(
         lambda *tile: unet_activations(denoiser, *tile),
         progress,
         condition.wrap,
+        note if student else "",
     )
     schedule = Schedule(**vars(denoiser.network.schedule), kappa=kappa)
     results: list[Tensor] = []
@@ -262,7 +267,8 @@ def sample(
             ],
         )
         results.append(host.as_result(x0))
-    return pack_latent(torch.cat(results), condition)
+    codes = denoiser.network.predicts_codes
+    return pack_latent(torch.cat(results), replace(condition, codes=codes))
 
 
 def decode(
@@ -306,7 +312,7 @@ def decode(
         x0, lr_i = samples[i : i + 1].to(device), condition.lr[i : i + 1].to(on)
         rgb = tiles.run(
             lambda plan, on_tile, x0=x0, lr_i=lr_i: decode_latent(
-                autoencoder, x0, lr_i, fix, plan, on_tile, on, wrap
+                autoencoder, x0, lr_i, fix, plan, on_tile, on, wrap, condition.codes
             ),
             [Call(_of_batch(i, b, "decoding"), DECODE_WORK)],
         )

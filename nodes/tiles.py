@@ -54,6 +54,7 @@ class Tiles:
         activations: bytes that a tile of h x w needs.
         progress: told of the plan, and of every tile.
         wrap: axes in which the picture goes on periodically.
+        note: what else the plan says.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Tiles:
         activations: Callable[[int, int], float],
         progress: host.Progress,
         wrap: Wrap = "none",
+        note: str = "",
     ) -> None:
+        self._note = f", {note}" if note else ""
         self._managed = managed
         self._picture = size
         self._size = config.padded(*size, wrap)
@@ -105,6 +108,7 @@ class Tiles:
         together = f", {plan.batch} at a time" if plan.batch > 1 else ""
         self._progress.plan = (
             f"{w}x{h} to {SCALE * w}x{SCALE * h}, {tiles}{together}, asks for {need / 2**20:.0f} MB"
+            f"{self._note}"
         )
         self._progress.say("loading")
         logging.info("LPNSR: %s.", self._progress.plan)

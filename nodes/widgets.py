@@ -43,7 +43,8 @@ def steps() -> io.Int.Input:
         tooltip="The step that the diffusion starts at, down to 1 (the paper's arbitrary-step "
         "start). 1 keeps nearly all of the start, is quick and wants an upscale model; 4 hides "
         "most of it under noise, cleans up and invents most, and takes twice as long; 2 and 3 lie "
-        "between. More than 4 is for ResShift's 15-step denoisers (s15), which want all 15.",
+        "between. More than 4 is for ResShift's 15-step denoisers (s15), which want all 15. "
+        "One-step students (SinSR, RSD) take their one step whatever this says.",
     )
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HUB = "/hub/mirpri/LPNSR/resolve/main/"
+_ANY_HUB = "/hub/"
+_CDN = "/cdn/"
 GITHUB = "/github/"
 
 
@@ -44,7 +46,7 @@ class FileServer:
         return [
             span
             for method, path, span in self.requests
-            if method == "GET" and path.endswith(end) and not path.startswith(HUB)
+            if method == "GET" and path.endswith(end) and not path.startswith(_ANY_HUB)
         ]
 
 
@@ -75,9 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.state.requests.append((self.command, self.path, self.headers.get("Range")))
-        if self.path.startswith(HUB):
+        if self.path.startswith(_ANY_HUB):
             return self.redirect_to_cdn()
-        path = self.path.replace("/cdn/", HUB)
+        path = self.path.replace(_CDN, _ANY_HUB, 1)
         file = self.state.files.get(path)
         if file is None:
             return self.answer(404)
@@ -104,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(
             302,
             [
-                ("Location", f"{cdn}{self.path.replace(HUB, '/cdn/')}"),
+                ("Location", f"{cdn}{self.path.replace(_ANY_HUB, _CDN, 1)}"),
                 ("X-Repo-Commit", "0" * 40),
                 ("X-Linked-Etag", f'"{sha256}"'),
                 ("X-Linked-Size", str(size)),

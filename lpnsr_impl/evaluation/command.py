@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from ..config import StudentConfig
 from ..family import Method, load_family
-from ..options import model_fingerprints, preset_method, with_options
+from ..options import chosen_student, model_fingerprints, preset_method, with_options
 from .experiments import EXPERIMENTS
 from .metrics import Measurer
 from .report import contact_sheet, markdown_table
@@ -25,6 +26,12 @@ def run(options: argparse.Namespace) -> str:
     chosen = options.preset or options.predictor_off or options.steps != DEFAULT_STEPS
     if options.experiment and chosen:
         raise ValueError("--experiment chooses presets, steps and switches; leave them out.")
+    student = chosen_student(options)
+    if student and options.experiment not in (None, "table6"):
+        raise ValueError(
+            f"--experiment {options.experiment} compares steps and switches, and {student.name} "
+            "has one step and none. Leave it out, or give table6."
+        )
     family = load_family(
         options.autoencoder,
         options.denoiser,
@@ -42,7 +49,7 @@ def run(options: argparse.Namespace) -> str:
         (out / "noise.md").write_text(text, encoding="utf-8")
         return text
     measurer = Measurer(options.metrics)
-    methods = chosen_methods(options)
+    methods = chosen_methods(options, student)
     settings: dict[str, object] = {
         "metrics": measurer.labels,
         "tile": options.tile,
@@ -64,8 +71,10 @@ def run(options: argparse.Namespace) -> str:
     return text
 
 
-def chosen_methods(options: argparse.Namespace) -> list[Method]:
-    """The methods that the options name.
+def chosen_methods(
+    options: argparse.Namespace, student: StudentConfig | None = None
+) -> list[Method]:
+    """The methods that the options name, of a one-step student if the denoiser is one.
 
     Raises:
         ValueError: one needs a network that is not given, or two starts have one name.
@@ -76,5 +85,5 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
     if options.experiment:
         methods = EXPERIMENTS[options.experiment](starts)
     else:
-        methods = [Method("bicubic", steps=0), preset_method(options, starts)]
-    return with_options(methods, options)
+        methods = [Method("bicubic", steps=0), preset_method(options, starts, student)]
+    return with_options(methods, options, student)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..config import LPNSR_SCHEDULE, UNetConfig
+from ..config import LPNSR_SCHEDULE, StudentConfig, UNetConfig
 from .convolution import Upsample, norm_silu_conv, pointwise
 from .layers import NORM_GROUPS, Operations, timestep_embedding
 from .swin import SwinStage
@@ -215,7 +215,18 @@ class UNet(nn.Module):
 
 
 class Denoiser(UNet):
-    """f_theta of Eq. 5: predicts the clean latent from the scaled state and the LR image."""
+    """f_theta of Eq. 5: predicts the clean latent from the scaled state and the LR image.
+
+    Attributes:
+        student: what is special about it if it is a one-step student.
+    """
+
+    student: StudentConfig | None = None
+
+    @property
+    def predicts_codes(self) -> bool:
+        """Whether its prediction is to be decoded as the nearest codes."""
+        return self.student is None or self.student.quantize
 
     def forward(self, x_scaled: Tensor, t_index: int | Tensor, lr: Tensor) -> Tensor:
         """Predict x0.
@@ -223,7 +234,7 @@ class Denoiser(UNet):
         Args:
             x_scaled: x_t / sqrt(eta_t kappa^2 + 1), [B,C,h,w].
             t_index: the paper's t - 1, one for all or [B].
-            lr: [B,3,h,w] in [-1,1].
+            lr: [B,3,h,w] in [-1,1]; for a student see `sampler.sample_once`.
 
         Returns:
             x0_pred, float32 [B,C,h,w].

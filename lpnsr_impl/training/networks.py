@@ -67,15 +67,30 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
     return bare
 
 
+def load_teacher(path: Path) -> Denoiser:
+    """A denoiser that runs in steps. Otherwise as `load_denoiser`.
+
+    Raises:
+        ValueError: it is a one-step student.
+    """
+    denoiser = load_denoiser(path)
+    if denoiser.student:
+        raise ValueError(
+            f"{path.name} is a one-step student ({denoiser.student.name}), and this training runs "
+            "in steps. Give the denoiser that it was distilled from."
+        )
+    return denoiser
+
+
 def _make_denoiser(config: TrainConfig, init: Path | None) -> Denoiser:
-    return load_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
+    return load_teacher(init) if init else Denoiser(UNetConfig(**_tuples(config)))
 
 
 def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
     denoiser = None
     if init:
         try:
-            denoiser = load_denoiser(init)
+            denoiser = load_teacher(init)
         except UnsupportedCheckpointError:
             return load_noise_predictor(init)
     sizes: dict[str, Any] = vars(denoiser.config) if denoiser else {}

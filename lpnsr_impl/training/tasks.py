@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoints import check_family, load_autoencoder, load_denoiser
+from ..checkpoints import check_family, load_autoencoder
 from ..config import SCALE
 from ..images import bicubic_upsample, to_01, to_pm1
 from ..models import Autoencoder, Denoiser, NoisePredictor, UNet
@@ -26,7 +26,7 @@ from ..weights_folder import find_weights
 from .config import TrainConfig
 from .data import Sample
 from .losses import ImageLoss
-from .networks import make_network
+from .networks import load_teacher, make_network
 
 IMAGE_LOSSES = frozenset({"l1", "lpips", "gan", "pyramid", "gradient"})
 COMMITMENT = 0.25
@@ -258,7 +258,7 @@ class NoisePredictorTask(LatentTask):
         name = config.networks.denoiser
         if not name:
             raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
-        self.denoiser = load_denoiser(find_weights(name))
+        self.denoiser = load_teacher(find_weights(name))
         check_family(self.autoencoder, self.denoiser, None)
         self.network.schedule = self.denoiser.schedule
         self.schedule = Schedule(**vars(self.denoiser.schedule))

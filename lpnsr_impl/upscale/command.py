@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ..options import preset_method, with_options
+from ..options import chosen_student, preset_method, with_options
 from ..target import Target
 from ..weights_folder import BUNDLED_UPSCALE_MODELS, find_weights
 from .job import Outcome, Report, Worker
@@ -104,7 +104,9 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
     start = options.upscale_model
     if start is None and options.preset in (None, "B") and _fits_bundled_start(options.denoiser):
         start = BUNDLED_START.name
-    (method,) = with_options([preset_method(options, [start] if start else [])], options)
+    student = chosen_student(options)
+    preset = preset_method(options, [start] if start else [], student)
+    (method,) = with_options([preset], options, student)
     return Settings(
         autoencoder=_portable(options.autoencoder),
         denoiser=_portable(options.denoiser),

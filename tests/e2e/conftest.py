@@ -34,6 +34,7 @@ RELEASED = {
     "autoencoder_vq_f4.pth": "autoencoder_vq_f4",
     "resshift_realsrx4_s4_v3.pth": "resshift_denoiser",
     "noise_predictor.pth": "noise_predictor",
+    "noise_predictor_v3.safetensors": "noise_predictor",
 }
 SWINIR = "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
 
@@ -70,11 +71,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def released_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the three released files, full size, in the wrapping of training checkpoints."""
+    """Folder of the released files, full size, in the wrapping of training checkpoints."""
     folder = tmp_path_factory.mktemp("released")
     keys = json.loads((HERE.parent / "golden" / "checkpoint_keys.json").read_text())
     for name, part in RELEASED.items():
         weights = fill(keys[part])
+        if name.endswith(".safetensors"):
+            save_file(weights, folder / name)
+            continue
         wrapped = (
             {"state_dict": {f"module.{k}": v for k, v in weights.items()}}
             if "resshift" in name

@@ -2,6 +2,8 @@
 tests."""
 
 import asyncio
+import hashlib
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -11,13 +13,24 @@ from typing import Any
 import aiohttp
 import pytest
 import torch
+from safetensors.torch import save
 from spandrel.architectures.SwinIR import SwinIR
 
-from lpnsr_impl.released import AUTOENCODER, DENOISER, PREDICTOR, PRESETS, SWINIR, ReleasedFile
+from lpnsr_impl.released import (
+    AUTOENCODER,
+    DENOISER,
+    PREDICTOR,
+    PREDICTOR_V3,
+    PRESETS,
+    SWINIR,
+    ReleasedFile,
+)
 from tests.eventually import eventually, in_a_thread
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
-from tests.host.server import PromptError, Server, running
+from tests.host.server import PromptError, Server, load_api_workflow, node_of_type, running
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
+
+from .conftest import PROBE
 
 RESSHIFT = f"{GITHUB}zsyOAOA/ResShift/releases/download/v2.0/"
 SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
@@ -37,6 +50,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
         ]:
             torch.save(weights, path)
             web.files[address + file.name] = File(path.read_bytes())
+        web.files[HUB + PREDICTOR_V3.name] = File(save(predictor_weights()))
         yield web
 
 
@@ -55,7 +69,14 @@ def server(
         environment.setenv("HF_ENDPOINT", f"{web.url}/hub")
         environment.setenv("LPNSR_DOWNLOAD_MIRROR", f"{web.url}/github")
         base = tmp_path_factory.mktemp("comfyui")
-        with running(base, model_folders={"is_default": "true", **folders}) as server:
+        models = {"is_default": "true", **folders}
+        with running(base, model_folders=models, packs=PROBE) as server:
+            published = {
+                path.rpartition("/")[2]: hashlib.sha256(file.content).hexdigest()
+                for path, file in web.files.items()
+            }
+            probe = {"class_type": "ProbePublished", "inputs": {"sha256": json.dumps(published)}}
+            server.run({"probe": probe})
             yield server
 
 
@@ -114,11 +135,55 @@ def test_a_preset_goes_into_the_default_folders_and_can_be_loaded(
     upscalers = server.get("/object_info/UpscaleModelLoader")["UpscaleModelLoader"]
     assert SWINIR.name in upscalers["input"]["required"]["model_name"][1]["options"]
     web.requests.clear()
-    again = server.run(download("PreSet-A"))["download"]["text"][0]
-    assert again.count("is there") == 3
+    again = server.run(download("ResShift"))["download"]["text"][0]
+    assert again.count("is there") == 2
     assert web.requests == []
-    (extra / "lpnsr" / PREDICTOR.name).unlink()
-    assert "downloaded into" in server.run(download("PreSet-A"))["download"]["text"][0]
+    (line,) = (
+        line
+        for line in server.run(download("PreSet-A"))["download"]["text"][0].splitlines()
+        if "downloaded into" in line
+    )
+    assert line.startswith(PREDICTOR_V3.name)
+
+
+def test_another_content_than_the_published_one_is_refused(
+    server: Server, web: FileServer, extra: Path
+) -> None:
+    (extra / "up" / SWINIR.name).unlink()
+    file = web.files[SWINIR_RELEASE + SWINIR.name]
+    right, file.content = file.content, file.content + b"more"
+    wanted, got = (hashlib.sha256(content).hexdigest() for content in (right, file.content))
+    with pytest.raises(PromptError, match=f"with the SHA-256 {got}, published is {wanted}"):
+        server.run(download(SWINIR.name))
+    assert not (extra / "up" / SWINIR.name).exists()
+    (aside,) = (extra / "up").glob("*.refused")
+    assert aside.read_bytes() == file.content
+    upscalers = server.get("/object_info/UpscaleModelLoader")["UpscaleModelLoader"]
+    options = upscalers["input"]["required"]["model_name"][1]["options"]
+    assert not [name for name in options if "refused" in name]
+    file.content = right
+    server.run(download(SWINIR.name))
+    assert (extra / "up" / SWINIR.name).read_bytes() == right
+    aside.unlink()
+
+
+def test_who_has_the_papers_predictor_alone_is_told_that_it_does(
+    server: Server, extra: Path
+) -> None:
+    """PreSet-A takes a newer one, and used to take this."""
+    newer = extra / "lpnsr" / PREDICTOR_V3.name
+    aside = newer.rename(newer.with_suffix(".aside"))
+    server.get("/object_info/LoadLPNSRModels")  # as the R key does
+    prompt = load_api_workflow("LPNSR PreSet-A")
+    with pytest.raises(PromptError, match=rf"no file '{newer.name}', and {PREDICTOR.name}, which"):
+        server.run(prompt)
+    (text,) = server.run({"doctor": {"class_type": "LPNSRDoctor", "inputs": {"sha256": False}}})[
+        "doctor"
+    ]["text"]
+    assert f"PreSet-A: complete with {PREDICTOR.name} in place of {newer.name}" in text
+    node_of_type(prompt, "LoadLPNSRModels")["inputs"]["noise_predictor"] = PREDICTOR.name
+    server.run(prompt)
+    aside.rename(newer)
 
 
 async def events_of(server: Server, prompt: dict[str, Any]) -> tuple[list[float], str]:
@@ -162,6 +227,7 @@ def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Pa
     assert f"lpnsr: {extra / 'lpnsr'}, " in text
     assert f"lpnsr: {server.base / 'models' / 'lpnsr'}, " in text
     assert "lpnsr_lite_denoiser.safetensors, 17.7 MB, a denoiser" in text
-    assert re.search(r"1\. .*broken\.pth", text)
+    assert re.search(r"\d\. .*broken\.pth", text)
+    assert f"{AUTOENCODER.name} is not the published file of this name" in text
     (extra / "lpnsr" / "broken.pth").unlink()
     assert "broken.pth" not in server.run(prompt)["doctor"]["text"][0]

@@ -23,9 +23,9 @@ _CHINESE_OR_JAPANESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
 _SAME_IN_EVERY_LANGUAGE = {"VAE", "Latent", "LR-PSNR"}
 _FILE = re.compile(r"[\w-]*[_/][\w./-]*|\w+\.(?:pth|part)")
 _TERMS = re.compile(
-    r"LPNSR|ResShift|PreSet-[AB]|LR|PSNR|LR-PSNR|dB|GB|RGBA|ComfyUI|[CG]PU|VAE|Latent|VQ-f|matplotlib"
+    r"LPNSR|ResShift|SinSR|RSD|PreSet-[AB]|LR|PSNR|LR-PSNR|dB|GB|RGBA|ComfyUI|[CG]PU|VAE|Latent|VQ-f|matplotlib"
     r"|torch|compile|S-Lab|Apache-|MIT|SHA-|kappa|issue|none|sample|mean|wavelet|adain|auto|fp|bf"
-    r"|both|[stnRxy]"
+    r"|both|[stnRxyK]"
 )
 
 

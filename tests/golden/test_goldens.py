@@ -1,14 +1,17 @@
 """Every golden, at full size in fp32 on the CPU, against an independent implementation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpnsr_impl import Schedule, sample, wavelet_color_fix
+from lpnsr_impl import Schedule, load_denoiser, sample, sample_once, wavelet_color_fix
+from lpnsr_impl.config import RESSHIFT_15, RSD, SINSR, StudentConfig
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 
-from .fill import noise
+from .fill import fill, noise
 
 NETWORK_BAR = 2e-4
 CHAIN_BAR = 2e-3
@@ -146,6 +149,34 @@ class TestChain:
             assert_close(
                 autoencoder.decode(x0).clamp(-1, 1), goldens["chain.steps4.image"], CHAIN_BAR
             )
+
+
+class TestStudents:
+    """The one step of SinSR and RSD, from latents as the chain has them."""
+
+    @staticmethod
+    def golden_noise(kind: str, t: int, shape: torch.Size) -> Tensor:
+        assert t == 15
+        return noise({"init": "in.student.z", "plane": "in.student.eps"}[kind], shape)
+
+    def run(self, denoiser: Denoiser, student: StudentConfig) -> Tensor:
+        schedule = Schedule(**vars(RESSHIFT_15))
+        y0 = noise("in.student.y0", (1, 3, 64, 64))
+        lr = 0.5 * noise("in.student.lr", (1, 3, 64, 64))
+        return sample_once(denoiser, student, schedule, y0, lr, noise=self.golden_noise)
+
+    def test_sinsr(self, goldens: dict[str, Tensor], denoiser: Denoiser) -> None:
+        assert_close(self.run(denoiser, SINSR), goldens["student.sinsr"], NETWORK_BAR)
+
+    def test_rsd(self, goldens: dict[str, Tensor], keys: dict) -> None:
+        shapes = {**keys["resshift_denoiser"], "input_blocks.0.0.weight": [160, 7, 3, 3]}
+        denoiser = load_denoiser(fill(shapes))
+        assert denoiser.student == RSD
+        assert denoiser.family == "released"
+        assert Schedule(**vars(denoiser.schedule)).num_timesteps == 15
+        for condition in ("pixel", "latent"):
+            ours = self.run(denoiser, replace(RSD, condition=condition))
+            assert_close(ours, goldens[f"student.rsd.{condition}"], NETWORK_BAR)
 
 
 def test_wavelet_color_fix(goldens: dict[str, Tensor]) -> None:

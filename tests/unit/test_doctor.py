@@ -16,7 +16,15 @@ from spandrel.architectures.SwinIR import SwinIR
 from lpnsr_impl.cli import main
 from lpnsr_impl.doctor import hide_home, report
 from lpnsr_impl.download import RECORD
-from lpnsr_impl.released import AUTOENCODER, DENOISER, PREDICTOR, PRESETS, SWINIR
+from lpnsr_impl.released import (
+    AUTOENCODER,
+    DENOISER,
+    PREDICTOR,
+    PREDICTOR_V3,
+    PRESETS,
+    SINSR_V2,
+    SWINIR,
+)
 from lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
@@ -80,12 +88,19 @@ def test_presets_lack_what_is_missing_and_are_complete_otherwise(
     lines = section(examine(folders), "Presets with the released files")
     assert lines[:3] == [
         f"PreSet-B: lacks {PREDICTOR.name}, {SWINIR.name}",
-        f"PreSet-A: lacks {PREDICTOR.name}",
+        f"PreSet-A: lacks {PREDICTOR_V3.name}",
         "ResShift: complete",
     ]
     assert "LPNSR Download Models" in lines[3]
     for file in (PREDICTOR, SWINIR):
         torch.save(save[file], folders[file.folder][0] / file.name)
+    lines = section(examine(folders), "Presets with the released files")
+    assert lines == [
+        "PreSet-B: complete",
+        f"PreSet-A: complete with {PREDICTOR.name} in place of {PREDICTOR_V3.name}",
+        "ResShift: complete",
+    ]
+    save_file(predictor_weights(), folders["lpnsr"][0] / PREDICTOR_V3.name)
     text = examine(folders)
     assert section(text, "Presets with the released files") == [f"{p}: complete" for p in PRESETS]
     assert section(text, "Problems") == ["none found"]
@@ -167,8 +182,20 @@ def test_hidden_and_unfinished_files_are_named(folders: dict[str, list[Path]]) -
     assert f"{part} is an unfinished download" in problems
 
 
+def test_students_and_refused_downloads_are_named(folders: dict[str, list[Path]]) -> None:
+    folder = folders["lpnsr"][0]
+    torch.save(denoiser_weights(), folder / SINSR_V2.name)
+    aside = folder / f"{SINSR_V2.name}.0123abcd.refused"
+    aside.write_bytes(b"another")
+    text = examine(folders)
+    (line,) = section(text, "Files")
+    assert line.endswith("M parameters, a one-step student (SinSR)")
+    problems = "\n".join(section(text, "Problems"))
+    assert f"{aside} is a download of another content than the published one" in problems
+
+
 def test_a_file_that_changed_since_its_download_is_named(folders: dict[str, list[Path]]) -> None:
-    path = folders["lpnsr"][0] / AUTOENCODER.name
+    path = folders["lpnsr"][0] / "a.pth"
     torch.save(autoencoder_weights(), path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     record = path.with_name(RECORD)
@@ -179,6 +206,15 @@ def test_a_file_that_changed_since_its_download_is_named(folders: dict[str, list
     record.write_text(json.dumps({path.name: {"sha256": "0" * 64}}))
     assert "has changed since it was downloaded" in examine(folders, sha256=True)
     assert sha256 not in examine(folders)
+
+
+def test_a_file_that_is_not_the_published_one_is_named(folders: dict[str, list[Path]]) -> None:
+    torch.save(autoencoder_weights(), folders["lpnsr"][0] / AUTOENCODER.name)
+    assert section(examine(folders), "Problems") == ["none found"]
+    (problem,) = section(examine(folders, sha256=True), "Problems")
+    assert (
+        f"is not the published file of this name, whose SHA-256 is {AUTOENCODER.sha256}" in problem
+    )
 
 
 def test_other_models_and_the_home_directory_stay_private(

@@ -3,29 +3,52 @@
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 from spandrel.architectures.SwinIR import SwinIR
 
-from lpnsr_impl import load_denoiser, transfer
+from lpnsr_impl import load_denoiser, released, transfer
 from lpnsr_impl.cli import main
-from lpnsr_impl.download import RECORD, DownloadError, download, require_consent
-from lpnsr_impl.released import AUTOENCODER, DENOISER, PREDICTOR, PREDICTOR_V2, RELEASED, SWINIR
+from lpnsr_impl.download import (
+    RECORD,
+    DownloadError,
+    download,
+    refused_files,
+    require_consent,
+)
+from lpnsr_impl.files import rename_new
+from lpnsr_impl.released import (
+    CHOICES,
+    PREDICTOR,
+    PREDICTOR_V3,
+    PRESETS,
+    RELEASED,
+    ReleasedFile,
+)
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
 from tests.limits import files_of_at_most
-from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 PACK = Path(__file__).parents[2]
+
+AUTOENCODER, DENOISER, SWINIR = (
+    replace(file, size=None, sha256=None)
+    for file in (released.AUTOENCODER, released.DENOISER, released.SWINIR)
+)
+"""As they were if nobody had told their SHA-256: those of the tests are small."""
+
 RESSHIFT = f"{GITHUB}zsyOAOA/ResShift/releases/download/v2.0/"
-LPNSR = f"{GITHUB}Faze-Hsw/LPNSR/releases/latest/download/"
 SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
 DENOISER_PATH = RESSHIFT + DENOISER.name
 
@@ -41,13 +64,27 @@ def contents() -> dict[str, bytes]:
     """Small files of the right kinds, by the names they are kept under."""
     torch.manual_seed(0)
     swinir = SwinIR(embed_dim=12, depths=[1], num_heads=[2], upscale=4, upsampler="nearest+conv")
-    return {
-        AUTOENCODER.name: pickled(autoencoder_weights()),
-        DENOISER.name: pickled(denoiser_weights()),
-        PREDICTOR.name: pickled(predictor_weights()),
-        PREDICTOR_V2.name: pickled({k: 2 * v for k, v in predictor_weights().items()}),
-        SWINIR.name: pickled({"params_ema": swinir.state_dict()}),
+    rsd = denoiser_weights(unet_config(in_channels=7))
+    of_a_part = {
+        "autoencoder": pickled(autoencoder_weights()),
+        "denoiser": pickled(denoiser_weights()),
+        "noise_predictor": pickled(predictor_weights()),
+        "upscale_model": pickled({"params_ema": swinir.state_dict()}),
     }
+    return {
+        **{file.name: of_a_part[file.part] for file in RELEASED},
+        released.PREDICTOR_V3.name: save(predictor_weights()),
+        released.RSD_STUDENT.name: save(rsd, {"noise_mode": "concat"}),
+    }
+
+
+def known(file: ReleasedFile, content: bytes) -> ReleasedFile:
+    """The file as if this content were the published one."""
+    return replace(file, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def path_of(server: FileServer, file: ReleasedFile, source: int = 0) -> str:
+    return file.sources[source].url.removeprefix(server.url)
 
 
 @pytest.fixture
@@ -96,16 +133,10 @@ def left(folder: Path) -> list[str]:
 def test_all_files_come_into_their_folders_under_their_own_names(
     server: FileServer, contents: dict[str, bytes], tmp_path: Path
 ) -> None:
-    for release, file in [
-        (RESSHIFT, AUTOENCODER),
-        (RESSHIFT, DENOISER),
-        (HUB, PREDICTOR),
-        (SWINIR_RELEASE, SWINIR),
-    ]:
-        server.files[release + file.name] = File(contents[file.name])
-    server.files[HUB + "noise_predictor%28v2%29.pth"] = File(contents[PREDICTOR_V2.name])
+    for file in RELEASED:
+        server.files[path_of(server, file)] = File(contents[file.name])
     folders = {"lpnsr": [tmp_path / "a" / "lpnsr"], "upscale_models": [tmp_path / "b"]}
-    report = download(RELEASED, folders, go_on)
+    report = download([known(f, contents[f.name]) for f in RELEASED], folders, go_on)
     for file in RELEASED:
         content = (folders[file.folder][0] / file.name).read_bytes()
         assert content == contents[file.name]
@@ -130,9 +161,11 @@ def test_a_second_run_asks_for_nothing(
 def test_the_second_source_is_used_where_the_first_has_no_such_file(
     server: FileServer, contents: dict[str, bytes], tmp_path: Path
 ) -> None:
-    server.files[LPNSR + "noise_predictor.v2.pth"] = File(contents[PREDICTOR_V2.name])
-    get(tmp_path, PREDICTOR_V2)
-    assert (tmp_path / PREDICTOR_V2.name).read_bytes() == contents[PREDICTOR_V2.name]
+    file = known(AUTOENCODER, contents[AUTOENCODER.name])
+    server.files[RESSHIFT + file.name] = File(contents[file.name])
+    report = get(tmp_path, file)
+    assert (tmp_path / file.name).read_bytes() == contents[file.name]
+    assert f"\n  before that {server.url}{HUB}{file.name}: 404" in report
 
 
 def test_one_missing_file_does_not_keep_the_others_away(
@@ -152,21 +185,22 @@ def test_without_network_the_error_says_what_to_fetch_from_where_and_where_to_pu
     monkeypatch.setenv("LPNSR_DOWNLOAD_MIRROR", "http://127.0.0.1:9")
     started = time.monotonic()
     with pytest.raises(DownloadError) as error:
-        get(tmp_path, PREDICTOR)
+        get(tmp_path, AUTOENCODER)
     assert time.monotonic() - started < 10
     for part in (
-        "noise_predictor.pth could not be downloaded",
-        "http://127.0.0.1:9/mirpri/LPNSR/resolve/main/noise_predictor.pth: ",
-        "http://127.0.0.1:9/Faze-Hsw/LPNSR/releases/latest/download/noise_predictor.pth: ",
+        "autoencoder_vq_f4.pth could not be downloaded",
+        "http://127.0.0.1:9/mirpri/LPNSR/resolve/main/autoencoder_vq_f4.pth: ",
+        "http://127.0.0.1:9/zsyOAOA/ResShift/releases/download/v2.0/autoencoder_vq_f4.pth: ",
         "refused",
-        "https://huggingface.co/mirpri/LPNSR or https://github.com/Faze-Hsw/LPNSR/releases/latest",
-        f"put it into {tmp_path} under the name noise_predictor.pth",
+        "from https://huggingface.co/mirpri/LPNSR or "
+        "https://github.com/zsyOAOA/ResShift/releases/tag/v2.0",
+        f"put it into {tmp_path} under the name autoencoder_vq_f4.pth",
     ):
         assert part in str(error.value)
 
 
 def test_consent_is_asked_for_non_commercial_files_alone() -> None:
-    require_consent([PREDICTOR, PREDICTOR_V2, SWINIR], accepted=False)
+    require_consent([PREDICTOR, PREDICTOR_V3, SWINIR], accepted=False)
     require_consent(RELEASED, accepted=True)
     with pytest.raises(ValueError, match="S-Lab, non-commercial, https://github"):
         require_consent([DENOISER, PREDICTOR], accepted=False)
@@ -295,16 +329,16 @@ def test_what_is_no_such_file_is_refused_and_the_next_source_tried(
     wrong: dict[str, Any],
     message: str,
 ) -> None:
-    content = contents[PREDICTOR.name]
-    server.files[HUB + PREDICTOR.name] = File(**{"content": content, **wrong})
+    content = contents[DENOISER.name]
+    server.files[HUB + DENOISER.name] = File(**{"content": content, **wrong})
     with pytest.raises(DownloadError) as error:
-        get(tmp_path, PREDICTOR)
+        get(tmp_path, DENOISER)
     assert message in str(error.value)
     assert left(tmp_path) == []
-    server.files[HUB + PREDICTOR.name] = File(**{"content": content, **wrong})
-    server.files[LPNSR + PREDICTOR.name] = File(content)
-    get(tmp_path, PREDICTOR)
-    assert (tmp_path / PREDICTOR.name).read_bytes() == content
+    server.files[HUB + DENOISER.name] = File(**{"content": content, **wrong})
+    server.files[RESSHIFT + DENOISER.name] = File(content)
+    get(tmp_path, DENOISER)
+    assert (tmp_path / DENOISER.name).read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -345,6 +379,63 @@ def test_another_content_than_at_the_first_download_is_refused(
     assert (tmp_path / DENOISER.name).read_bytes() == denoiser.content
 
 
+# Published contents
+
+
+def test_another_content_than_the_published_one_is_refused_and_kept_aside(
+    server: FileServer, contents: dict[str, bytes], tmp_path: Path
+) -> None:
+    right = contents[DENOISER.name]
+    wrong = pickled({k: 2 * v for k, v in denoiser_weights().items()})
+    file = known(DENOISER, right)
+    for source in range(len(file.sources)):
+        server.files[path_of(server, file, source)] = File(wrong)
+    with pytest.raises(DownloadError) as error:
+        get(tmp_path, file)
+    digest = hashlib.sha256(wrong).hexdigest()
+    assert str(error.value).count(f"with the SHA-256 {digest}, published is {file.sha256}") == 2
+    (aside,) = left(tmp_path)
+    assert aside == f"{file.name}.{digest[:8]}.refused"
+    assert f"kept aside as {tmp_path / aside}" in str(error.value)
+    assert (tmp_path / aside).read_bytes() == wrong
+    assert refused_files(tmp_path / file.name) == [tmp_path / aside]
+    # The next source has it; what is aside stays.
+    server.files[path_of(server, file, 1)].content = right
+    report = get(tmp_path, file)
+    assert (tmp_path / file.name).read_bytes() == right
+    assert left(tmp_path) == [RECORD, file.name, aside]
+    assert f"kept aside as {tmp_path / aside}" in report
+    server.requests.clear()
+    assert "is there, with the SHA-256 published" in get(tmp_path, file)
+    assert server.requests == []
+
+
+def test_a_file_of_the_user_that_is_not_the_published_one_is_left_alone(
+    server: FileServer, tmp_path: Path
+) -> None:
+    """Both are told, without asking anyone."""
+    mine = tmp_path / released.AUTOENCODER.name
+    mine.write_bytes(b"my own")
+    with pytest.raises(DownloadError) as error:
+        get(tmp_path, released.AUTOENCODER)
+    assert hashlib.sha256(b"my own").hexdigest() in str(error.value)
+    assert f"{released.AUTOENCODER.sha256} is published. It is left alone" in str(error.value)
+    assert mine.read_bytes() == b"my own"
+    assert server.requests == []
+
+
+def test_what_the_public_record_tells() -> None:
+    told = {f.name: (f.size, f.sha256[:8]) for f in RELEASED if f.size and f.sha256}
+    assert told == {
+        "autoencoder_vq_f4.pth": (221_364_711, "e967eaa2"),
+        "resshift_realsrx4_s4_v3.pth": (477_917_058, "878da888"),
+        SWINIR.name: (142_473_939, "99adfa91"),
+    }
+    for file in RELEASED:
+        assert file.sha256 is None or len(file.sha256) == 64
+        assert all("latest" not in source.url for source in file.sources)
+
+
 # A user's files
 
 
@@ -378,17 +469,40 @@ def test_a_file_that_comes_by_another_way_meanwhile_is_left_alone(
     assert mine.read_bytes() == b"my own"
 
 
-@pytest.mark.parametrize("name", ["noise_predictor_v2.pth", "below/noise_predictor(v2).pth"])
-def test_a_file_in_any_folder_under_any_of_its_names_is_present(
+@pytest.mark.parametrize("links", [True, False])
+def test_a_rename_is_never_over_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Nor over one that nothing saw before."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no hard links on this disk")
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    part, target = tmp_path / "part", tmp_path / "target"
+    part.write_bytes(b"new")
+    target.write_bytes(b"my own")
+    with pytest.raises(FileExistsError):
+        rename_new(part, target)
+    assert (part.read_bytes(), target.read_bytes()) == (b"new", b"my own")
+    target.unlink()
+    rename_new(part, target)
+    assert target.read_bytes() == b"new"
+    assert left(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("name", ["noise_predictor.pth", "below/noise_predictor.pth"])
+def test_a_file_in_any_folder_and_below_it_is_present(
     server: FileServer, contents: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
-    server.files[HUB + PREDICTOR_V2.name] = File(contents[PREDICTOR_V2.name])
+    server.files[HUB + PREDICTOR.name] = File(contents[PREDICTOR.name])
     there = tmp_path / "second" / name
     there.parent.mkdir(parents=True)
-    there.write_bytes(contents[PREDICTOR_V2.name])
+    there.write_bytes(contents[PREDICTOR.name])
     folders = [tmp_path / "first", tmp_path / "second"]
-    report = download([PREDICTOR_V2], {"lpnsr": folders, "upscale_models": []}, go_on)
-    assert report == f"{PREDICTOR_V2.name}: {there} is there, with the SHA-256 at Hugging Face"
+    report = download([PREDICTOR], {"lpnsr": folders, "upscale_models": []}, go_on)
+    assert report == f"{PREDICTOR.name}: {there} is there, with the SHA-256 at Hugging Face"
     assert not folders[0].exists()
 
 
@@ -454,8 +568,14 @@ def test_two_downloads_of_one_file_fetch_it_once(
 
 
 def test_the_command_line_downloads_a_preset(
-    server: FileServer, contents: dict[str, bytes], denoiser: File, tmp_path: Path
+    server: FileServer,
+    contents: dict[str, bytes],
+    denoiser: File,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    files = tuple(known(f, contents[f.name]) for f in CHOICES["ResShift"])
+    monkeypatch.setitem(CHOICES, "ResShift", files)
     server.files[RESSHIFT + AUTOENCODER.name] = File(contents[AUTOENCODER.name])
     command = ["download", "ResShift", "--folder", str(tmp_path)]
     assert main(command) == 1  # without consent
@@ -483,29 +603,42 @@ def test_nothing_of_the_network_is_imported_before_a_download() -> None:
 # One table
 
 
-def test_readme_and_workflows_agree_with_the_table_of_released_files(
-    monkeypatch: pytest.MonkeyPatch,
+def rows_of(text: str) -> dict[str, str]:
+    """Rows of tables of files, by the file's name."""
+    return {row.split("`")[1]: row for row in text.splitlines() if row.startswith("| `")}
+
+
+def check_row(row: str, file: ReleasedFile) -> None:
+    assert f"`models/{file.folder}`" in row
+    pages = re.findall(r"\((https://[^)]+)\)", row)
+    assert pages == [source.page for source in file.sources]
+    assert row.endswith(f" {file.licence.name} |")
+
+
+def test_readme_agrees_with_the_table_of_released_files() -> None:
+    rows = rows_of((PACK / "README.md").read_text(encoding="utf-8"))
+    for file in RELEASED:
+        check_row(rows[file.name], file)
+        assert f"| {file.purpose} |" in rows[file.name]
+
+
+@pytest.mark.parametrize("preset", ["PreSet-A", "PreSet-B"])
+def test_workflows_agree_with_the_table_of_released_files(
+    monkeypatch: pytest.MonkeyPatch, preset: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://huggingface.co")
-    readme = (PACK / "README.md").read_text(encoding="utf-8")
-    rows = [row for row in readme.splitlines() if row.startswith("| `")]
-    for file in RELEASED:
-        (row,) = (row for row in rows if row.startswith(f"| `{file.name}`"))
-        assert f"`models/{file.folder}`" in row
-        assert file.sources[0].page in row
-        assert file.licence.name in row
-    known = {file.name: file for file in RELEASED}
-    models = [
-        model
-        for path in PACK.glob("workflows/*.json")
-        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
-        for model in node["properties"].get("models", [])
-    ]
-    assert models
+    needed = {file.name: file for file in PRESETS[preset]}
+    workflow = json.loads((PACK / "workflows" / f"LPNSR {preset}.json").read_text(encoding="utf-8"))
+    models = [m for n in workflow["nodes"] for m in n["properties"].get("models", [])]
+    assert {model["name"] for model in models} == needed.keys()
     for model in models:
-        file = known[model["name"]]
-        assert model == {
-            "name": file.name,
-            "url": file.sources[0].url,
-            "directory": file.folder,
-        }
+        file = needed[model["name"]]
+        directory, url = file.folder, file.sources[0].url
+        assert model == {"name": file.name, "url": url, "directory": directory}
+    chosen = [v for n in workflow["nodes"] for v in n["widgets_values"]]
+    assert needed.keys() <= {value for value in chosen if isinstance(value, str)}
+    (note,) = (n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "MarkdownNote")
+    rows = rows_of(note)
+    assert rows.keys() == needed.keys()
+    for name, row in rows.items():
+        check_row(row, needed[name])

@@ -424,6 +424,26 @@ def test_options_that_contradict_each_other(options: list[str], message: str) ->
         chosen_methods(parsed)
 
 
+def test_a_student_is_a_row_of_its_own_name_and_has_no_steps_to_compare(
+    folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(denoiser_weights(), tmp_path / "SinSR_v2.pth")
+    torch.save(autoencoder_weights(), tmp_path / "a.pth")
+    command = ["evaluate", "--lr", str(folders[0]), "--hr", str(folders[1]), "--metrics", "PSNR",
+               "--autoencoder", str(tmp_path / "a.pth"),
+               "--denoiser", str(tmp_path / "SinSR_v2.pth")]  # fmt: skip
+    assert main([*command, "--out", str(tmp_path / "none")]) == 1
+    assert "one-step student (SinSR)" in caplog.text
+    command += ["--noise-predictor", "none"]
+    out = tmp_path / "out"
+    with caplog.at_level("INFO"):
+        assert main([*command, "--out", str(out)]) == 0
+    assert "SinSR takes its one step, whatever --steps and switches say" in caplog.text
+    assert "| SinSR |" in (out / "table.md").read_text(encoding="utf-8")
+    assert main([*command, "--out", str(tmp_path / "x"), "--experiment", "table1"]) == 1
+    assert "SinSR has one step and none. Leave it out" in caplog.text
+
+
 @pytest.mark.parametrize("experiment", ["table1", "noise"])
 def test_an_experiment_takes_no_preset(
     experiment: str, folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -505,6 +505,17 @@ def test_the_bundled_start_is_for_its_own_family(tmp_path: Path) -> None:
         settings("--noise-predictor", "none")
 
 
+def test_steps_and_switches_of_a_student_do_not_count(tmp_path: Path) -> None:
+    torch.save(denoiser_weights(), tmp_path / "SinSR_v1.pth")
+    student = ["--denoiser", str(tmp_path / "SinSR_v1.pth"), "--noise-predictor", "none"]
+    method = settings(*student).method
+    assert (method.name, method.start, method.steps) == ("SinSR", "bicubic", 1)
+    assert not any(method.predictor_on.values())
+    once = settings(*student).fingerprint()
+    assert settings(*student, "--steps", "1", "--predictor-off", "3").fingerprint() == once
+    assert settings(*student, "--seed", "1").fingerprint() != once
+
+
 # Options
 
 

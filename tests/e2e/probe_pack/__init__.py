@@ -6,7 +6,9 @@ import ctypes
 import dataclasses
 import gc
 import importlib
+import json
 import os
+import sys
 from pathlib import Path
 
 import comfy.model_management as mm
@@ -261,6 +263,25 @@ class ProbeSharedWeights(io.ComfyNode):
         return io.NodeOutput(models)
 
 
+class ProbePublished(io.ComfyNode):
+    """Lets LPNSR's table of released files have these SHA-256, as JSON {name: SHA-256}."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.String.Input("sha256")]
+        return io.Schema("ProbePublished", inputs=inputs, outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls, sha256):
+        published = json.loads(sha256)
+        (released,) = (m for name, m in sys.modules.items() if name.endswith("lpnsr_impl.released"))
+        for choice, files in list(released.CHOICES.items()):
+            released.CHOICES[choice] = tuple(
+                dataclasses.replace(f, sha256=published.get(f.name, f.sha256)) for f in files
+            )
+        return io.NodeOutput()
+
+
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
         return [
@@ -273,6 +294,7 @@ class ProbeExtension(ComfyExtension):
             ProbeForgotten,
             ProbeMemory,
             ProbeSharedWeights,
+            ProbePublished,
         ]
 
 
