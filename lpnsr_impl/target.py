@@ -36,11 +36,10 @@ class Target:
 
     def __post_init__(self) -> None:
         if not 1 <= self.factor <= LARGEST_FACTOR:
-            raise ValueError(f"The factor is {self.factor:g}, expected 1 to {LARGEST_FACTOR}.")
+            raise ValueError(f"factor is {self.factor:g}, expected 1 to {LARGEST_FACTOR}.")
         if self.longest_side < 0:
             raise ValueError(
-                f"The longest side is {self.longest_side}, expected pixels, or 0 to go by the "
-                "factor."
+                f"longest_side is {self.longest_side}, expected pixels, or 0 to go by the factor."
             )
 
     @property
@@ -64,7 +63,7 @@ class Target:
         side, longest = self.longest_side, max(h, w)
         if not longest <= side <= LARGEST_FACTOR * longest:
             raise ValueError(
-                f"The longest side is to be {side} pixels, but the picture is {w}x{h}: expected "
+                f"longest_side is {side}, but the picture is {w}x{h}: expected "
                 f"{longest} to {LARGEST_FACTOR * longest}, once to {LARGEST_FACTOR} times as much. "
                 + (
                     "To make it smaller needs no upscaling: use a plain resize."
@@ -124,29 +123,39 @@ def work(passes: list[Pass]) -> list[float]:
     return [each.lr[0] * each.lr[1] / (h * w) for each in passes]
 
 
-def bytes_needed(passes: list[Pass], batch: int = 1, channels: int = 3) -> int:
-    """Main memory that the largest pass needs: its results, and what one of them is made from.
+def bytes_needed(
+    passes: list[Pass], batch: int = 1, channels: int = 3, has_mask: bool = False
+) -> int:
+    """Main memory that the largest pass needs: its results, what one of them is made from, and with
+    a mask the starts of all.
 
     Networks come on top; they go in tiles.
     """
+    pictures = _WORKING_PICTURES + has_mask * batch
     return max(
-        _VALUE_BYTES
-        * (batch * channels * math.prod(each.size) + _WORKING_PICTURES * 3 * math.prod(each.x4))
+        _VALUE_BYTES * (batch * channels * math.prod(each.size) + pictures * 3 * math.prod(each.x4))
         for each in passes
     )
 
 
-def check_memory(passes: list[Pass], available: int, batch: int = 1, channels: int = 3) -> None:
+def check_memory(
+    passes: list[Pass],
+    available: int,
+    batch: int = 1,
+    channels: int = 3,
+    has_mask: bool = False,
+) -> None:
     """
     Args:
         passes: from `plan_passes`.
         available: bytes of memory.
         batch, channels: of the pictures.
+        has_mask: whether the starts of all are kept.
 
     Raises:
         MemoryError: the result does not fit.
     """
-    needed = bytes_needed(passes, batch, channels)
+    needed = bytes_needed(passes, batch, channels, has_mask)
     if needed > available:
         pictures = f"{batch} pictures of " if batch > 1 else ""
         raise MemoryError(

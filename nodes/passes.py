@@ -59,7 +59,8 @@ class Upscaler:
         stages.check_chain(self.models, self.steps, self.predictor_on)
         b, h, w = lr.size
         passes = plan_passes(h, w, target)
-        check_memory(passes, host.room_for_results(), b, 3 if lr.alpha is None else 4)
+        channels = 3 if lr.alpha is None else 4
+        check_memory(passes, host.room_for_results(), b, channels, has_mask=inside is not None)
         sampling = stages.sample_work(self.models, self.steps, self.predictor_on)
         once = b * (stages.ENCODE_WORK + sampling + stages.DECODE_WORK)
         is_plain = passes == plan_passes(h, w, Target())

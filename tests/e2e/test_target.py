@@ -145,7 +145,7 @@ def test_sizes_out_of_reach_are_told(
 def test_a_linked_factor_is_checked_too(graph: Graph, picture: Tensor) -> None:
     prompt = graph.upscale(picture, factor=["number", 0])
     prompt["number"] = {"class_type": "PrimitiveFloat", "inputs": {"value": 17.0}}
-    with pytest.raises(PromptError, match="The factor is 17, expected 1 to 16"):
+    with pytest.raises(PromptError, match="factor is 17, expected 1 to 16"):
         graph.run(prompt, "upscale")
 
 

@@ -92,21 +92,21 @@ def test_the_plan_is_told(target: Target, text: str) -> None:
 
 @pytest.mark.parametrize("factor", [0.99, 16.01, 0, -4, math.nan, math.inf])
 def test_factors_that_no_passes_reach_are_refused(factor: float) -> None:
-    with pytest.raises(ValueError, match=rf"factor is {factor:g}, expected 1 to 16"):
+    with pytest.raises(ValueError, match=rf"^factor is {factor:g}, expected 1 to 16"):
         Target(factor)
 
 
 @pytest.mark.parametrize(
     ("side", "message"),
     [
-        (1023, "to be 1023 pixels, but the picture is 768x1024: expected 1024 to 16384.*resize"),
-        (16385, "to be 16385 pixels, but .* expected 1024 to 16384.*Upscale the result again"),
+        (1023, "longest_side is 1023, but the picture is 768x1024: expected 1024 to 16384.*resize"),
+        (16385, "longest_side is 16385, but .* expected 1024 to 16384.*Upscale the result again"),
     ],
 )
 def test_sides_that_no_passes_reach_are_refused(side: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_passes(1024, 768, Target(longest_side=side))
-    with pytest.raises(ValueError, match="longest side is -1, expected pixels, or 0"):
+    with pytest.raises(ValueError, match="longest_side is -1, expected pixels, or 0"):
         Target(longest_side=-1)
 
 
@@ -123,6 +123,7 @@ def test_what_does_not_fit_into_memory_is_refused() -> None:
     assert bytes_needed(x4) == 6 * picture
     assert bytes_needed(x4, 100) == 105 * picture
     assert bytes_needed(plan_passes(256, 256, Target(2)), 100) == 30 * picture
+    assert bytes_needed(x4, 100, has_mask=True) == 205 * picture
     assert bytes_needed(x4, channels=4) == 5 * picture + 1024 * 1024 * 4 * 4
     check_memory(x4, 105 * picture, 100)
     with pytest.raises(MemoryError, match=r"100 pictures of 1024x1024 need 1\.2 GB .* 0\.6 GB are"):
