@@ -30,7 +30,7 @@ TEMPLATES = {  # how much larger, and how many, are the results that LPNSR Compa
     "LPNSR seamless texture": (4, 0),
 }
 BLUEPRINT = "LPNSR upscale x4 (PreSet-B)"
-LR = (20, 14)
+LR = (20, 16)  # hosts read no video of less than 16 rows
 
 
 def nodes_of_type(prompt: dict[str, Any], class_type: str) -> list[str]:
