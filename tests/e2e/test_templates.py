@@ -18,14 +18,14 @@ from tests.host.examples import write_clip
 from tests.host.server import PACK, Server, load_api_workflow
 
 from .editor import add, connect, picture_width, run, set_widget
-from .test_browser import drop_workflow, ui_workflow
+from .test_browser import assert_twin, drop_workflow, ui_workflow
 from .test_nodes import WORKFLOWS, save_picture
 
 TEMPLATES = {  # how much larger, and how many, are the results that LPNSR Compare shows
     "LPNSR compare steps": (4, 4),
     "LPNSR compare predictor": (4, 2),
     "LPNSR upscale video": (4, 2),
-    "LPNSR chain with another upscaler": (8, 1),
+    "LPNSR chain with another upscaler": (16, 1),
     "LPNSR what was invented": (4, 1),
     "LPNSR seamless texture": (4, 0),
 }
@@ -91,7 +91,7 @@ def test_a_template_is_drawn_clearly_and_becomes_its_api_twin(
     drop_workflow(page, name)
     fit_view(page)
     page.screenshot(path=screenshots / f"{name}.png")
-    assert api_prompt(page) == load_api_workflow(name)
+    assert_twin(page, name)
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
     overlapping = page.evaluate(
         """() => {
