@@ -18,6 +18,7 @@ from tests.host.server import PACK, Server, load_api_workflow
 from .editor import node_of, picture_width, run
 from .test_nodes import NODES, WORKFLOWS
 
+OUR_PREFIXES = ("LPNSR", "LoadLPNSR", "ResShift")
 CORE_NODES = {"LoadImage", "SaveImage", "UpscaleModelLoader", "MarkdownNote"}
 
 
@@ -38,12 +39,24 @@ def opened_workflow(page: Page) -> str:
     return page.evaluate("() => window.app.extensionManager.workflow.activeWorkflow.path")
 
 
+def assert_twin(page: Page, name: str) -> None:
+    """What the page would queue is the twin in API format of a shipped workflow. Core nodes of
+    other hosts may have other titles, and further inputs, which are at their defaults."""
+    prompt, twin = api_prompt(page), load_api_workflow(name)
+    for node, spec in twin.items():
+        if not spec["class_type"].startswith(OUR_PREFIXES) and node in prompt:
+            inputs = prompt[node]["inputs"]
+            prompt[node]["inputs"] = {key: inputs[key] for key in spec["inputs"] if key in inputs}
+            prompt[node]["_meta"] = spec["_meta"]
+    assert prompt == twin
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str, screenshots: Path) -> None:
     drop_workflow(page, name)
     fit_view(page)
     page.screenshot(path=screenshots / f"{name}.png")
-    assert api_prompt(page) == load_api_workflow(name)
+    assert_twin(page, name)
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
 
 
@@ -62,7 +75,7 @@ def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> Non
     assert sockets["LoadLPNSRModels"][-2:] == ["models", "vae"]
     assert "lr_image" in sockets["LPNSRSample"]
     assert "lr_image" in sockets["LPNSRDecode"]
-    assert api_prompt(page) == load_api_workflow("LPNSR PreSet-A")
+    assert_twin(page, "LPNSR PreSet-A")
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -103,8 +103,10 @@ def sheet(pictures: dict[str, Image.Image], font: int) -> Image.Image:
 
 # LPNSR Compare shows pairs, an LR picture and its result
 TEMPLATES = {
-    "LPNSR compare steps": lambda shown: grid(shown[-4:]),
-    "LPNSR compare predictor": lambda shown: grid(shown[-2:]),
+    "LPNSR compare steps": lambda shown: grid([p.crop((136, 100, 376, 260)) for p in shown[1::2]]),
+    "LPNSR compare predictor": lambda shown: grid(
+        [p.crop((136, 100, 376, 340)) for p in shown[1::2]]
+    ),
     "LPNSR upscale video": lambda shown: grid(shown[1::6][:4]),
     "LPNSR chain with another upscaler": lambda shown: halves(shown[0], shown[1]),
     "LPNSR what was invented": lambda shown: halves(shown[2], shown[0]),
