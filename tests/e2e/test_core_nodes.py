@@ -302,7 +302,7 @@ LARGER = {"upscale_method": "lanczos", "width": 13, "height": 7, "crop": "center
         (("ImageBatch", {"image1": LINK, "image2": ["rgba", 0]}), (3, 6, 8, 4)),
         (("ImagePadForOutpaint", {"image": LINK, **PAD}), (2, 22, 16, 3)),
         (("ImageCrop", {"image": LINK, "width": 3, "height": 5, "x": 2, "y": 1}), (2, 5, 3, 3)),
-        (("JoinImageWithAlpha", {"image": LINK, "alpha": ["mask", 0]}), (1, 6, 8, 4)),
+        (("JoinImageWithAlpha", {"image": ["odd", 0], "alpha": ["mask", 0]}), (1, 9, 5, 4)),
         (("MaskToImage", {"mask": ["mask", 0]}), (1, 4, 7, 3)),
         (("EmptyImage", {"width": 5, "height": 4, "batch_size": 2, "color": 255}), (2, 4, 5, 3)),
         (("ImageRotate", {"image": LINK, "rotation": "90 degrees"}), (2, 8, 6, 3)),
