@@ -36,7 +36,7 @@ Network = TypeVar("Network", Autoencoder, Denoiser, NoisePredictor)
 RELEASED_FAMILY = "released"
 """Family of checkpoints without a header whose sizes are the published ones."""
 
-_HEADER_SIZES = ("trained_resolution", "window_size", "head_width")
+_HEADER_SIZES = ("trained_resolution", "window_size", "head_width", "norm_groups")
 _HEADER_SWITCHES = ("attention",)
 PARTS = {
     "autoencoder": "an autoencoder",
@@ -267,7 +267,13 @@ def _autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
         raise checkpoint.error(
             f"it has {num_levels} levels and compresses x{2 ** (num_levels - 1)}, expected x{SCALE}"
         )
-    return replace(config, **_header_sizes(checkpoint, config))
+    config = replace(config, **_header_sizes(checkpoint, config))
+    if any(channels % config.norm_groups for channels in config.level_channels):
+        raise checkpoint.error(
+            f"lpnsr.config in its header has norm_groups = {config.norm_groups}, which does not "
+            f"divide its levels of {config.level_channels} channels"
+        )
+    return config
 
 
 def _unet_config(checkpoint: Checkpoint) -> UNetConfig:

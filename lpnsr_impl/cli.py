@@ -157,6 +157,7 @@ def _add_degrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--draws", type=int, default=5, help="degradations of each picture")
     parser.add_argument("--crop", type=int, default=256, help="HR pixels, a multiple of 4")
+    parser.add_argument("--mild", type=float, default=0.0, help="probability of a mild one, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=_degrade, needs="Pillow")
 
@@ -164,7 +165,9 @@ def _add_degrade(parser: argparse.ArgumentParser) -> None:
 def _degrade(parsed: argparse.Namespace) -> int:
     from .degradation.sheet import make_sheet
 
-    sheet = make_sheet(parsed.data, parsed.pictures, parsed.draws, parsed.crop, parsed.seed)
+    sheet = make_sheet(
+        parsed.data, parsed.pictures, parsed.draws, parsed.crop, parsed.seed, parsed.mild
+    )
     parsed.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(parsed.out)
     logging.info("wrote %s", parsed.out)

@@ -1,4 +1,5 @@
-"""Draws the parameters of a degradation. The numbers are LPNSR's; the recipe is Real-ESRGAN's."""
+"""Draws the parameters of a degradation. The recipe is Real-ESRGAN's; the numbers are LPNSR's, and
+milder ones beside them."""
 
 import math
 from dataclasses import dataclass
@@ -36,11 +37,16 @@ SECOND = OrderSettings(
     0.8, (3, 15), (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1.0, 25.0), (0.05, 2.5)
 )
 
+MILD = OrderSettings(0.6, (3, 15), (0.2, 1.5), (0.1, 0.3, 0.6), (0.5, 1.2), (0.0, 8.0), (0.0, 0.6))
+"""Of pictures as people have them: one order, little noise, fewer blurs."""
+
 SECOND_PROBABILITY = 0.5
 SINC_PROBABILITY = 0.1
 GAUSSIAN_NOISE_PROBABILITY = 0.5
 GREY_NOISE_PROBABILITY = 0.4
 FINAL_SINC_PROBABILITY = 0.8
+MILD_JPEG_QUALITY = (60, 98)
+MILD_FINAL_SINC_PROBABILITY = 0.3
 FINAL_KERNEL_SIZES = (3, 21)
 FINAL_CUTOFF = (math.pi / 3, math.pi)
 BETA_GENERALIZED = (0.5, 4.0)
@@ -97,24 +103,46 @@ class Degradation:
     jpeg_last: bool  # else the sinc filter and the last resize come after the JPEG
 
 
-def draw(rng: np.random.Generator) -> Degradation:
-    """Draw a degradation; all randomness, that of the noise included, comes from `rng`."""
+def draw(rng: np.random.Generator, mild: float = 0.0) -> Degradation:
+    """Draw a degradation; all randomness, that of the noise included, comes from `rng`.
+
+    Args:
+        rng: where all comes from.
+        mild: probability of a mild one, 0 to 1.
+    """
+    if mild and rng.random() < mild:
+        return _draw_mild(rng)
     first = _draw_order(rng, FIRST)
-    first_jpeg = _draw_jpeg(rng)
+    first_jpeg = _draw_jpeg(rng, JPEG_QUALITY)
     second = _draw_order(rng, SECOND) if rng.random() < SECOND_PROBABILITY else None
-    final_sinc = None
-    if rng.random() < FINAL_SINC_PROBABILITY:
-        size = _draw_size(rng, FINAL_KERNEL_SIZES)
-        final_sinc = Blur("sinc", sinc_kernel(size, rng.uniform(*FINAL_CUTOFF)))
     return Degradation(
         first=first,
         first_jpeg=first_jpeg,
         second=second,
+        final_sinc=_draw_final_sinc(rng, FINAL_SINC_PROBABILITY),
         final_mode=_draw_mode(rng),
-        final_sinc=final_sinc,
-        final_jpeg=_draw_jpeg(rng),
+        final_jpeg=_draw_jpeg(rng, JPEG_QUALITY),
         jpeg_last=bool(rng.random() < 0.5),
     )
+
+
+def _draw_mild(rng: np.random.Generator) -> Degradation:
+    return Degradation(
+        first=_draw_order(rng, MILD),
+        first_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
+        second=None,
+        final_sinc=_draw_final_sinc(rng, MILD_FINAL_SINC_PROBABILITY),
+        final_mode="area",  # as one makes a picture smaller; the others alias
+        final_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
+        jpeg_last=True,
+    )
+
+
+def _draw_final_sinc(rng: np.random.Generator, probability: float) -> Blur | None:
+    if rng.random() >= probability:
+        return None
+    size = _draw_size(rng, FINAL_KERNEL_SIZES)
+    return Blur("sinc", sinc_kernel(size, rng.uniform(*FINAL_CUTOFF)))
 
 
 def _draw_order(rng: np.random.Generator, settings: OrderSettings) -> Order:
@@ -167,6 +195,6 @@ def _draw_size(rng: np.random.Generator, sizes: tuple[int, int]) -> int:
     return int(rng.integers(smallest // 2, largest // 2 + 1)) * 2 + 1
 
 
-def _draw_jpeg(rng: np.random.Generator) -> int:
-    low, high = JPEG_QUALITY
+def _draw_jpeg(rng: np.random.Generator, qualities: tuple[int, int]) -> int:
+    low, high = qualities
     return int(rng.integers(low, high + 1))

@@ -14,7 +14,9 @@ from .parameters import Degradation, Order, draw
 _CAPTION = 76  # pixels below each picture
 
 
-def make_sheet(data: Path, pictures: int, draws: int, crop: int, seed: int) -> Image.Image:
+def make_sheet(
+    data: Path, pictures: int, draws: int, crop: int, seed: int, mild: float = 0.0
+) -> Image.Image:
     """The middles of some pictures of a folder, each degraded `draws` times.
 
     Raises:
@@ -29,7 +31,7 @@ def make_sheet(data: Path, pictures: int, draws: int, crop: int, seed: int) -> I
         x = read_picture(files[i])
         if min(x.shape[1:]) >= crop:
             y0, x0 = (x.shape[1] - crop) // 2, (x.shape[2] - crop) // 2
-            chosen.append(_row(x[:, y0 : y0 + crop, x0 : x0 + crop][None], draws, rng))
+            chosen.append(_row(x[:, y0 : y0 + crop, x0 : x0 + crop][None], draws, rng, mild))
         if len(chosen) == pictures:
             break
     if not chosen:
@@ -40,14 +42,14 @@ def make_sheet(data: Path, pictures: int, draws: int, crop: int, seed: int) -> I
     return sheet
 
 
-def _row(hr: Tensor, draws: int, rng: np.random.Generator) -> Image.Image:
+def _row(hr: Tensor, draws: int, rng: np.random.Generator, mild: float) -> Image.Image:
     crop = hr.shape[3]
     row = Image.new("RGB", (crop * (draws + 1), crop + _CAPTION), "white")
     pen = ImageDraw.Draw(row)
     row.paste(to_pil(hr), (0, 0))
     pen.text((4, crop + 2), "HR", "black")
     for i in range(1, draws + 1):
-        d = draw(rng)
+        d = draw(rng, mild)
         lr = to_pil(degrade(hr, d)).resize((crop, crop), Image.Resampling.NEAREST)
         row.paste(lr, (i * crop, 0))
         pen.multiline_text((i * crop + 4, crop + 2), describe(d), "black", spacing=2)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..config import AutoencoderConfig
 from ..main_memory import give_back
 from .convolution import Upsample, norm_silu_conv, pointwise
-from .layers import NORM_GROUPS, Operations, add, group_norm
+from .layers import Operations, add, group_norm
 
 _CODE_SEARCH_ROWS = 256
 """Positions compared with the codebook at once: 8 MB of distances for 8192 codes."""
@@ -23,18 +23,20 @@ def _before_much_memory(x: Tensor) -> None:
         give_back(x.device)
 
 
-def _norm(channels: int, operations: Operations) -> nn.Module:
-    return operations.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
+def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
+    return operations.GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResBlock(nn.Module):
     """norm, swish, 3x3 convolution, twice, plus the input (by 1x1 where the channels change)."""
 
-    def __init__(self, in_channels: int, out_channels: int, operations: Operations) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, groups: int, operations: Operations
+    ) -> None:
         super().__init__()
-        self.norm1 = _norm(in_channels, operations)
+        self.norm1 = _norm(in_channels, groups, operations)
         self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = _norm(out_channels, operations)
+        self.norm2 = _norm(out_channels, groups, operations)
         self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1)
         self.nin_shortcut = (
             nn.Identity()
@@ -54,9 +56,9 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """One head over all positions, residual."""
 
-    def __init__(self, channels: int, operations: Operations) -> None:
+    def __init__(self, channels: int, groups: int, operations: Operations) -> None:
         super().__init__()
-        self.norm = _norm(channels, operations)
+        self.norm = _norm(channels, groups, operations)
         self.q = operations.Conv2d(channels, channels, 1)
         self.k = operations.Conv2d(channels, channels, 1)
         self.v = operations.Conv2d(channels, channels, 1)
@@ -91,11 +93,12 @@ class Downsample(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention (or not), residual block at the latent's resolution."""
 
-    def __init__(self, channels: int, attention: bool, operations: Operations) -> None:
+    def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
-        self.block_1 = ResBlock(channels, channels, operations)
-        self.attn_1 = Attention(channels, operations) if attention else nn.Identity()
-        self.block_2 = ResBlock(channels, channels, operations)
+        channels, groups = config.level_channels[-1], config.norm_groups
+        self.block_1 = ResBlock(channels, channels, groups, operations)
+        self.attn_1 = Attention(channels, groups, operations) if config.attention else nn.Identity()
+        self.block_2 = ResBlock(channels, channels, groups, operations)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
@@ -106,11 +109,16 @@ class Level(nn.Module):
     """Residual blocks of one resolution under the key `block`; the first changes the channels."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, num_blocks: int, operations: Operations
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        groups: int,
+        operations: Operations,
     ) -> None:
         super().__init__()
         self.block = nn.ModuleList(
-            ResBlock(out_channels if i else in_channels, out_channels, operations)
+            ResBlock(out_channels if i else in_channels, out_channels, groups, operations)
             for i in range(num_blocks)
         )
 
@@ -131,10 +139,11 @@ class DownLevel(Level):
         in_channels: int,
         out_channels: int,
         num_blocks: int,
+        groups: int,
         last: bool,
         operations: Operations,
     ) -> None:
-        super().__init__(in_channels, out_channels, num_blocks, operations)
+        super().__init__(in_channels, out_channels, num_blocks, groups, operations)
         self.downsample = nn.Identity() if last else Downsample(out_channels, operations)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,10 +159,11 @@ class UpLevel(Level):
         in_channels: int,
         out_channels: int,
         num_blocks: int,
+        groups: int,
         last: bool,
         operations: Operations,
     ) -> None:
-        super().__init__(in_channels, out_channels, num_blocks, operations)
+        super().__init__(in_channels, out_channels, num_blocks, groups, operations)
         self.upsample = nn.Identity() if last else Upsample(out_channels, operations)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,15 +176,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
-        levels = config.level_channels
-        inputs = (levels[0], *levels[:-1])
+        levels, groups = config.level_channels, config.norm_groups
+        inputs, last = (levels[0], *levels[:-1]), len(levels) - 1
         self.conv_in = operations.Conv2d(config.image_channels, levels[0], 3, padding=1)
         self.down = nn.ModuleList(
-            DownLevel(inputs[i], levels[i], config.num_res_blocks, i == len(levels) - 1, operations)
+            DownLevel(inputs[i], levels[i], config.num_res_blocks, groups, i == last, operations)
             for i in range(len(levels))
         )
-        self.mid = Middle(levels[-1], config.attention, operations)
-        self.norm_out = _norm(levels[-1], operations)
+        self.mid = Middle(config, operations)
+        self.norm_out = _norm(levels[-1], groups, operations)
         self.conv_out = operations.Conv2d(levels[-1], config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,15 +200,15 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
-        levels = config.level_channels
+        levels, groups = config.level_channels, config.norm_groups
         inputs = (*levels[1:], levels[-1])
         self.conv_in = operations.Conv2d(config.latent_channels, levels[-1], 3, padding=1)
-        self.mid = Middle(levels[-1], config.attention, operations)
+        self.mid = Middle(config, operations)
         self.up = nn.ModuleList(
-            UpLevel(inputs[i], levels[i], config.num_res_blocks + 1, i == 0, operations)
+            UpLevel(inputs[i], levels[i], config.num_res_blocks + 1, groups, i == 0, operations)
             for i in range(len(levels))
         )
-        self.norm_out = _norm(levels[0], operations)
+        self.norm_out = _norm(levels[0], groups, operations)
         self.conv_out = operations.Conv2d(levels[0], config.image_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:

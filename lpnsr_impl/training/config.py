@@ -23,6 +23,7 @@ class Networks:
     init: str = ""  # start from these; a denoiser's file may start a noise predictor
     autoencoder: str = ""  # frozen; for denoiser and noise predictor
     denoiser: str = ""  # frozen; for the noise predictor
+    teacher: str = ""  # compact: an upscale model x4 whose pictures are learnt instead of HR
     freeze_encoder: bool = False  # autoencoder: train the decoder alone, latents stay as they are
 
 
@@ -32,6 +33,8 @@ class LossWeights:
 
     l1: float = 0.0  # image (Eq. 12)
     lpips: float = 0.0  # image, VGG (Eq. 12)
+    features: float = 0.0  # image, EfficientNet-Lite0: where LPIPS's weights can't be had
+    truth: float = 0.0  # L1 of the image to HR, beside a teacher's
     gan: float = 0.0  # hinge; latents for the noise predictor, else images (Eq. 12)
     pyramid: float = 0.0  # L1 of pictures averaged 2x2 and 4x4: keeps colours
     gradient: float = 0.0  # L1 of differences between neighbours: keeps edges
@@ -74,6 +77,8 @@ class TrainConfig:
     checkpointing: bool = False  # recompute the chain's activations in the backward pass
     compile: bool = False
     degradation: bool = True  # else LR is the picture averaged 4x4
+    mild: float = 0.0  # probability of a mild degradation
+    reuse: int = 1  # times that a degraded crop is used, flipped and turned anew
     seed: int = 0
     workers: int = 0  # processes that prepare pictures
     validation_pictures: int = 16  # kept out of the training
@@ -163,7 +168,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _check(config: TrainConfig, where: str) -> None:
     least = {
-        **dict.fromkeys(("steps", "batch", "validate_every", "save_every"), 1),
+        **dict.fromkeys(("steps", "batch", "reuse", "validate_every", "save_every"), 1),
         "crop": 16,
         **dict.fromkeys(("validation_pictures", "discriminator.every", "discriminator.layers"), 1),
     }
@@ -175,6 +180,8 @@ def _check(config: TrainConfig, where: str) -> None:
     for key in ("clip", "learning_rate", "learning_rate_end"):
         if not getattr(config, key) > 0:
             raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected above 0.")
+    if not 0 <= config.mild <= 1:
+        raise ValueError(f"{where}: mild is {config.mild}, expected 0 to 1.")
     for key in ("crop", "validation_crop"):
         if getattr(config, key) % 4:
             raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected a multiple of 4.")

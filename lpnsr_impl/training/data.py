@@ -21,7 +21,8 @@ Sample = dict[str, Tensor]
 class Crops(Dataset[Sample]):
     """HR crops with their LR.
 
-    A sample is {"hr": [3,s,s], "lr": [3,s/4,s/4]} in [-1,1] and {"index": int64 []}.
+    A sample is {"hr": [3,s,s], "lr": [3,s/4,s/4]} in [-1,1], and int64 [] each "index", "crop" (the
+    number of what was cut and degraded) and "turn" (how it was flipped and turned afterwards).
 
     Args:
         pictures: files.
@@ -29,16 +30,29 @@ class Crops(Dataset[Sample]):
         seed: of all draws.
         degraded: degrade; else LR is the crop averaged 4x4.
         augment: crop, flip and turn at random; else the middle of each picture, upright.
+        mild: probability of a mild degradation.
+        reuse: times that a crop is used; one of that many samples is new, the others are drawn from
+            all before, turned anew.
     """
 
     def __init__(
-        self, pictures: list[Path], crop: int, seed: int, *, degraded: bool, augment: bool
+        self,
+        pictures: list[Path],
+        crop: int,
+        seed: int,
+        *,
+        degraded: bool,
+        augment: bool,
+        mild: float = 0.0,
+        reuse: int = 1,
     ) -> None:
         self.pictures = pictures
         self.crop = crop
         self.seed = seed
         self.degraded = degraded
         self.augment = augment
+        self.mild = mild
+        self.reuse = reuse if augment else 1
         self._order: tuple[int, np.ndarray] | None = None  # of the epoch last asked for
 
     def __len__(self) -> int:
@@ -46,12 +60,24 @@ class Crops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Any index from 0 up; a pass over all pictures is an epoch."""
-        epoch, position = divmod(index, len(self.pictures))
-        rng = np.random.default_rng([self.seed, index])
+        crop, turn = index // self.reuse, 0
+        if index % self.reuse:
+            rng = np.random.default_rng([self.seed, index, 4])
+            crop, turn = int(rng.integers(crop + 1)), int(rng.integers(8))
+        epoch, position = divmod(crop, len(self.pictures))
+        rng = np.random.default_rng([self.seed, crop])
         which = int(self._epoch_order(epoch)[position]) if self.augment else position
         hr = self._cut(read_picture(self.pictures[which]), rng)
-        lr = degrade(hr[None], draw(rng)) if self.degraded else F.avg_pool2d(hr[None], SCALE)
-        return {"hr": to_pm1(hr), "lr": to_pm1(lr[0]), "index": torch.tensor(index)}
+        if self.degraded:
+            lr = degrade(hr[None], draw(rng, self.mild))[0]
+        else:
+            lr = F.avg_pool2d(hr, SCALE)
+        numbers = {"index": index, "crop": crop, "turn": turn}
+        return {
+            "hr": turned(to_pm1(hr), turn),
+            "lr": turned(to_pm1(lr), turn),
+            **{key: torch.tensor(number) for key, number in numbers.items()},
+        }
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:
@@ -67,9 +93,19 @@ class Crops(Dataset[Sample]):
             return hr[:, spare_y // 2 :, spare_x // 2 :][:, :s, :s].contiguous()
         y, x = int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1))
         hr = hr[:, y : y + s, x : x + s]
-        if rng.random() < 0.5:
-            hr = hr.flip(2)
-        return torch.rot90(hr, int(rng.integers(4)), (1, 2)).contiguous()
+        flip = rng.random() < 0.5
+        return turned(hr, int(rng.integers(4)) + 4 * flip)
+
+
+def turned(x: Tensor, turn: int) -> Tensor:
+    """A square picture flipped if `turn` is 4 or more, then turned `turn` quarters. [C,s,s]"""
+    return torch.rot90(x.flip(2) if turn >= 4 else x, turn % 4, (1, 2)).contiguous()
+
+
+def turned_back(x: Tensor, turn: int) -> Tensor:
+    """What `turned` made of it, undone. [C,s,s]"""
+    x = torch.rot90(x, -turn % 4, (1, 2))
+    return (x.flip(2) if turn >= 4 else x).contiguous()
 
 
 def split_pictures(

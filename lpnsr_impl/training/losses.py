@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..images import to_01
 from .config import LossWeights
+from .features import FeatureLoss
 
 
 class ImageLoss(nn.Module):
@@ -16,13 +17,14 @@ class ImageLoss(nn.Module):
         weights: factors; those of latents and of the GAN are not its business.
 
     Raises:
-        RuntimeError: LPIPS is wanted and its weights can't be had.
+        RuntimeError: LPIPS or features are wanted and their weights can't be had.
     """
 
     def __init__(self, weights: LossWeights) -> None:
         super().__init__()
         self.weights = weights
         self.lpips = load_lpips() if weights.lpips else None
+        self.features = FeatureLoss() if weights.features else None
 
     def forward(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Each loss that has a weight, multiplied by it."""
@@ -35,6 +37,8 @@ class ImageLoss(nn.Module):
             losses["gradient"] = weights.gradient * gradient_loss(image, target)
         if self.lpips is not None:
             losses["lpips"] = weights.lpips * self.lpips(to_01(image), to_01(target)).mean()
+        if self.features is not None:
+            losses["features"] = weights.features * self.features(to_01(image), to_01(target))
         return losses
 
 

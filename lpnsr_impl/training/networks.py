@@ -57,17 +57,18 @@ def _check_sizes(config: TrainConfig, network: nn.Module) -> None:
 def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
     if init is None:
         return Autoencoder(AutoencoderConfig(**_tuples(config)))
-    autoencoder = load_autoencoder(init)
-    if config.size.get("attention", True) or not autoencoder.config.attention:
-        return autoencoder
-    # Asked for one without the attention that the file has.
-    bare = Autoencoder(replace(autoencoder.config, attention=False))
-    weights = autoencoder.state_dict()
-    bare.load_state_dict({key: weights[key] for key in weights if ".attn_1." not in key})
-    return bare
+    given = load_autoencoder(init)
+    sizes = {"norm_groups": config.size.get("norm_groups", given.config.norm_groups)}
+    if not config.size.get("attention", True):
+        sizes["attention"] = False
+    # Asked for one without the attention that the file has, or with other norms.
+    autoencoder = Autoencoder(replace(given.config, **sizes))
+    weights = given.state_dict()
+    autoencoder.load_state_dict({key: weights[key] for key in autoencoder.state_dict()})
+    return autoencoder
 
 
-def load_teacher(path: Path) -> Denoiser:
+def load_stepwise_denoiser(path: Path) -> Denoiser:
     """A denoiser that runs in steps. Otherwise as `load_denoiser`.
 
     Raises:
@@ -83,14 +84,14 @@ def load_teacher(path: Path) -> Denoiser:
 
 
 def _make_denoiser(config: TrainConfig, init: Path | None) -> Denoiser:
-    return load_teacher(init) if init else Denoiser(UNetConfig(**_tuples(config)))
+    return load_stepwise_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
 
 
 def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
     denoiser = None
     if init:
         try:
-            denoiser = load_teacher(init)
+            denoiser = load_stepwise_denoiser(init)
         except UnsupportedCheckpointError:
             return load_noise_predictor(init)
     sizes: dict[str, Any] = vars(denoiser.config) if denoiser else {}
@@ -116,7 +117,7 @@ def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
                 f"{init.name} is {loaded.architecture.name} x{loaded.scale}, expected RealESRGAN "
                 f"Compact x{SCALE}."
             )
-        return loaded.model.float()
+        return _deepened(loaded.model.float(), config.size.get("num_conv", 0))
     sizes: dict[str, Any] = {"num_feat": 64, "num_conv": 16, **config.size}
     network = Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
@@ -129,6 +130,26 @@ def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
     with torch.no_grad():
         convolutions[-1].weight.mul_(0.01)
     return network
+
+
+@torch.no_grad()
+def _deepened(compact: Compact, num_conv: int) -> Compact:
+    """The same function by `num_conv` convolutions: new ones before the last pass on what they get.
+    A network that has as many or more, or other activations, stays as it is."""
+    if num_conv <= compact.num_conv or compact.act_type != "prelu":
+        return compact
+    deeper = Compact(num_feat=compact.num_feat, num_conv=num_conv, upscale=compact.upscale)
+    before = 2 * compact.num_conv + 2
+    for layer in list(deeper.body)[before:-1]:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.dirac_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.PReLU):
+            nn.init.ones_(layer.weight)
+    for layer, given in zip([*deeper.body[:before], deeper.body[-1]], compact.body, strict=True):
+        layer.load_state_dict(given.state_dict())
+    return deeper
 
 
 def _tuples(config: TrainConfig) -> dict[str, Any]:

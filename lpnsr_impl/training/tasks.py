@@ -1,12 +1,13 @@
 """What each of the four trainings computes: a loss from a batch, and figures for validation.
 
-A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1] and {"index": int64 [B]}; all noise of a
-sample is drawn from the seed and its index.
+A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1] and int64 [B] each "index", "crop" and
+"turn" (see `Crops`); all noise of a sample is drawn from the seed and its index.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from ..weights_folder import find_weights
 from .config import TrainConfig
 from .data import Sample
 from .losses import ImageLoss
-from .networks import load_teacher, make_network
+from .networks import load_stepwise_denoiser, make_network
+from .teacher import Teacher
 
-IMAGE_LOSSES = frozenset({"l1", "lpips", "gan", "pyramid", "gradient"})
+IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient"})
 COMMITMENT = 0.25
 """Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
 
@@ -50,12 +52,14 @@ class Task(nn.Module, ABC):
     Attributes:
         network: the network in training.
         gan_channels: channels of what the discriminator judges.
+        folder: where it may keep what is costly to make again, or None.
 
     Raises:
         ValueError: the settings ask for what the task has not.
     """
 
     gan_channels = 3
+    folder: Path | None = None
     uses: frozenset[str]  # names of the losses it has
     figures: tuple[str, ...] = ("l1", "minus_psnr")  # what `validate` gives
 
@@ -71,6 +75,8 @@ class Task(nn.Module, ABC):
             raise ValueError("loss.gan needs another loss beside it.")
         if config.networks.freeze_encoder and config.task != "autoencoder":
             raise ValueError("networks.freeze_encoder is for the autoencoder alone.")
+        if config.networks.teacher and config.task != "compact":
+            raise ValueError("networks.teacher is for the task 'compact' alone.")
         known = (*self.figures, "niqe") if config.validation_niqe else self.figures
         if config.best not in known:
             raise ValueError(f"best is {config.best!r}, expected one of {', '.join(known)}.")
@@ -258,7 +264,7 @@ class NoisePredictorTask(LatentTask):
         name = config.networks.denoiser
         if not name:
             raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
-        self.denoiser = load_teacher(find_weights(name))
+        self.denoiser = load_stepwise_denoiser(find_weights(name))
         check_family(self.autoencoder, self.denoiser, None)
         self.network.schedule = self.denoiser.schedule
         self.schedule = Schedule(**vars(self.denoiser.schedule))
@@ -335,18 +341,43 @@ class NoisePredictorTask(LatentTask):
 
 
 class CompactTask(Task):
-    """A regressor for PreSet-B's start, in an architecture that spandrel loads."""
+    """A regressor for PreSet-B's start, in an architecture that spandrel loads.
 
-    uses = IMAGE_LOSSES
+    With `networks.teacher` it learns that upscale model's pictures instead of HR. Where crops are
+    used more than once, its pictures are kept in `folder`.
+    """
+
+    uses = IMAGE_LOSSES | {"truth"}
     figures = ("l1", "minus_psnr", "bicubic_l1")
 
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        name = config.networks.teacher
+        if config.loss.truth and not name:
+            raise ValueError("loss.truth stands beside a teacher's losses; give networks.teacher.")
+        self.teacher = Teacher(find_weights(name)) if name else None
+
     def forward(self, batch: Sample) -> Losses:
-        image = to_pm1(self.network((batch["lr"] + 1) / 2))
-        return Losses(self.image_loss(image, batch["hr"]), fake=image, real=batch["hr"])
+        """Image losses, from the teacher's picture where there is a teacher."""
+        image, target = self._upscale(self.network, batch), self._target(batch)
+        terms = self.image_loss(image, target)
+        if self.config.loss.truth:
+            terms["truth"] = self.config.loss.truth * F.l1_loss(image, batch["hr"])
+        return Losses(terms, fake=image, real=target)
+
+    def _upscale(self, network: nn.Module, batch: Sample) -> Tensor:
+        return to_pm1(network(to_01(batch["lr"])))
+
+    def _target(self, batch: Sample) -> Tensor:
+        if self.teacher is None:
+            return batch["hr"]
+        if self.folder is None or self.config.reuse == 1:
+            return self.teacher(batch["lr"])
+        return self.teacher.remember(batch, self.folder / "teacher")
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
         """Error of the picture, and of bicubic for comparison."""
-        image = to_pm1(network((batch["lr"] + 1) / 2))
+        image = self._upscale(network, batch)
         bicubic = _figures(bicubic_upsample(batch["lr"]), batch["hr"])
         figures = _figures(image, batch["hr"])
         return {**figures, "bicubic_l1": bicubic["l1"]}, image

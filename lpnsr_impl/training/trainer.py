@@ -78,14 +78,16 @@ class Trainer:
         held_out: list[Path] = readable_pictures(validation) if validation else []
         if not validation:
             pictures, held_out = split_pictures(pictures, config.validation_pictures, config.seed)
-        degraded = config.degradation
-        self.crops = Crops(pictures, config.crop, config.seed, degraded=degraded, augment=True)
+        pairs: dict[str, Any] = {"degraded": config.degradation, "mild": config.mild}
+        self.crops = Crops(
+            pictures, config.crop, config.seed, augment=True, reuse=config.reuse, **pairs
+        )
         self.held_out = Crops(
             held_out[: config.validation_pictures],
             config.validation_crop,
             config.seed,
-            degraded=degraded,
             augment=False,
+            **pairs,
         )
         self.measurer = Measurer(["NIQE"]) if config.validation_niqe else None
         if self.measurer and self.measurer.missing:
@@ -103,6 +105,7 @@ class Trainer:
     def _make_networks(self) -> None:
         config = self.config
         task = TASKS[config.task](config).to(memory_format=torch.channels_last)
+        task.folder = self.out
         trained = [p for p in task.network.parameters() if p.requires_grad]
         optimizer = AdamW(
             trained, config.learning_rate, config.betas, weight_decay=config.weight_decay

