@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpnsr_impl.target import (
@@ -26,6 +26,7 @@ def pass_ends_where_it_may(each: Pass) -> bool:
     return all(size <= x4 for size, x4 in zip(each.size, each.x4, strict=True))
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, FACTORS)
 def test_any_factor_is_reached_from_any_size(h: int, w: int, factor: float) -> None:
     passes = plan_passes(h, w, Target(factor))
@@ -38,6 +39,7 @@ def test_any_factor_is_reached_from_any_size(h: int, w: int, factor: float) -> N
         assert before.size == after.lr
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, st.data())
 def test_the_longest_side_is_met_exactly_and_the_shape_kept(
     h: int, w: int, data: st.DataObject
@@ -51,6 +53,7 @@ def test_the_longest_side_is_met_exactly_and_the_shape_kept(
     assert all(map(pass_ends_where_it_may, passes))
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, FACTORS)
 def test_no_pass_is_wasted(h: int, w: int, factor: float) -> None:
     """One up to x4, and a second one begins no larger than it must."""
@@ -61,6 +64,7 @@ def test_no_pass_is_wasted(h: int, w: int, factor: float) -> None:
         assert each.x4 != passes[0].x4
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES)
 def test_without_wishes_it_is_one_pass_of_x4(h: int, w: int) -> None:
     assert Target().is_plain
