@@ -317,7 +317,8 @@ class Progress:
         """Show a line of text on the node, above the plan, which narrow nodes cut off."""
         if self._node_id is not None:
             lines = "\n".join(line for line in (text, self._heading, self.plan) if line)
-            PromptServer.instance.send_progress_text(lines, self._node_id)
+            # two spaces before the end of a line: Nodes 2.0 take it for Markdown
+            PromptServer.instance.send_progress_text(lines.replace("\n", "  \n"), self._node_id)
 
     def finish(self) -> None:
         """Show the time it took, and the plan."""

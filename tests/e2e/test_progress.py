@@ -64,8 +64,8 @@ def test_a_node_says_what_it_plans_and_how_far_it_is(graph: Graph, picture: Tens
     tiles = {"tile_size": 32, "overlap": 8}
     texts, _ = in_a_thread(follow(graph, save(graph.stages(picture, seed=101, **tiles))))
     first, *between, last = texts["sample"]
-    assert first.startswith("loading\n72x40 to 288x160, 6 tiles of 32x32, asks for ")
-    assert any(text.startswith("step 1/4, tile ") and " s left\n" in text for text in between)
+    assert first.startswith("loading  \n72x40 to 288x160, 6 tiles of 32x32, asks for ")
+    assert any(text.startswith("step 1/4, tile ") and " s left  \n" in text for text in between)
     assert last.startswith("done in ")
     assert "1 tile, asks for" in texts["decode"][0]
 
