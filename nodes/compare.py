@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from ..lpnsr_impl.images import resize
 from .images import Picture, read_image
+from .schema import schema
 
 
 class LPNSRCompare(io.ComfyNode):
@@ -15,12 +16,19 @@ class LPNSRCompare(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRCompare",
             display_name="LPNSR Compare",
             category="LPNSR",
             description="Compares the result with the low-resolution image, bicubic in the "
             "result's size, under a slider. Saves nothing.",
+            search_aliases=[
+                "compare images",
+                "before after",
+                "image compare",
+                "slider",
+                "comparer",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The result, from LPNSR Decode or LPNSR Upscale."),
                 io.Image.Input(
@@ -29,6 +37,13 @@ class LPNSRCompare(io.ComfyNode):
                     "size. The nth of a batch is compared with the nth result.",
                 ),
             ],
+            outputs=[
+                io.Image.Output(
+                    "passed_image",
+                    display_name="image",
+                    tooltip="The result, unchanged, for the nodes after this one.",
+                )
+            ],
             is_output_node=True,
         )
 
@@ -36,7 +51,7 @@ class LPNSRCompare(io.ComfyNode):
     @override
     def execute(cls, image: Tensor, lr_image: Tensor) -> io.NodeOutput:
         result, lr = read_image(image, "image"), read_image(lr_image, "lr_image")
-        return io.NodeOutput(ui=ui.PreviewImage(pairs(lr, result), cls=cls))
+        return io.NodeOutput(image, ui=ui.PreviewImage(pairs(lr, result), cls=cls))
 
 
 def pairs(lr: Picture, result: Picture) -> Tensor:

@@ -11,6 +11,7 @@ from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
+from .schema import schema
 from .tiles import Tiling
 
 
@@ -20,12 +21,13 @@ class LPNSRDecode(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRDecode",
             display_name="LPNSR Decode",
             category="LPNSR",
             description="Decodes the latent into an image of exactly four times the LR "
             "image's height and width.",
+            search_aliases=["decode latent", "latent to image"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From LPNSR Sample."),

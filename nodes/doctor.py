@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from ..lpnsr_impl.doctor import report
 from . import host, host_api
+from .schema import schema
 
 
 class LPNSRDoctor(io.ComfyNode):
@@ -15,12 +16,13 @@ class LPNSRDoctor(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRDoctor",
             display_name="LPNSR Doctor",
             category="LPNSR",
             description="Reports versions, devices and model files, what is wrong with them and "
             "what to do, as text for an issue.",
+            search_aliases=["report", "diagnose", "debug", "versions"],
             inputs=[
                 io.Boolean.Input(
                     "sha256",

@@ -8,6 +8,7 @@ from typing_extensions import override
 from ..lpnsr_impl.download import download, find, require_consent
 from ..lpnsr_impl.released import CHOICES, MIT, RELEASED
 from . import host
+from .schema import schema
 
 _LICENCES = "; ".join(
     f"{', '.join(file.name for file in RELEASED if file.licence.name == licence)}: {licence}"
@@ -21,13 +22,14 @@ class LPNSRDownloadModels(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRDownloadModels",
             display_name="LPNSR Download Models",
             category="LPNSR",
             description="Downloads the released files of a preset into models/lpnsr and "
             "models/upscale_models, as far as they are not there. Run again, it goes on where it "
             "stopped. Then press R, so that the loaders list them.",
+            search_aliases=["get models", "weights", "checkpoints"],
             inputs=[
                 io.Combo.Input(
                     "files",

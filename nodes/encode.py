@@ -9,6 +9,7 @@ from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image
 from .models import LPNSRModels, LPNSRModelsType
+from .schema import schema
 from .tiles import Tiling
 
 
@@ -18,12 +19,13 @@ class ResShiftEncode(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="ResShiftEncode",
             display_name="ResShift Encode",
             category="LPNSR",
             description="Encodes the pre-upsampled image into a latent that also carries "
             "the LR image.",
+            search_aliases=["encode image", "image to latent"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Image.Input(

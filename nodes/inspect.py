@@ -23,6 +23,7 @@ from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import Picture
 from .models import Condition, LPNSRModels, LPNSRModelsType, pack_latent, unpack_latent
+from .schema import schema
 from .tiles import Tiling
 
 
@@ -32,7 +33,7 @@ class LPNSRInspect(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRInspect",
             display_name="LPNSR Inspect",
             category="LPNSR",
@@ -40,6 +41,7 @@ class LPNSRInspect(io.ComfyNode):
             "the noise of each step (Figures 2 and 4 of the paper). Without a noise predictor in "
             "models it shows ResShift's random noise; of a one-step student the noise it starts "
             "from. The plot needs matplotlib.",
+            search_aliases=["noise", "predictions", "debug"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From ResShift Encode."),

@@ -13,6 +13,7 @@ from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
+from .schema import schema
 from .tiles import Tiling
 
 _FULL_SCALE = 0.1
@@ -27,13 +28,14 @@ class LPNSRInventionMap(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRInventionMap",
             display_name="LPNSR Invention Map",
             category="LPNSR",
             description="Upscales with several seeds and shows where the results differ: there "
             "the detail is invented. Takes as long as that many runs of LPNSR Upscale, but starts "
             "only once.",
+            search_aliases=["hallucination", "uncertainty", "heat map"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Image.Input(

@@ -9,6 +9,7 @@ from typing_extensions import override
 from ..lpnsr_impl.config import Wrap
 from . import host, stages, widgets
 from .images import read_image
+from .schema import schema
 
 
 class LPNSRPreUpsample(io.ComfyNode):
@@ -17,12 +18,13 @@ class LPNSRPreUpsample(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRPreUpsample",
             display_name="LPNSR Pre-Upsample",
             category="LPNSR",
             description="Upsamples the LR image exactly x4 as the start of the diffusion: "
             "with an upscale model (PreSet-B), or bicubic without one (PreSet-A).",
+            search_aliases=["upscale", "bicubic", "enlarge"],
             inputs=[
                 io.Image.Input(
                     "image",

@@ -11,6 +11,7 @@ from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
+from .schema import schema
 from .tiles import Tiling
 
 
@@ -24,12 +25,13 @@ class LPNSRSample(io.ComfyNode):
             "Predict the noise of the step from t = {0} to {1} (on: LPNSR) or draw it at "
             "random (off: ResShift). "
         )
-        return io.Schema(
+        return schema(
             node_id="LPNSRSample",
             display_name="LPNSR Sample",
             category="LPNSR",
             description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 "
             "of the paper); up to 15 with a denoiser of 15 steps, in one with a one-step student.",
+            search_aliases=["sampler", "super resolution", "diffusion upscale"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input(

@@ -15,6 +15,7 @@ from . import widgets
 from .images import read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
 from .passes import Inside, Upscaler
+from .schema import schema
 from .tiles import Tiling
 
 
@@ -24,12 +25,23 @@ class LPNSRUpscale(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LPNSRUpscale",
             display_name="LPNSR Upscale",
             category="LPNSR",
             description="Upscales an image in one node, x4 or to the size you set. PreSet-A: "
             "no upscale_model; PreSet-B: with one; plain ResShift: use_predictor off.",
+            search_aliases=[
+                "upscaler",
+                "upscale image",
+                "super resolution",
+                "superres",
+                "enhance",
+                "x4",
+                "enlarge",
+                "hires",
+                "target size",
+            ],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Image.Input(
