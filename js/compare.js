@@ -1,6 +1,6 @@
 /** LPNSR Compare: its pairs of pictures under a before/after slider instead of as plain images. */
 import { api } from "../../scripts/api.js";
-import { keepUpToDate, lastOutput } from "./graph.js";
+import { addElement, keepUpToDate, lastOutput } from "./graph.js";
 import { text } from "./language.js";
 import { Slider } from "./slider.js";
 
@@ -19,9 +19,8 @@ export function addSlider(node) {
       node.imageIndex = 0;
     },
   });
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT };
-  const widget = node.addDOMWidget("lpnsr_compare", "lpnsr_compare", slider.element, options);
-  widget.serialize = false;
+  const options = { hideOnZoom: false, getMinHeight: () => MIN_HEIGHT };
+  addElement(node, "lpnsr_compare", slider.element, options);
   node.setSize(SIZE);
 
   // The host would show the same pictures below: on the classic canvas, and in Nodes 2.0, where

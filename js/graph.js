@@ -24,7 +24,7 @@ export function widgetOf(node, name) {
 
 /** @returns {boolean} whether an input, of a widget or not, is connected. */
 export function isLinked(node, name) {
-  return node.inputs.find((input) => input.name === name)?.link != null;
+  return node.isInputConnected(node.findInputSlot(name));
 }
 
 /** @returns a widget's value; undefined if a link gives it, since only a run tells which. */
@@ -34,9 +34,7 @@ export function valueOf(node, name) {
 
 /** @returns the node that an input comes from, through Reroute nodes; null if there is none here. */
 export function originOf(node, name) {
-  const input = node.inputs.find((i) => i.name === name);
-  const link = input && node.graph?.getLink(input.link);
-  const origin = link ? node.graph.getNodeById(link.origin_id) : null;
+  const origin = node.graph ? node.getInputNode(node.findInputSlot(name)) : null;
   return origin?.type === "Reroute" ? originOf(origin, origin.inputs[0].name) : origin;
 }
 
@@ -51,7 +49,10 @@ export function keepUpToDate(node, widgets, update) {
   after(node, "onDrawBackground", update);
   for (const name of widgets) after(widgetOf(node, name), "callback", update);
   after(node, "onConnectionsChange", update);
-  after(node, "onExecuted", update);
+  after(node, "onExecuted", (output) => {
+    update();
+    sessionStorage.setItem(placeOf(node), JSON.stringify(output));
+  });
   // Later, when the other nodes and what they gave are there too.
   after(node, "onConfigure", () => setTimeout(update));
   after(node, "onAdded", () => api.addEventListener("graphChanged", update));
@@ -59,8 +60,31 @@ export function keepUpToDate(node, widgets, update) {
   update();
 }
 
-/** @returns what the node's last run in this workflow gave as `ui`, or undefined. */
+/**
+ * @returns what the node's last run in this workflow gave as `ui`, or undefined. The host forgets it
+ * when the page is loaded again; we do when its tab is closed.
+ */
 export function lastOutput(node) {
   if (!node.graph) return undefined;
-  return app.nodeOutputs[node.graph.isRootGraph ? node.id : `${node.graph.id}:${node.id}`];
+  const id = node.graph.isRootGraph ? node.id : `${node.graph.id}:${node.id}`;
+  return app.nodeOutputs[id] ?? JSON.parse(sessionStorage.getItem(placeOf(node))) ?? undefined;
+}
+
+/** @returns {string} a key for the node in its workflow. */
+function placeOf(node) {
+  return `lpnsr ${node.graph.rootGraph.id} ${node.graph.id} ${node.id}`;
+}
+
+/**
+ * Show an element of the page on a node. It is not in the workflow, nor in the prompt.
+ * @param node
+ * @param {string} name
+ * @param {HTMLElement} element
+ * @param {object} options of `addDOMWidget`
+ */
+export function addElement(node, name, element, options) {
+  // Nodes 2.0 would drag the node
+  element.addEventListener("pointerdown", (event) => event.stopPropagation());
+  const widget = node.addDOMWidget(name, name, element, { serialize: false, ...options });
+  widget.serialize = false;
 }

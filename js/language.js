@@ -2,7 +2,10 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
-const LOCALES = await api.getCustomNodesI18n();
+const LOCALES = await api.getCustomNodesI18n().catch((error) => {
+  console.warn("LPNSR stays English:", error);
+  return {};
+});
 
 /** What the packs have in the language that is set now; empty for a language that none has. */
 function locale() {
@@ -19,14 +22,20 @@ export function text(english, values = {}) {
   return translated.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** The texts of a node of this pack; undefined for other nodes, and where there are none. */
+/**
+ * The texts of a node of this pack where the host does not show them itself: before 1.35 it forgets
+ * what packs bring for a language when it loads its own texts of it. Else undefined.
+ */
 function textsOf(definition) {
-  return definition?.category === "LPNSR" ? locale().nodeDefs?.[definition.name] : undefined;
+  const [major, minor] = window.__COMFYUI_FRONTEND_VERSION__.split(".").map(Number);
+  const forgets = major === 1 && minor < 35;
+  return forgets && definition?.category === "LPNSR"
+    ? locale().nodeDefs?.[definition.name]
+    : undefined;
 }
 
 /**
- * Frontend 1.32 forgets what packs bring for a language when it loads its own texts of it, so this
- * puts the same texts where it looks next: into the definition,
+ * Put them where the host looks next: into the definition,
  * @param {object} definition of a node, as /object_info gives it
  */
 export function translateDefinition(definition) {
@@ -40,7 +49,7 @@ export function translateDefinition(definition) {
     }
   }
   definition.output_tooltips = definition.output_tooltips.map(
-    (tooltip, i) => texts.outputs[i]?.tooltip ?? tooltip,
+    (tooltip, i) => texts.outputs?.[i]?.tooltip ?? tooltip,
   );
 }
 
@@ -55,6 +64,6 @@ export function translateNode(node) {
     widget.label = texts.inputs[widget.name]?.name ?? widget.label;
   }
   node.outputs.forEach((output, i) => {
-    output.localized_name = texts.outputs[i]?.name ?? output.localized_name;
+    output.localized_name = texts.outputs?.[i]?.name ?? output.localized_name;
   });
 }

@@ -3,17 +3,19 @@
  * when it is missing, and nothing of it is saved in workflows.
  */
 import { app } from "../../scripts/app.js";
-import { addBadge } from "./badge.js";
 import { addSlider } from "./compare.js";
 import { translateDefinition, translateNode } from "./language.js";
 import { addPresets } from "./presets.js";
+import { addLine, addReport } from "./report.js";
 import { greyOutIdleWidgets } from "./switches.js";
 
 const FEATURES = {
-  LoadLPNSRModels: [addBadge],
+  LoadLPNSRModels: [addLine],
   LPNSRSample: [greyOutIdleWidgets, addPresets],
   LPNSRUpscale: [greyOutIdleWidgets, addPresets],
   LPNSRCompare: [addSlider],
+  LPNSRDownloadModels: [addReport],
+  LPNSRDoctor: [addReport],
 };
 
 app.registerExtension({

@@ -4,7 +4,7 @@
  * LPNSR Pre-Upsample before it.
  */
 import { app } from "../../scripts/app.js";
-import { isLinked, keepUpToDate, originOf, valueOf, widgetOf } from "./graph.js";
+import { addElement, isLinked, keepUpToDate, originOf, valueOf, widgetOf } from "./graph.js";
 import { text } from "./language.js";
 
 const SWITCHES = ["predictor_t4", "predictor_t3", "predictor_t2", "use_predictor"];
@@ -45,8 +45,6 @@ export function addPresets(node) {
   row.className = "lpnsr-presets";
   row.role = "group";
   row.ariaLabel = text("Preset");
-  // Nodes 2.0 would drag the node
-  row.addEventListener("pointerdown", (event) => event.stopPropagation());
   const buttons = PRESETS.map((preset) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -57,14 +55,11 @@ export function addPresets(node) {
   });
   row.append(...buttons);
 
-  const options = {
-    serialize: false,
+  addElement(node, "lpnsr_presets", row, {
     margin: MARGIN,
     getMinHeight: () => HEIGHT,
     getMaxHeight: () => HEIGHT,
-  };
-  const widget = node.addDOMWidget("lpnsr_presets", "lpnsr_presets", row, options);
-  widget.serialize = false;
+  });
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
 
   keepUpToDate(node, ["steps", "kappa", "predictor_mode", ...switchesOf(node)], () => {
@@ -124,7 +119,7 @@ function apply(node, preset) {
 /** Connect a Load Upscale Model: one without use, else any, else a new one beside the node. */
 function connectLoader(node) {
   const loaders = node.graph.nodes.filter((n) => n.type === "UpscaleModelLoader" && n.mode === 0);
-  const idle = loaders.find((loader) => !loader.outputs[0].links?.length);
+  const idle = loaders.find((loader) => !loader.isOutputConnected(0));
   const loader = idle ?? loaders[0] ?? addLoader(node);
   loader.connect(0, node, "upscale_model");
 }

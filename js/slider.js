@@ -217,8 +217,6 @@ export class Slider {
     });
     new ResizeObserver(() => this.#layOut()).observe(this.#stage);
 
-    // Nodes 2.0 would drag the node
-    this.element.addEventListener("pointerdown", (event) => event.stopPropagation());
     this.#stage.addEventListener("pointerdown", (event) => this.#press(event));
     this.#stage.addEventListener("pointermove", (event) => this.#drag(event));
     for (const end of ["pointerup", "pointercancel"]) {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from typing_extensions import override
 
 from ..lpnsr_impl import (
@@ -18,6 +18,7 @@ from ..lpnsr_impl.released import STAND_INS
 from . import host
 from .memory import autoencoder_activations
 from .models import LPNSRModels, LPNSRModelsType
+from .schema import schema
 
 NO_PREDICTOR = "none"
 
@@ -29,12 +30,13 @@ class LoadLPNSRModels(io.ComfyNode):
     @override
     def define_schema(cls) -> io.Schema:
         files = host.model_files()
-        return io.Schema(
+        return schema(
             node_id="LoadLPNSRModels",
             display_name="Load LPNSR Models",
             category="LPNSR",
             description="Loads autoencoder, denoiser and noise predictor of one family from "
             "models/lpnsr. The lpnsr_lite files come with the pack.",
+            search_aliases=["model loader", "super resolution model", "upscaler"],
             inputs=[
                 io.Combo.Input(
                     "autoencoder",
@@ -160,8 +162,7 @@ class LoadLPNSRModels(io.ComfyNode):
         vae = host.FamilyVAE(
             models.autoencoder, partial(autoencoder_activations, models.autoencoder)
         )
-        badge = {"lpnsr_family": [family], "lpnsr_files": [autoencoder, denoiser, noise_predictor]}
-        return io.NodeOutput(models, vae, ui=badge)  # see js/badge.js
+        return io.NodeOutput(models, vae, ui=ui.PreviewText(f"family {family}"))
 
 
 def _unknown_precision(precision: str) -> str:
