@@ -87,4 +87,10 @@ export function addElement(node, name, element, options) {
   element.addEventListener("pointerdown", (event) => event.stopPropagation());
   const widget = node.addDOMWidget(name, name, element, { serialize: false, ...options });
   widget.serialize = false;
+  // Nodes 2.0 keep the element of a node when undo puts a new one in its place
+  keepUpToDate(node, [], () => {
+    if (element.isConnected || node.graph !== app.canvas.graph) return;
+    const place = `.lg-node[data-node-id="${node.id}"] .${element.classList[0]}`;
+    document.querySelector(place)?.replaceWith(element);
+  });
 }

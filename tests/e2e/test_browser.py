@@ -139,26 +139,3 @@ def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_pa
     )
     outputs = web.run(api_prompt(page))
     assert len(web.images(outputs)) == 1
-
-
-def test_a_report_is_shown_on_its_node(page: Page, screenshots: Path) -> None:
-    page.evaluate(
-        """() => {
-            const app = window.app, node = LiteGraph.createNode('LPNSRDownloadModels');
-            app.graph.clear(); app.graph.add(node);
-            node.widgets[0].value = 'ResShift'; node.widgets[1].value = true;
-        }"""
-    )
-    queued = api_prompt(page)
-    run(page)
-    text = page.wait_for_function(
-        "() => window.app.graph.nodes[0].widgets.find(w => w.name === 'report_text')?.value",
-        timeout=60_000,
-    ).json_value()
-    fit_view(page)
-    page.screenshot(path=screenshots / "report.png")
-    assert text.count("is there") == 2  # the files of this server
-    shown = page.locator("textarea[readonly]")
-    assert shown.is_visible()
-    assert shown.input_value() == text
-    assert api_prompt(page) == queued  # the text is for reading only

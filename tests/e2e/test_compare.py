@@ -49,6 +49,11 @@ def test_pairs_are_of_the_results_size(graph: Graph) -> None:
         assert torch.equal(before, (bicubic * 255).byte())
 
 
+def test_the_result_is_passed_on(graph: Graph) -> None:
+    lr, result = random_image(1, 5, 4, 3), random_image(1, 20, 16, 4, seed=1)
+    assert torch.equal(graph.run(compare_prompt(graph, lr, result), "compare"), result)
+
+
 def test_alpha_is_compared_where_both_have_it(graph: Graph) -> None:
     lr, result = random_image(1, 5, 4, 4), random_image(1, 20, 16, 4)
     for r, mode in ((result, "RGBA"), (result[..., :3], "RGB")):

@@ -1,6 +1,7 @@
 """The pack's front end in a real browser, on the classic canvas and with Nodes 2.0. Screenshots go
 to build/screenshots."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from playwright.sync_api import Locator, Page
 
 from tests.eventually import eventually
 from tests.host.browser import api_prompt, drawn, fit_view, load_editor, node_types
-from tests.host.server import Server
+from tests.host.server import PACK, Server
 
 from .conftest import SWINIR
 from .editor import (
@@ -67,6 +68,13 @@ def widget_row(page: Page, node: int, name: str) -> Locator:
     return page.locator(f"[data-node-id='{node}'] .lg-node-widget:has([aria-label={name}])")
 
 
+def show_advanced(page: Page, node: int) -> None:
+    """Show the widgets for the few, which Nodes 2.0 of today hide."""
+    button = page.locator(f"[data-node-id='{node}']").get_by_text("Show advanced inputs")
+    if button.count():
+        button.click()
+
+
 LESS = "[data-testid=decrement], .p-inputnumber-decrement-button"
 
 
@@ -76,6 +84,7 @@ LESS = "[data-testid=decrement], .p-inputnumber-decrement-button"
 def test_switches_beyond_steps_are_grey(page: Page, renderer: str, screenshots: Path) -> None:
     node = add(page, "LPNSRSample")
     look_at(page, node)
+    show_advanced(page, node)
     assert grey(page, node) == set()
     for steps in (3, 2, 1):
         click_widget(page, renderer, node, "steps", 22, LESS)  # its arrow to the left
@@ -219,46 +228,6 @@ def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
     assert pressed(page) == [], "nobody knows the steps before a run"
 
 
-# The badge
-
-
-def badge(page: Page, node: int) -> list[str]:
-    return page.evaluate(
-        "id => app.graph.getNodeById(id).badges.filter(b => b.text).map(b => b.text)", node
-    )
-
-
-def test_badge_shows_the_family_of_the_last_run(page: Page, web: Server, screenshots: Path) -> None:
-    # ComfyUI tells a page nothing of what it has in its cache; this leaves no loader there.
-    web.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
-    loader = add(page, "LoadLPNSRModels", precision="fp32")
-    seen = add(page, "PreviewAny", 400)
-    connect(page, loader, seen, "source")
-    look_at(page, loader)
-    assert badge(page, loader) == []
-
-    def finish() -> None:
-        page.evaluate("() => window.finished = false")
-        page.evaluate(
-            "() => comfyAPI.api.api.addEventListener('execution_success',"
-            " () => window.finished = true, {once: true})"
-        )
-        run(page)
-        eventually(lambda: page.evaluate("() => window.finished"))
-
-    finish()
-    eventually(lambda: badge(page, loader), ["lite-1"])
-    page.screenshot(path=screenshots / "badge.png")
-    set_widget(page, loader, "noise_predictor", "none")
-    record(page)
-    eventually(lambda: badge(page, loader), [])
-    undo(page)  # the files are those of the run again
-    eventually(lambda: badge(page, loader), ["lite-1"])
-    connect(page, loader, add(page, "PreviewAny", 400, 300), "source")
-    finish()  # the loader's result comes from the cache
-    eventually(lambda: badge(page, loader), ["lite-1"])
-
-
 # Without it, and with Nodes 2.0
 
 
@@ -294,17 +263,57 @@ def test_workflows_are_saved_the_same_without_it(
     bare.close()
 
 
+def test_it_works_where_translations_fail(page: Page, web: Server) -> None:
+    assert page.context.browser
+    english = page.context.browser.new_page()
+    english.route("**/i18n", lambda route: route.abort())
+    load_editor(english, web)
+    clear(english)
+    node = add(english, "LPNSRSample", steps=3)
+    look_at(english, node)
+    eventually(lambda: grey(english, node), {"predictor_t4"})
+    preset(english, "PreSet-A").click()
+    eventually(lambda: values(english, node)["steps"], 4)
+    english.close()
+
+
+def test_it_imports_and_reads_what_packs_may() -> None:
+    code = {path.name: path.read_text("utf-8") for path in (PACK / "js").glob("*.js")}
+    imports = {name for text in code.values() for name in re.findall(r'from "(.*?)"', text)}
+    assert imports - {f"./{name}" for name in code} == {
+        "../../scripts/api.js",
+        "../../scripts/app.js",
+    }
+    for name, text in code.items():
+        assert not re.search(r"\.links?\b|\binputEl\b|\.badges\b", text), name
+
+
 def opacity(page: Page, node: int, widget: str) -> float:
     row = widget_row(page, node, widget)
     return float(row.evaluate("e => getComputedStyle(e).opacity"))
 
 
 @pytest.mark.parametrize("renderer", [NODES_2], indirect=True)
+def test_presets_set_widgets_that_are_not_shown(page: Page, screenshots: Path) -> None:
+    node = add(page, "LPNSRUpscale")
+    look_at(page, node, 1)
+    button = page.locator(f"[data-node-id='{node}']").get_by_text("Show advanced inputs")
+    shown = [widget_row(page, node, name) for name in ("steps", "kappa", "overlap", "wrap")]
+    page.screenshot(path=screenshots / "advanced, hidden.png")
+    count = 1 if button.count() else 4  # before 1.39 or so all are shown
+    eventually(lambda: sum(row.count() for row in shown), count)
+    preset(page, "ResShift").click()
+    eventually(lambda: values(page, node)["use_predictor"], False)
+    show_advanced(page, node)
+    eventually(lambda: sum(row.count() for row in shown), 4)
+    page.screenshot(path=screenshots / "advanced.png")
+
+
+@pytest.mark.parametrize("renderer", [NODES_2], indirect=True)
 def test_nodes_2(page: Page, screenshots: Path) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
     sample = add(page, "LPNSRSample", 1300)
-    loader = add(page, "LoadLPNSRModels", 1300, 600)
-    connect(page, loader, sample, "models")
+    show_advanced(page, sample)
     fit_view(page)
     eventually(lambda: opacity(page, sample, "predictor_t4"), 1)
     set_widget(page, sample, "steps", 3)
@@ -314,12 +323,6 @@ def test_nodes_2(page: Page, screenshots: Path) -> None:
     eventually(lambda: opacity(page, sample, "predictor_t4"), 1)
     eventually(lambda: opacity(page, sample, "predictor_mode"), 0.5)
 
-    page.evaluate(
-        """([id, output]) => { app.nodeOutputs[id] = output;
-            app.graph.getNodeById(id).onExecuted(output); }""",
-        [loader, {"lpnsr_family": ["lite-1"], "lpnsr_files": [*values(page, loader).values()][:3]}],
-    )
-    page.locator(f"[data-node-id='{loader}']").get_by_text("lite-1").wait_for()
     run(page)
     wait_for_pictures(page)
     page.screenshot(path=screenshots / "Nodes 2.0.png")

@@ -61,6 +61,16 @@ def test_every_node_explains_itself(server: Server, node: str) -> None:
     assert all(info["output_tooltips"])
 
 
+@pytest.mark.parametrize("node", NODES)
+def test_nodes_are_found_by_what_people_search_for(server: Server, node: str) -> None:
+    """On hosts where core's are."""
+    core, ours = (
+        server.get(f"/object_info/{name}")[name].get("search_aliases")
+        for name in ("ImageUpscaleWithModel", node)
+    )
+    assert bool(ours) == bool(core)
+
+
 def test_bundled_and_extra_files_are_listed(server: Server) -> None:
     (options,) = (
         spec[1]["options"]
