@@ -27,6 +27,11 @@ def finish(page: Page) -> None:
     eventually(lambda: page.evaluate("() => window.finished"))
 
 
+def forget_loaders(web: Server) -> None:
+    """ComfyUI tells a page nothing of what it has in its cache; this leaves no loader there."""
+    web.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
+
+
 def test_a_report_is_shown_on_its_node(page: Page, screenshots: Path) -> None:
     node = add(page, "LPNSRDownloadModels", files="ResShift", accept_licences=True)
     look_at(page, node)
@@ -46,6 +51,7 @@ def test_a_report_is_shown_on_its_node(page: Page, screenshots: Path) -> None:
 def test_a_report_outlasts_other_workflows_and_a_reload(
     page: Page, web: Server, screenshots: Path
 ) -> None:
+    forget_loaders(web)
     node = add(page, "LPNSRDoctor")
     loader = add(page, "LoadLPNSRModels", 0, 600, precision="fp32")
     connect(page, loader, add(page, "PreviewAny", 500, 600), "source")
@@ -69,8 +75,7 @@ def test_a_report_outlasts_other_workflows_and_a_reload(
 
 
 def test_the_loader_tells_the_family(page: Page, web: Server, screenshots: Path) -> None:
-    # ComfyUI tells a page nothing of what it has in its cache; this leaves no loader there.
-    web.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
+    forget_loaders(web)
     loader = add(page, "LoadLPNSRModels", precision="fp32")
     connect(page, loader, add(page, "PreviewAny", 400), "source")
     look_at(page, loader)
