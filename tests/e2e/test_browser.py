@@ -41,13 +41,15 @@ def opened_workflow(page: Page) -> str:
 
 def assert_twin(page: Page, name: str) -> None:
     """What the page would queue is the twin in API format of a shipped workflow. Core nodes of
-    other hosts may have other titles, and further inputs, which are at their defaults."""
+    other hosts may have other titles and other widgets."""
     prompt, twin = api_prompt(page), load_api_workflow(name)
     for node, spec in twin.items():
         if not spec["class_type"].startswith(OUR_PREFIXES) and node in prompt:
-            inputs = prompt[node]["inputs"]
-            prompt[node]["inputs"] = {key: inputs[key] for key in spec["inputs"] if key in inputs}
-            prompt[node]["_meta"] = spec["_meta"]
+            inputs, prompt[node]["_meta"] = prompt[node]["inputs"], spec["_meta"]
+            links = {key for key, value in spec["inputs"].items() if isinstance(value, list)}
+            both = spec["inputs"].keys() & (links | inputs.keys())
+            spec["inputs"] = {key: spec["inputs"][key] for key in both}
+            prompt[node]["inputs"] = {key: inputs[key] for key in both if key in inputs}
     assert prompt == twin
 
 
