@@ -63,7 +63,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     outcomes = session.config.stash[OUTCOMES]
     every = {item.nodeid for item in session.items if HERE in item.path.parents}
     named = session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    chosen = any(session.config.getoption(name) for name in ("keyword", "markexpr", "lf"))
+    chosen = any(session.config.getoption(name, None) for name in ("keyword", "markexpr", "lf"))
     if outcomes and every == outcomes.keys() and not named and not chosen:
         versions = {"torch": torch.__version__, "python": platform.python_version()}
         tested.note(comfyui_version(), outcomes.values(), versions)
