@@ -53,8 +53,10 @@ export function keepUpToDate(node, widgets, update) {
     update();
     sessionStorage.setItem(placeOf(node), JSON.stringify(output));
   });
-  // Later, when the other nodes and what they gave are there too.
-  after(node, "onConfigure", () => setTimeout(update));
+  after(node, "onConfigure", () => {
+    LOADED.add(node);
+    setTimeout(update); // later, when the other nodes and what they gave are there too
+  });
   after(node, "onAdded", () => api.addEventListener("graphChanged", update));
   after(node, "onRemoved", () => api.removeEventListener("graphChanged", update));
   update();
@@ -67,12 +69,17 @@ export function keepUpToDate(node, widgets, update) {
 export function lastOutput(node) {
   if (!node.graph) return undefined;
   const id = node.graph.isRootGraph ? node.id : `${node.graph.id}:${node.id}`;
-  return app.nodeOutputs[id] ?? JSON.parse(sessionStorage.getItem(placeOf(node))) ?? undefined;
+  const kept = LOADED.has(node) ? JSON.parse(sessionStorage.getItem(placeOf(node))) : null;
+  return app.nodeOutputs[id] ?? kept ?? undefined;
 }
 
-/** @returns {string} a key for the node in its workflow. */
+/** Nodes that come from a workflow. A new one has no last run, whatever had its id before. */
+const LOADED = new WeakSet();
+
+/** @returns {string} a key for the node in its workflow, whose graph may have another's id. */
 function placeOf(node) {
-  return `lpnsr ${node.graph.rootGraph.id} ${node.graph.id} ${node.id}`;
+  const { path } = app.extensionManager.workflow.activeWorkflow ?? {};
+  return `lpnsr ${path} ${node.graph.id} ${node.id}`;
 }
 
 /**
