@@ -94,7 +94,13 @@ def test_a_template_is_drawn_clearly_and_becomes_its_api_twin(
     page.screenshot(path=screenshots / f"{name}.png")
     assert_twin(page, name)
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
-    overlapping = page.evaluate(
+    # Nodes 2.0 take some time to lay nodes out
+    eventually(lambda: overlapping(page), [])
+
+
+def overlapping(page: Page) -> list[list[str]]:
+    """Titles of nodes that cover each other, in pairs."""
+    return page.evaluate(
         """() => {
             const boxes = app.graph.nodes.map(n => [n.title, ...n.boundingRect]);
             return boxes.flatMap(([a, x, y, w, h], i) => boxes.slice(0, i)
@@ -103,7 +109,6 @@ def test_a_template_is_drawn_clearly_and_becomes_its_api_twin(
                 .map(([b]) => [a, b]));
         }"""
     )
-    assert overlapping == []
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -128,6 +128,7 @@ def open_help(page: Page, node_type: str) -> None:
         }""",
         node_type,
     )
+    drawn(page)
     page.mouse.click(*title)
     page.get_by_test_id("info-button").click()
     page.wait_for_function("() => document.querySelector('.node-help-content img')?.naturalWidth")
