@@ -214,7 +214,7 @@ def test_progress_is_shown_on_the_node(server: Server, web: FileServer, extra: P
     file.pause = 0
     assert sum(0 < share < 1 for share in shares) >= 3
     assert shares == sorted(shares)
-    assert re.search(rf"{DENOISER.name}\n\d\.\d of 3\.3 MB", texts)
+    assert re.search(rf"{DENOISER.name}\s+\d\.\d of 3\.3 MB", texts)
 
 
 def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Path) -> None:

@@ -121,9 +121,9 @@ def test_the_node_says_beforehand_what_it_will_do(graph: Graph, picture: Tensor)
     texts, _ = asyncio.run(follow(graph, prompt))
     plan = "20x12 to 200x120 in 2 passes: x4 to 80x48, down to 50x30, x4 to 200x120"
     first, *_, last = texts["upscale"]
-    assert first.startswith(f"loading\n{plan}\n20x12 to 80x48, 1 tile, asks for ")
+    assert first.startswith(f"loading  \n{plan}  \n20x12 to 80x48, 1 tile, asks for ")
     assert last.startswith("done in ")
-    assert f"\n{plan}\n50x30 to 200x120, 1 tile, asks for " in last
+    assert f"\n{plan}  \n50x30 to 200x120, 1 tile, asks for " in last
 
 
 @pytest.mark.parametrize(
