@@ -94,8 +94,8 @@ def test_workflows_use_core_nodes_and_ours_and_say_where_weights_come_from(name:
     loaded = {
         value
         for node in nodes
-        for value in node.get("widgets_values") or []
-        if str(value).endswith(".pth")
+        for value in map(str, node.get("widgets_values") or [])
+        if value.endswith((".pth", ".safetensors")) and not value.startswith("lpnsr_lite_")
     }
     assert loaded == named
 

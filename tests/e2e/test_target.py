@@ -1,6 +1,5 @@
 """LPNSR Upscale in sizes other than x4, in the real ComfyUI."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from torch import Tensor
 from lpnsr_impl.config import Wrap
 from lpnsr_impl.consistency import lr_psnr
 from lpnsr_impl.wrap import resampled, upsampled
+from tests.eventually import in_a_thread
 from tests.host.server import PromptError
 
 from .conftest import Graph, random_image
@@ -118,7 +118,7 @@ def test_the_node_says_beforehand_what_it_will_do(graph: Graph, picture: Tensor)
         "class_type": "ProbeSave",
         "inputs": {"image": ["upscale", 0], "file": "target.safetensors"},
     }
-    texts, _ = asyncio.run(follow(graph, prompt))
+    texts, _ = in_a_thread(follow(graph, prompt))
     plan = "20x12 to 200x120 in 2 passes: x4 to 80x48, down to 50x30, x4 to 200x120"
     first, *_, last = texts["upscale"]
     assert first.startswith(f"loading  \n{plan}  \n20x12 to 80x48, 1 tile, asks for ")
