@@ -55,7 +55,8 @@ export function keepUpToDate(node, widgets, update) {
   });
   after(node, "onConfigure", () => {
     LOADED.add(node);
-    setTimeout(update); // later, when the other nodes and what they gave are there too
+    setTimeout(update); // later, when the other nodes and what they gave are there too,
+    setTimeout(update, 500); // and when the host has made their workflow the active one
   });
   after(node, "onAdded", () => api.addEventListener("graphChanged", update));
   after(node, "onRemoved", () => api.removeEventListener("graphChanged", update));
