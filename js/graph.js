@@ -55,12 +55,30 @@ export function keepUpToDate(node, widgets, update) {
   });
   after(node, "onConfigure", () => {
     LOADED.add(node);
-    setTimeout(update); // later, when the other nodes and what they gave are there too,
-    setTimeout(update, 500); // and when the host has made their workflow the active one
+    setTimeout(update); // later, when the other nodes are there too
   });
-  after(node, "onAdded", () => api.addEventListener("graphChanged", update));
-  after(node, "onRemoved", () => api.removeEventListener("graphChanged", update));
+  let stop;
+  after(node, "onAdded", () => {
+    api.addEventListener("graphChanged", update);
+    stop = onWorkflow(update);
+  });
+  after(node, "onRemoved", () => {
+    api.removeEventListener("graphChanged", update);
+    stop?.();
+  });
   update();
+}
+
+/**
+ * Call `callback` whenever the host has made a workflow that it loaded the active one, which may
+ * take it some time, and has put back what its nodes gave. There is no event for that.
+ * @returns {() => void} what ends this
+ */
+function onWorkflow(callback) {
+  const detached = true; // from whatever part of the page runs now
+  return app.extensionManager.workflow.$onAction(({ name, after: whenDone }) => {
+    if (name === "openWorkflow") whenDone(() => setTimeout(callback));
+  }, detached);
 }
 
 /**
@@ -97,7 +115,9 @@ export function addElement(node, name, element, options) {
   widget.serialize = false;
   // Nodes 2.0 keep the element of a node when undo puts a new one in its place
   keepUpToDate(node, [], () => {
-    if (element.isConnected || node.graph !== app.canvas.graph) return;
+    // a node that is gone may have its graph still, and another its id
+    const shown = app.canvas.graph?.getNodeById(node.id) === node;
+    if (element.isConnected || !shown) return;
     const place = `.lg-node[data-node-id="${node.id}"] .${element.classList[0]}`;
     document.querySelector(place)?.replaceWith(element);
   });

@@ -24,6 +24,7 @@ from .editor import (
     CLASSIC,
     add,
     at,
+    clear,
     compare_graph,
     drag,
     look_at,
@@ -196,6 +197,20 @@ def test_zoom_and_pan_move_both_pictures(
     eventually(lambda: zoom(page) > 1)
     page.get_by_role("button", name="Fit", exact=True).click()
     eventually(lambda: transforms(page), fitted)
+
+
+def test_a_node_that_is_gone_leaves_the_slider_of_the_next(page: Page) -> None:
+    """Which has its id, as after undo, and may be there before the last of the old one's events."""
+    shown = "document.querySelector('.lpnsr-compare')"
+    old = compare_files(page, "sr.png", "sr.png")
+    wait_for_pictures(page)
+    page.evaluate("id => { window.gone = app.graph.getNodeById(id) }", old)
+    clear(page)
+    eventually(lambda: page.evaluate(f"() => {shown}"), None)
+    assert compare_files(page, "sr.png", "sr.png") == old
+    wait_for_pictures(page)
+    page.evaluate(f"() => {{ window.next = {shown}; window.gone.onConnectionsChange(); }}")
+    assert page.evaluate(f"() => window.next === {shown}")
 
 
 def test_two_fingers_zoom(page: Page) -> None:
