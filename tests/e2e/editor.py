@@ -41,8 +41,10 @@ def set_setting(page: Page, name: str, value: Any) -> None:
 
 
 def clear(page: Page) -> None:
-    """An empty workflow."""
-    empty = {"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4}
+    """An empty workflow, with a view of its own: else the editor fits it, a frame later."""
+    view = {"scale": 1, "offset": [200, 200]}
+    empty = {"nodes": [], "links": [], "version": 0.4, "extra": {"ds": view}}
+    empty |= {"last_node_id": 0, "last_link_id": 0}
     page.evaluate("async empty => { await app.loadGraphData(empty) }", empty)
 
 
