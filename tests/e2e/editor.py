@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import Browser, Locator, Page
 
 from tests.eventually import eventually
-from tests.host.browser import drawn, opened
+from tests.host.browser import drawn, look_at, opened
 from tests.host.server import Server
 
 CLASSIC, NODES_2 = "classic", "nodes2"
@@ -88,19 +88,6 @@ def values(page: Page, node: int) -> dict[str, Any]:
         "id => Object.fromEntries(app.graph.getNodeById(id).widgets.map(w => [w.name, w.value]))",
         node,
     )
-
-
-def look_at(page: Page, node: int, scale: float = 1.2) -> None:
-    """As `fit_view` for one node, at once."""
-    page.evaluate(
-        """([id, scale]) => {
-            app.canvas.ds.scale = scale;
-            app.canvas.centerOnNode(app.graph.getNodeById(id));
-            app.canvas.setDirty(true, true);
-        }""",
-        [node, scale],
-    )
-    drawn(page)
 
 
 def node_of(page: Page, node_type: str) -> int:

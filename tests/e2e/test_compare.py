@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lpnsr_impl.images import resize
 from tests.eventually import eventually
-from tests.host.browser import drawn
+from tests.host.browser import drawn, look_at
 from tests.host.install import FrontEnd
 from tests.host.server import PromptError, Server
 
@@ -27,7 +27,6 @@ from .editor import (
     clear,
     compare_graph,
     drag,
-    look_at,
     record,
     run,
     slider,

@@ -10,7 +10,15 @@ import pytest
 from playwright.sync_api import Locator, Page
 
 from tests.eventually import eventually
-from tests.host.browser import api_prompt, drawn, fit_view, load_editor, node_types
+from tests.host.browser import (
+    api_prompt,
+    drawn,
+    fit_view,
+    load_editor,
+    look_at,
+    node_types,
+    on_the_page,
+)
 from tests.host.server import PACK, Server
 
 from .conftest import SWINIR
@@ -23,7 +31,6 @@ from .editor import (
     compare_graph,
     connect,
     drag,
-    look_at,
     node_of,
     picture_width,
     record,
@@ -72,6 +79,7 @@ def widget_row(page: Page, node: int, name: str) -> Locator:
 
 def show_advanced(page: Page, node: int) -> None:
     """Show the widgets for the few, which Nodes 2.0 of today hide."""
+    on_the_page(page)
     button = page.locator(f"[data-node-id='{node}']").get_by_text("Show advanced inputs")
     if button.count():
         button.click()

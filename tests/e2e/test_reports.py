@@ -6,10 +6,10 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.eventually import eventually
-from tests.host.browser import api_prompt, fit_view, load_editor
+from tests.host.browser import api_prompt, fit_view, load_editor, look_at
 from tests.host.server import Server
 
-from .editor import add, connect, look_at, node_of, record, run, set_widget, undo
+from .editor import add, connect, node_of, record, run, set_widget, undo
 
 
 def command(page: Page, name: str) -> None:

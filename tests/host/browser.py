@@ -106,61 +106,91 @@ def open_templates(page: Page) -> None:
     page.get_by_test_id("template-workflow-LPNSR quick start").wait_for()
 
 
-def fit_view(page: Page) -> None:
-    """Show the whole graph, when it is laid out. Nodes out of sight load no preview.
-
-    Raises:
-        AssertionError: nodes go on changing their places or sizes.
-    """
-    # Nodes 2.0 put nodes on the page, and measure them, some time after they are in the graph.
+def on_the_page(page: Page) -> None:
+    """Wait until all nodes are drawn: Nodes 2.0 do it some time after they are in the graph."""
     page.wait_for_function(
         """() => !LiteGraph.vueNodesMode || app.graph.nodes.every(
             node => document.querySelector(`[data-node-id="${node.id}"]`))"""
     )
-    layouts = [_fit_view(page)]
+    drawn(page)
+
+
+def view(page: Page, code: str, argument: Any = None) -> None:
+    """Change what the page shows of the graph, by the body of a function of `argument`, and again
+    until that has not changed the layout, which Nodes 2.0 measure late.
+
+    Not in an animation, as the editor does by itself: the code must run between frames, since
+    Nodes 2.0 of front end 1.32 misplace for good what they measure in a frame that it runs in.
+
+    Raises:
+        AssertionError: nodes go on changing their places or sizes.
+    """
+
+    def changed() -> list[list[float]]:
+        boxes = page.evaluate(
+            f"""argument => {{
+                const boxes = [...app.graph.nodes, ...app.graph.groups].map(
+                    item => [...item.boundingRect]);
+                {code}
+                app.canvas.setDirty(true, true);
+                return boxes;
+            }}""",
+            argument,
+        )
+        drawn(page)
+        return boxes
+
+    on_the_page(page)
+    layouts = [changed()]
 
     def settled() -> bool:
-        drawn(page)
-        layouts.append(_fit_view(page))
+        layouts.append(changed())
         return layouts[-1] == layouts[-2]
 
     eventually(settled)
 
 
-def _fit_view(page: Page) -> list[list[float]]:
-    """Show the graph as it is laid out now, and return that: [x, y, width, height] of each part.
+def fit_view(page: Page) -> None:
+    """Show the whole graph. Nodes out of sight load no preview."""
+    view(
+        page,
+        """app.canvas.deselectAll();
+        const [left, top] = [0, 1].map(i => Math.min(...boxes.map(box => box[i])));
+        const [width, height] = [left, top].map(
+            (start, i) => Math.max(...boxes.map(box => box[i] + box[i + 2])) - start);
+        app.canvas.ds.fitToBounds([left, top, width, height]);""",
+    )
 
-    At once, between frames: the editor's own way changes the view within a frame, and Nodes 2.0 of
-    front end 1.32 misplace for good what they measure in that frame.
-    """
-    return page.evaluate(
-        """() => {
-            app.canvas.deselectAll();
-            const boxes = [...app.graph.nodes, ...app.graph.groups].map(i => [...i.boundingRect]);
-            const [left, top] = [0, 1].map(i => Math.min(...boxes.map(box => box[i])));
-            const [width, height] = [left, top].map(
-                (start, i) => Math.max(...boxes.map(box => box[i] + box[i + 2])) - start);
-            app.canvas.ds.fitToBounds([left, top, width, height]);
-            app.canvas.setDirty(true, true);
-            return boxes;
-        }"""
+
+def look_at(page: Page, node: int, scale: float = 1.2) -> None:
+    """As `fit_view` for one node."""
+    view(
+        page,
+        """app.canvas.ds.scale = argument.scale;
+        app.canvas.centerOnNode(app.graph.getNodeById(argument.node));""",
+        {"node": node, "scale": scale},
     )
 
 
 def open_help(page: Page, node_type: str) -> None:
     """The help page of a node that is alone in the graph, as a user opens it, with its picture."""
-    title = page.evaluate(
+    node = page.evaluate(
         """type => {
             const node = LiteGraph.createNode(type);
             app.graph.clear();
             app.graph.add(node);
-            app.canvas.centerOnNode(node);
-            app.canvas.draw(true, true);
-            return app.canvasPosToClientPos([node.pos[0] + 60, node.pos[1] - 12]);
+            return node.id;
         }""",
         node_type,
     )
-    drawn(page)
+    look_at(page, node, 1)
+    title = page.evaluate(
+        """id => {
+            const {pos} = app.graph.getNodeById(id);
+            return app.canvasPosToClientPos([pos[0] + 60, pos[1] - 12]);
+        }""",
+        node,
+    )
     page.mouse.click(*title)
     page.get_by_test_id("info-button").click()
     page.wait_for_function("() => document.querySelector('.node-help-content img')?.naturalWidth")

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import FloatRect, Page
 
-from .browser import drop_file, fit_view, open_help, open_templates, opened
+from .browser import drop_file, fit_view, look_at, open_help, open_templates, opened
 from .install import cache_dir
 from .server import PACK, running
 
@@ -118,18 +118,6 @@ def show(page: Page, workflow: str) -> None:
 def run(page: Page) -> None:
     """Press Run."""
     page.get_by_test_id("queue-button").click()
-
-
-def look_at(page: Page, node: int, scale: float) -> None:
-    """Move the view to a node."""
-    page.evaluate(
-        """([id, scale]) => {
-            app.canvas.ds.scale = scale;
-            app.canvas.centerOnNode(app.graph.getNodeById(id));
-            app.canvas.setDirty(true, true);
-        }""",
-        [node, scale],
-    )
 
 
 def groups_box(page: Page, title: str = "") -> FloatRect:
