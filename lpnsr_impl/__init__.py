@@ -1,19 +1,20 @@
 """LPNSR in plain PyTorch: networks, schedule and the 1 to 4 step chain (Huang et al., "LPNSR").
 
-Where to find what: equations in `schedule`, Algorithm 2 in `sampler`, networks in `models`, files
-in `checkpoints`. Nothing here imports ComfyUI.
+Rooms, each of which uses only those before it: `method` (schedule and chain), `pictures` (sizes,
+colours, tiles), `models` (the networks), `files` (checkpoints and downloads), `engine` (a picture
+of any size through the networks), `jobs` (upscale, train, evaluate). Nothing here imports ComfyUI.
 """
 
-from .checkpoints import (
+from .files.checkpoints import (
     check_family,
     load_autoencoder,
     load_denoiser,
     load_noise_predictor,
 )
-from .color import adain_color_fix, wavelet_color_fix
-from .files import UnsupportedCheckpointError
-from .sampler import sample, sample_once
-from .schedule import Schedule
+from .files.weights import UnsupportedCheckpointError
+from .method.sampler import sample, sample_once
+from .method.schedule import Schedule
+from .pictures.color import adain_color_fix, wavelet_color_fix
 
 __all__ = [
     "Schedule",

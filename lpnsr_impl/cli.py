@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .released import CHOICES, FolderKind
+from .files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS
+from .files.released import CHOICES, FolderKind
 from .version import PACK
-from .weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,8 +107,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    from .training.config import read_config
-    from .training.trainer import Trainer
+    from .jobs.training.config import read_config
+    from .jobs.training.trainer import Trainer
 
     config = read_config(parsed.config, parsed.set)
     trainer = Trainer(config, parsed.data, parsed.out, parsed.validation, cpu=parsed.cpu)
@@ -141,7 +141,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    from .evaluation.command import run
+    from .jobs.evaluation.command import run
 
     print(run(parsed))  # noqa: T201
     return 0
@@ -163,7 +163,7 @@ def _add_degrade(parser: argparse.ArgumentParser) -> None:
 
 
 def _degrade(parsed: argparse.Namespace) -> int:
-    from .degradation.sheet import make_sheet
+    from .jobs.degradation.sheet import make_sheet
 
     sheet = make_sheet(
         parsed.data, parsed.pictures, parsed.draws, parsed.crop, parsed.seed, parsed.mild
@@ -209,7 +209,7 @@ def _folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
 
 
 def _download(parsed: argparse.Namespace) -> int:
-    from .download import download, require_consent
+    from .files.download import download, require_consent
 
     files = CHOICES[parsed.what]
     folders = _folders(parsed)
@@ -246,7 +246,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    from .convert import convert
+    from .files.convert import convert
 
     header = convert(parsed.source, parsed.target)
     family = header.get("lpnsr.family", "no known family")
@@ -265,7 +265,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    from .doctor import report
+    from .files.doctor import report
 
     folders = _folders(parsed)
     folders["lpnsr"].append(BUNDLED)
@@ -332,6 +332,6 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
 
 
 def _upscale(parsed: argparse.Namespace) -> int:
-    from .upscale.command import run
+    from .jobs.upscale.command import run
 
     return run(parsed)

@@ -1,7 +1,7 @@
 """Sizes of the networks; the defaults are the released ones (paper Section 4.1).
 
 Every field of a network's config that a tensor shape tells is derived from the checkpoint
-(`lpnsr_impl.checkpoints`).
+(`lpnsr_impl.files.checkpoints`).
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 from typing_extensions import override
 
-from ..lpnsr_impl.images import resize
+from ..lpnsr_impl.pictures.images import resize
 from .images import Picture, read_image
 from .schema import schema
 

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
-from ..lpnsr_impl.masks import DEFAULT_FEATHER
-from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
+from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
+from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
-from ..lpnsr_impl.doctor import report
+from ..lpnsr_impl.files.doctor import report
 from . import host, host_api
 from .schema import schema
 

@@ -5,8 +5,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
-from ..lpnsr_impl.download import download, find, require_consent
-from ..lpnsr_impl.released import CHOICES, MIT, RELEASED
+from ..lpnsr_impl.files.download import download, find, require_consent
+from ..lpnsr_impl.files.released import CHOICES, MIT, RELEASED
 from . import host
 from .schema import schema
 

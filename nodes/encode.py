@@ -5,7 +5,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import Wrap
-from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
+from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image
 from .models import LPNSRModels, LPNSRModelsType

@@ -26,9 +26,11 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..lpnsr_impl import examples, out_of_memory
 from ..lpnsr_impl.config import SCALE
-from ..lpnsr_impl.images import fit_rgb_factors
+from ..lpnsr_impl.engine import out_of_memory
+from ..lpnsr_impl.files import examples
+from ..lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
+from ..lpnsr_impl.files.released import FolderKind
 from ..lpnsr_impl.main_memory import available
 from ..lpnsr_impl.models import (
     Autoencoder,
@@ -38,8 +40,7 @@ from ..lpnsr_impl.models import (
     compile_network,
     set_precision,
 )
-from ..lpnsr_impl.released import FolderKind
-from ..lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
+from ..lpnsr_impl.pictures.images import fit_rgb_factors
 
 MODEL_FOLDER = "lpnsr"
 PACK = Path(__file__).parent.parent

@@ -9,17 +9,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import SCALE, PredictorMode
-from ..lpnsr_impl.images import to_01
-from ..lpnsr_impl.noise_figures import (
+from ..lpnsr_impl.method.noise_figures import (
     ChainRecorder,
     check_matplotlib,
     draw_figure,
     noise_picture,
     render,
 )
-from ..lpnsr_impl.sampler import ALL_ON
-from ..lpnsr_impl.schedule import Schedule
-from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
+from ..lpnsr_impl.method.sampler import ALL_ON
+from ..lpnsr_impl.method.schedule import Schedule
+from ..lpnsr_impl.pictures.images import to_01
+from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import Picture
 from .models import Condition, LPNSRModels, LPNSRModelsType, pack_latent, unpack_latent

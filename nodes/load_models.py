@@ -14,7 +14,7 @@ from ..lpnsr_impl import (
     load_denoiser,
     load_noise_predictor,
 )
-from ..lpnsr_impl.released import STAND_INS
+from ..lpnsr_impl.files.released import STAND_INS
 from . import host
 from .memory import autoencoder_activations
 from .models import LPNSRModels, LPNSRModelsType

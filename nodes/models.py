@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, StudentConfig, UNetConfig, Wrap
-from ..lpnsr_impl.images import to_pm1
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
-from ..lpnsr_impl.wrap import continued, is_periodic, upsampled
+from ..lpnsr_impl.pictures.images import to_pm1
+from ..lpnsr_impl.pictures.wrap import continued, is_periodic, upsampled
 from .host import Managed
 from .images import Picture
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..lpnsr_impl.config import PredictorMode, Wrap
-from ..lpnsr_impl.target import Target, check_memory, described, plan_passes, work
+from ..lpnsr_impl.pictures.target import Target, check_memory, described, plan_passes, work
 from . import host, stages
 from .images import Picture
 from .models import LPNSRModels

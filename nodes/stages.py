@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ..lpnsr_impl import Schedule
-from ..lpnsr_impl.color import COLOR_FIXES
 from ..lpnsr_impl.config import LPNSR_SCHEDULE, SCALE, PredictorMode, Wrap
-from ..lpnsr_impl.consistency import back_project, lr_psnr
-from ..lpnsr_impl.images import to_01
-from ..lpnsr_impl.masks import mask_weights, masked
-from ..lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
-from ..lpnsr_impl.sampler import StepCallback, predictor_steps, switches_for
-from ..lpnsr_impl.wrap import for_model, from_model, resampled, upsampled
+from ..lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
+from ..lpnsr_impl.method.sampler import StepCallback, predictor_steps, switches_for
+from ..lpnsr_impl.pictures.color import COLOR_FIXES
+from ..lpnsr_impl.pictures.consistency import back_project, lr_psnr
+from ..lpnsr_impl.pictures.images import to_01
+from ..lpnsr_impl.pictures.masks import mask_weights, masked
+from ..lpnsr_impl.pictures.wrap import for_model, from_model, resampled, upsampled
 from . import host
 from .images import Picture
 from .memory import autoencoder_activations, unet_activations

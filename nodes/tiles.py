@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, UNetConfig, Wrap
-from ..lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
+from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP, LARGEST_TILE, TilePlan, plan_tiles
 from . import host
 
 _MOST_TOGETHER = 16

@@ -7,10 +7,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import SCALE, PredictorMode, Wrap
-from ..lpnsr_impl.masks import DEFAULT_FEATHER
-from ..lpnsr_impl.sampler import ALL_ON
-from ..lpnsr_impl.target import Target
-from ..lpnsr_impl.tiling import DEFAULT_OVERLAP
+from ..lpnsr_impl.method.sampler import ALL_ON
+from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
+from ..lpnsr_impl.pictures.target import Target
+from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import widgets
 from .images import read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..images import padded_size, reflect_pad
+from ..pictures.images import padded_size, reflect_pad
 from .convolution import by_strips, pointwise, pointwise_mlp
 from .layers import NORM_GROUPS, Operations, add, constant, group_norm
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
-from lpnsr_impl.images import bicubic_upsample, reflect_pad, to_01
+from lpnsr_impl.engine.pipeline import seeded_noise
+from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.models import (
     Autoencoder,
     Denoiser,
@@ -36,8 +37,7 @@ from lpnsr_impl.models.swin import (
     relative_position_index,
     shift_mask,
 )
-from lpnsr_impl.pipeline import seeded_noise
-from lpnsr_impl.sampler import sample
+from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, to_01
 
 SMALLEST = 64
 

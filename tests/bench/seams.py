@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
-from lpnsr_impl.images import bicubic_upsample, reflect_pad, resize, to_01, to_pm1
-from lpnsr_impl.pictures import picture_files, read_picture
-from lpnsr_impl.pipeline import decode_latent, encode_start, run_chain, seeded_noise
-from lpnsr_impl.sampler import sample
-from lpnsr_impl.tiling import TilePlan, apply_tiled, plan_tiles
+from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain, seeded_noise
+from lpnsr_impl.method.sampler import sample
+from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, resize, to_01, to_pm1
+from lpnsr_impl.pictures.reading import picture_files, read_picture
+from lpnsr_impl.pictures.tiling import TilePlan, apply_tiled, plan_tiles
 
 from .speed import Networks, load
 

@@ -26,11 +26,11 @@ from lpnsr_impl import (
     load_noise_predictor,
     wavelet_color_fix,
 )
-from lpnsr_impl.images import bicubic_upsample, to_01
+from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
+from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
-from lpnsr_impl.pipeline import decode_latent, encode_start, run_chain
-from lpnsr_impl.tiling import DEFAULT_OVERLAP, LARGEST_TILE, plan_tiles
-from lpnsr_impl.weights_folder import find_weights
+from lpnsr_impl.pictures.images import bicubic_upsample, to_01
+from lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP, LARGEST_TILE, plan_tiles
 from tests.golden.fill import fill
 
 from .baseline import Baseline, power_of_two

@@ -13,12 +13,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from lpnsr_impl import pipeline
 from lpnsr_impl.config import SCALE, Wrap
-from lpnsr_impl.family import BICUBIC, Family, Method, load_family
-from lpnsr_impl.pictures import picture_files, read_picture
-from lpnsr_impl.sampler import NoiseSource
-from lpnsr_impl.wrap import resampled
+from lpnsr_impl.engine import pipeline
+from lpnsr_impl.engine.family import BICUBIC, Family, Method, load_family
+from lpnsr_impl.method.sampler import NoiseSource
+from lpnsr_impl.pictures.reading import picture_files, read_picture
+from lpnsr_impl.pictures.wrap import resampled
 
 from .seams import BESIDE, HR
 

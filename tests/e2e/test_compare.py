@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page
 from torch import Tensor
 
-from lpnsr_impl.images import resize
+from lpnsr_impl.pictures.images import resize
 from tests.eventually import eventually
 from tests.host.browser import drawn, look_at
 from tests.host.install import FrontEnd

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from spandrel.architectures.SwinIR import SwinIR
 
-from lpnsr_impl.released import (
+from lpnsr_impl.files.released import (
     AUTOENCODER,
     DENOISER,
     PREDICTOR,

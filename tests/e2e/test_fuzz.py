@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lpnsr_impl.color import COLOR_FIXES
-from lpnsr_impl.tiling import LARGEST_TILE
+from lpnsr_impl.pictures.color import COLOR_FIXES
+from lpnsr_impl.pictures.tiling import LARGEST_TILE
 from tests.host.server import PromptError, Server
 
 from .conftest import BUNDLED_START, Graph, random_image

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lpnsr_impl.consistency import back_project, lr_psnr
-from lpnsr_impl.invention import heat_map
+from lpnsr_impl.pictures.consistency import back_project, lr_psnr
+from lpnsr_impl.pictures.invention import heat_map
 from tests.host.server import PromptError, Server
 
 from .conftest import Graph, random_image

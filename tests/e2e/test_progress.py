@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lpnsr_impl.pictures import read_picture, to_pil
+from lpnsr_impl.pictures.reading import read_picture, to_pil
 from tests.eventually import in_a_thread
 from tests.host.server import PACK
 

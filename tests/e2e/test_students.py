@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from lpnsr_impl import load_autoencoder, load_denoiser
 from lpnsr_impl.config import RESSHIFT_15, SCALE
-from lpnsr_impl.images import to_pm1
-from lpnsr_impl.pipeline import decode_latent, run_chain
-from lpnsr_impl.schedule import Schedule
+from lpnsr_impl.engine.pipeline import decode_latent, run_chain
+from lpnsr_impl.method.schedule import Schedule
+from lpnsr_impl.pictures.images import to_pm1
 from tests.host.server import PromptError, Server
 from tests.small import (
     autoencoder_weights,

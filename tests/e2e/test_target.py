@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lpnsr_impl.config import Wrap
-from lpnsr_impl.consistency import lr_psnr
-from lpnsr_impl.wrap import resampled, upsampled
+from lpnsr_impl.pictures.consistency import lr_psnr
+from lpnsr_impl.pictures.wrap import resampled, upsampled
 from tests.eventually import in_a_thread
 from tests.host.server import PromptError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.pictures import read_picture
+from lpnsr_impl.pictures.reading import read_picture
 from tests.host.server import PACK, PromptError, Server
 
 from .conftest import Graph, random_image

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.consistency import back_project, lr_psnr
-from lpnsr_impl.images import bicubic_upsample, resize
+from lpnsr_impl.pictures.consistency import back_project, lr_psnr
+from lpnsr_impl.pictures.images import bicubic_upsample, resize
 from tests.golden.fill import noise
 
 

@@ -17,7 +17,7 @@ from lpnsr_impl import (
 )
 from lpnsr_impl.cli import main
 from lpnsr_impl.config import AutoencoderConfig
-from lpnsr_impl.convert import convert
+from lpnsr_impl.files.convert import convert
 from lpnsr_impl.models import Autoencoder
 from tests.limits import files_of_at_most
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config

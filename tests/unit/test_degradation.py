@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.degradation import Degradation, degrade, draw
-from lpnsr_impl.degradation.apply import add_noise, blur, jpeg
-from lpnsr_impl.degradation.kernels import gaussian_kernel, sinc_kernel
-from lpnsr_impl.degradation.parameters import Blur, Noise, Order, Resize
+from lpnsr_impl.jobs.degradation import Degradation, degrade, draw
+from lpnsr_impl.jobs.degradation.apply import add_noise, blur, jpeg
+from lpnsr_impl.jobs.degradation.kernels import gaussian_kernel, sinc_kernel
+from lpnsr_impl.jobs.degradation.parameters import Blur, Noise, Order, Resize
 
 DRAWS = 4000
 

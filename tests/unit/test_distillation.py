@@ -14,20 +14,20 @@ from safetensors.torch import load_file, save_file
 from spandrel.architectures.Compact import Compact
 
 from lpnsr_impl import load_autoencoder
-from lpnsr_impl.degradation import degrade, draw
-from lpnsr_impl.files import UnsupportedCheckpointError
-from lpnsr_impl.images import to_pm1
+from lpnsr_impl.files.folders import find_weights
+from lpnsr_impl.files.weights import UnsupportedCheckpointError
+from lpnsr_impl.jobs.degradation import degrade, draw
+from lpnsr_impl.jobs.training.config import LossWeights, Networks, TrainConfig
+from lpnsr_impl.jobs.training.data import Crops, turned, turned_back
+from lpnsr_impl.jobs.training.export import export_network
+from lpnsr_impl.jobs.training.features import FeatureLoss
+from lpnsr_impl.jobs.training.losses import ImageLoss
+from lpnsr_impl.jobs.training.tasks import TASKS
+from lpnsr_impl.jobs.training.teacher import Teacher
+from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import Autoencoder
-from lpnsr_impl.pictures import read_picture
-from lpnsr_impl.training.config import LossWeights, Networks, TrainConfig
-from lpnsr_impl.training.data import Crops, turned, turned_back
-from lpnsr_impl.training.export import export_network
-from lpnsr_impl.training.features import FeatureLoss
-from lpnsr_impl.training.losses import ImageLoss
-from lpnsr_impl.training.tasks import TASKS
-from lpnsr_impl.training.teacher import Teacher
-from lpnsr_impl.training.trainer import Trainer
-from lpnsr_impl.weights_folder import find_weights
+from lpnsr_impl.pictures.images import to_pm1
+from lpnsr_impl.pictures.reading import read_picture
 from tests.small import AUTOENCODER, autoencoder_weights
 
 PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"

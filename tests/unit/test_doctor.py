@@ -14,9 +14,10 @@ from spandrel.architectures.Compact import Compact
 from spandrel.architectures.SwinIR import SwinIR
 
 from lpnsr_impl.cli import main
-from lpnsr_impl.doctor import hide_home, report
-from lpnsr_impl.download import RECORD
-from lpnsr_impl.released import (
+from lpnsr_impl.files.doctor import hide_home, report
+from lpnsr_impl.files.download import RECORD
+from lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS
+from lpnsr_impl.files.released import (
     AUTOENCODER,
     DENOISER,
     PREDICTOR,
@@ -25,7 +26,6 @@ from lpnsr_impl.released import (
     SINSR_V2,
     SWINIR,
 )
-from lpnsr_impl.weights_folder import BUNDLED, BUNDLED_UPSCALE_MODELS
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 

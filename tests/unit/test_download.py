@@ -18,17 +18,17 @@ import torch
 from safetensors.torch import save
 from spandrel.architectures.SwinIR import SwinIR
 
-from lpnsr_impl import load_denoiser, released, transfer
+from lpnsr_impl import load_denoiser
 from lpnsr_impl.cli import main
-from lpnsr_impl.download import (
+from lpnsr_impl.files import released, transfer
+from lpnsr_impl.files.download import (
     RECORD,
     DownloadError,
     download,
     refused_files,
     require_consent,
 )
-from lpnsr_impl.files import rename_new
-from lpnsr_impl.released import (
+from lpnsr_impl.files.released import (
     CHOICES,
     PREDICTOR,
     PREDICTOR_V3,
@@ -36,6 +36,7 @@ from lpnsr_impl.released import (
     RELEASED,
     ReleasedFile,
 )
+from lpnsr_impl.files.weights import rename_new
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
 from tests.limits import files_of_at_most
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
@@ -594,7 +595,7 @@ def test_the_command_line_needs_a_folder_outside_of_comfyui(
 
 def test_nothing_of_the_network_is_imported_before_a_download() -> None:
     code = (
-        "import sys, lpnsr_impl.cli, lpnsr_impl.download, lpnsr_impl.doctor\n"
+        "import sys, lpnsr_impl.cli, lpnsr_impl.files.download, lpnsr_impl.files.doctor\n"
         "sys.exit(bool({'requests', 'huggingface_hub', 'filelock'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=PACK).returncode == 0

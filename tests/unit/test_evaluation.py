@@ -17,15 +17,15 @@ from torch import Tensor
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.cli import main, parser
 from lpnsr_impl.config import RESSHIFT_15
-from lpnsr_impl.evaluation.command import chosen_methods
-from lpnsr_impl.evaluation.experiments import EXPERIMENTS
-from lpnsr_impl.evaluation.metrics import Measurer
-from lpnsr_impl.evaluation.noise_maps import record_noise
-from lpnsr_impl.evaluation.report import contact_sheet, markdown_table
-from lpnsr_impl.evaluation.run import evaluate, find_pairs
-from lpnsr_impl.family import Family, Method
-from lpnsr_impl.images import bicubic_upsample
-from lpnsr_impl.pictures import read_picture, to_pil
+from lpnsr_impl.engine.family import Family, Method
+from lpnsr_impl.jobs.evaluation.command import chosen_methods
+from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
+from lpnsr_impl.jobs.evaluation.metrics import Measurer
+from lpnsr_impl.jobs.evaluation.noise_maps import record_noise
+from lpnsr_impl.jobs.evaluation.report import contact_sheet, markdown_table
+from lpnsr_impl.jobs.evaluation.run import evaluate, find_pairs
+from lpnsr_impl.pictures.images import bicubic_upsample
+from lpnsr_impl.pictures.reading import read_picture, to_pil
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 OFFLINE = ["PSNR", "SSIM", "NIQE"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lpnsr_impl import examples
-from lpnsr_impl.examples import offer
+from lpnsr_impl.files import examples
+from lpnsr_impl.files.examples import offer
 
 
 @pytest.fixture

@@ -8,8 +8,15 @@ from lpnsr_impl import (
     adain_color_fix,
     wavelet_color_fix,
 )
-from lpnsr_impl.images import bicubic_upsample, padded_size, reflect_pad, resize, to_01, to_pm1
-from lpnsr_impl.pipeline import continued_noise, pad_start, seeded_noise
+from lpnsr_impl.engine.pipeline import continued_noise, pad_start, seeded_noise
+from lpnsr_impl.pictures.images import (
+    bicubic_upsample,
+    padded_size,
+    reflect_pad,
+    resize,
+    to_01,
+    to_pm1,
+)
 from tests.golden.fill import noise
 
 

@@ -4,7 +4,7 @@ import matplotlib
 import pytest
 import torch
 
-from lpnsr_impl.invention import RunningDeviation, heat_map
+from lpnsr_impl.pictures.invention import RunningDeviation, heat_map
 from tests.golden.fill import noise
 
 

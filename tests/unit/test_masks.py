@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.masks import mask_weights, masked
+from lpnsr_impl.pictures.masks import mask_weights, masked
 from tests.golden.fill import noise
 
 

@@ -7,7 +7,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.config import RELEASED_DENOISER, UNetConfig
-from lpnsr_impl.images import padded_size, reflect_pad
 from lpnsr_impl.models import set_precision
 from lpnsr_impl.models.layers import timestep_embedding
 from lpnsr_impl.models.swin import (
@@ -16,6 +15,7 @@ from lpnsr_impl.models.swin import (
     shift_mask,
     window_positions,
 )
+from lpnsr_impl.pictures.images import padded_size, reflect_pad
 from tests.golden.fill import noise
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.noise_figures import ChainRecorder, draw_figure, noise_picture, render
-from lpnsr_impl.pipeline import seeded_noise
-from lpnsr_impl.sampler import sample
-from lpnsr_impl.schedule import Schedule
+from lpnsr_impl.engine.pipeline import seeded_noise
+from lpnsr_impl.method.noise_figures import ChainRecorder, draw_figure, noise_picture, render
+from lpnsr_impl.method.sampler import sample
+from lpnsr_impl.method.schedule import Schedule
 from tests.golden.fill import noise
 
 Y0 = noise("figures.y0", (1, 3, 8, 8))

@@ -19,10 +19,10 @@ from lpnsr_impl import (
     sample_once,
 )
 from lpnsr_impl.config import LPNSR_SCHEDULE, RESSHIFT_15, RSD, SINSR, StudentConfig
-from lpnsr_impl.convert import convert
-from lpnsr_impl.family import Family, Method
-from lpnsr_impl.pipeline import run_chain, seeded_noise
-from lpnsr_impl.tiling import plan_tiles
+from lpnsr_impl.engine.family import Family, Method
+from lpnsr_impl.engine.pipeline import run_chain, seeded_noise
+from lpnsr_impl.files.convert import convert
+from lpnsr_impl.pictures.tiling import plan_tiles
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 T = RESSHIFT_15.num_timesteps

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpnsr_impl.target import (
+from lpnsr_impl.pictures.target import (
     Pass,
     Target,
     bytes_needed,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.tiling import apply_tiled, plan_tiles
+from lpnsr_impl.pictures.tiling import apply_tiled, plan_tiles
 
 SIZES = [(64, 64, 64, 16), (96, 160, 64, 16), (200, 72, 64, 24), (8, 1000, 32, 8), (64, 64, 32, 0)]
 

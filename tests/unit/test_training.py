@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
 from lpnsr_impl.cli import main
 from lpnsr_impl.config import RESSHIFT_15
-from lpnsr_impl.models import NoisePredictor
-from lpnsr_impl.training.config import (
+from lpnsr_impl.jobs.training.config import (
     SHIPPED,
     Discriminator,
     LossWeights,
@@ -34,13 +33,14 @@ from lpnsr_impl.training.config import (
     TrainConfig,
     read_config,
 )
-from lpnsr_impl.training.data import Crops, batches, split_pictures
-from lpnsr_impl.training.discriminator import PatchDiscriminator, discriminator_loss
-from lpnsr_impl.training.export import export_network
-from lpnsr_impl.training.losses import ImageLoss, gradient_loss, pyramid_loss
-from lpnsr_impl.training.networks import copy_denoiser, make_network
-from lpnsr_impl.training.tasks import TASKS, DenoiserTask, NoisePredictorTask
-from lpnsr_impl.training.trainer import Trainer
+from lpnsr_impl.jobs.training.data import Crops, batches, split_pictures
+from lpnsr_impl.jobs.training.discriminator import PatchDiscriminator, discriminator_loss
+from lpnsr_impl.jobs.training.export import export_network
+from lpnsr_impl.jobs.training.losses import ImageLoss, gradient_loss, pyramid_loss
+from lpnsr_impl.jobs.training.networks import copy_denoiser, make_network
+from lpnsr_impl.jobs.training.tasks import TASKS, DenoiserTask, NoisePredictorTask
+from lpnsr_impl.jobs.training.trainer import Trainer
+from lpnsr_impl.models import NoisePredictor
 from tests.small import (
     autoencoder_weights,
     denoiser_weights,

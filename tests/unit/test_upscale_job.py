@@ -17,17 +17,17 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import lpnsr_impl.upscale.networks as networks_module
+import lpnsr_impl.jobs.upscale.networks as networks_module
 from lpnsr_impl.cli import main, parser
-from lpnsr_impl.out_of_memory import halving
-from lpnsr_impl.upscale.command import chosen_settings
-from lpnsr_impl.upscale.folders import LocalFolder
-from lpnsr_impl.upscale.formats import RECORDS
-from lpnsr_impl.upscale.job import DONE, FAILED, MADE, Outcome, Worker, duration
-from lpnsr_impl.upscale.networks import Networks, Settings
-from lpnsr_impl.upscale.picture import read_picture_data
-from lpnsr_impl.upscale.plan import make_plan
-from lpnsr_impl.upscale.results import Job
+from lpnsr_impl.engine.out_of_memory import halving
+from lpnsr_impl.jobs.upscale.command import chosen_settings
+from lpnsr_impl.jobs.upscale.folders import LocalFolder
+from lpnsr_impl.jobs.upscale.formats import RECORDS
+from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE, Outcome, Worker, duration
+from lpnsr_impl.jobs.upscale.networks import Networks, Settings
+from lpnsr_impl.jobs.upscale.picture import read_picture_data
+from lpnsr_impl.jobs.upscale.plan import make_plan
+from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import eventually
 from tests.small import denoiser_weights
 

@@ -13,15 +13,15 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import putchunk
 
-from lpnsr_impl.images import fill_transparent
-from lpnsr_impl.upscale.formats import FORMATS, result_name
-from lpnsr_impl.upscale.metadata import Metadata
-from lpnsr_impl.upscale.picture import (
+from lpnsr_impl.jobs.upscale.formats import FORMATS, result_name
+from lpnsr_impl.jobs.upscale.metadata import Metadata
+from lpnsr_impl.jobs.upscale.picture import (
     Picture,
     encode_picture,
     read_picture_data,
     what_is_lost,
 )
+from lpnsr_impl.pictures.images import fill_transparent
 
 EXAMPLE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
 SIZE = (24, 16)

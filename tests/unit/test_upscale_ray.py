@@ -17,12 +17,12 @@ import ray
 from PIL import Image
 
 from lpnsr_impl.cli import parser
-from lpnsr_impl.upscale import ray_job
-from lpnsr_impl.upscale.command import chosen_settings
-from lpnsr_impl.upscale.formats import RECORDS
-from lpnsr_impl.upscale.job import DONE, FAILED, MADE
-from lpnsr_impl.upscale.plan import make_plan
-from lpnsr_impl.upscale.results import Job
+from lpnsr_impl.jobs.upscale import ray_job
+from lpnsr_impl.jobs.upscale.command import chosen_settings
+from lpnsr_impl.jobs.upscale.formats import RECORDS
+from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE
+from lpnsr_impl.jobs.upscale.plan import make_plan
+from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import eventually
 
 PACK = Path(__file__).parents[2]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.color import adain_color_fix, wavelet_color_fix
 from lpnsr_impl.config import UNetConfig, Wrap
-from lpnsr_impl.consistency import back_project, lr_psnr
-from lpnsr_impl.family import Family, Method, load_family
-from lpnsr_impl.images import bicubic_upsample
-from lpnsr_impl.wrap import agreed, continued, resampled, upsampled
+from lpnsr_impl.engine.family import Family, Method, load_family
+from lpnsr_impl.pictures.color import adain_color_fix, wavelet_color_fix
+from lpnsr_impl.pictures.consistency import back_project, lr_psnr
+from lpnsr_impl.pictures.images import bicubic_upsample
+from lpnsr_impl.pictures.wrap import agreed, continued, resampled, upsampled
 from tests.golden.fill import noise
 
 LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser", "noise_predictor")]

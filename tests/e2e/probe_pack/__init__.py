@@ -274,7 +274,9 @@ class ProbePublished(io.ComfyNode):
     @classmethod
     def execute(cls, sha256):
         published = json.loads(sha256)
-        (released,) = (m for name, m in sys.modules.items() if name.endswith("lpnsr_impl.released"))
+        (released,) = (
+            m for name, m in sys.modules.items() if name.endswith("lpnsr_impl.files.released")
+        )
         for choice, files in list(released.CHOICES.items()):
             released.CHOICES[choice] = tuple(
                 dataclasses.replace(f, sha256=published.get(f.name, f.sha256)) for f in files

@@ -1,0 +1,1 @@
+"""A picture of any size through the networks, in given memory."""

@@ -1,0 +1,1 @@
+"""Files with weights: formats, released ones, downloads, conversion, the Doctor."""

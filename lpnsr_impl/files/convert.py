@@ -1,0 +1,55 @@
+"""Checkpoints to safetensors with a header that says what they are."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from ..models import Denoiser, UNet
+from .checkpoints import load_network
+from .students import student_header
+from .weights import read_checkpoint, write_safetensors
+
+
+def convert(source: Path, target: Path) -> dict[str, str]:
+    """Write a network's weights, in the precision they have, as safetensors.
+
+    Wrappers, prefixes, losses and derived buffers are left out; what they tell is in the header.
+
+    Returns:
+        The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.schedule`, `lpnsr.family` where it is
+        known, what makes a student known under any name, and what the source's own header has.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        FileExistsError: there is a target already.
+        ValueError: the target is not named as a safetensors file.
+        UnsupportedCheckpointError: the source is damaged, unsafe, or no network of this kind.
+    """
+    if target.suffix.lower() != ".safetensors":
+        raise ValueError(f"{target} is to be a safetensors file: give a name with .safetensors.")
+    if target.exists():
+        raise _there_already(target)
+    checkpoint = read_checkpoint(source)
+    part, network = load_network(checkpoint)
+    header = {
+        **checkpoint.header,
+        "lpnsr.part": part,
+        "lpnsr.config": json.dumps(asdict(network.config)),
+    }
+    if network.family:
+        header["lpnsr.family"] = network.family
+    if isinstance(network, UNet):
+        header["lpnsr.schedule"] = json.dumps(asdict(network.schedule))
+    if isinstance(network, Denoiser) and network.student:
+        header |= student_header(network.student)
+    # Cloned, since safetensors refuses tensors that share memory.
+    tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
+    try:
+        write_safetensors(target, tensors, header, replace=False)
+    except FileExistsError as e:  # it has appeared meanwhile
+        raise _there_already(target) from e
+    return header
+
+
+def _there_already(target: Path) -> FileExistsError:
+    return FileExistsError(f"{target} is there already. Give another name, or move it away.")

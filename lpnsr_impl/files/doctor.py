@@ -1,0 +1,325 @@
+"""A report to paste into an issue: versions, devices, files, and what is wrong with them.
+
+Nothing in a file can break it, and it names no other files of the user than those for this pack.
+"""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..models import Denoiser
+from ..version import pack_version
+from .checkpoints import PARTS, RELEASED_FAMILY, describe, load_network
+from .download import find, hash_file, part_files, read_record, refused_files
+from .folders import weight_files
+from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind, ReleasedFile
+from .weights import read_checkpoint
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "einops",
+    "safetensors",
+    "spandrel",
+    "huggingface_hub",
+    "requests",
+    "filelock",
+    "comfyui-frontend-package",
+)
+_NEEDED_TO_DOWNLOAD = ("huggingface_hub", "requests", "filelock")
+_VARIABLES = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", MIRROR_VARIABLE)
+
+# What reading a file of unknown content can raise.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+)
+_HOW_TO_DOWNLOAD = "the node LPNSR Download Models or `python -m lpnsr_impl download` gets them"
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is in a file; `what` is None where that is `problem`."""
+
+    path: Path
+    size: int
+    what: str | None = None
+    family: str | None = None
+    problem: str | None = None
+    sha256: str | None = None
+
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def report(
+    folders: Mapping[FolderKind, Sequence[Path]],
+    host: Sequence[str] = (),
+    host_problems: Sequence[str] = (),
+    *,
+    sha256: bool = False,
+    progress: Progress,
+) -> str:
+    """Look at everything.
+
+    Args:
+        folders: where files of each kind are looked for, the one for downloads first.
+        host: lines that only the host can tell.
+        host_problems: likewise, of what is wrong.
+        sha256: of every file, and whether it is as it was downloaded.
+        progress: told, before and while each file is read, its name and bytes so far and in all;
+            what it raises stops everything.
+
+    Returns:
+        Text of several lines, the home directory in it as "~".
+    """
+    files = {kind: _look_into(kind, of, sha256, progress) for kind, of in folders.items()}
+    networks = files["lpnsr"]
+    problems = [
+        *host_problems,
+        *(file.problem for of in files.values() for file in of if file.problem),
+        *_folder_problems(folders),
+        *_family_problems(networks),
+        *_package_problems(),
+    ]
+    sections = {
+        "Versions": _versions(),
+        "Devices": _devices(),
+        "ComfyUI": list(host),
+        "Folders": [line for kind, of in folders.items() for line in _folder_lines(kind, of)],
+        "Files": [_file_line(file) for of in files.values() for file in of],
+        "Presets with the released files": _preset_lines(folders),
+        "Problems": [f"{i}. {text}" for i, text in enumerate(problems, 1)] or ["none found"],
+    }
+    text = "\n\n".join(
+        "\n".join([title, *(f"  {line}" for line in lines)])
+        for title, lines in sections.items()
+        if lines
+    )
+    return hide_home(f"LPNSR doctor\n\n{text}\n")
+
+
+def hide_home(text: str) -> str:
+    """Text with "~" for the user's home directory."""
+    home = Path.home()
+    if home == home.parent:
+        return text
+    return re.sub(rf"(?<![\w.-]){re.escape(str(home))}(?![\w.-])", "~", text)
+
+
+def _versions() -> list[str]:
+    return [
+        f"LPNSR {pack_version()}",
+        f"Python {platform.python_version()}, {platform.platform()}",
+        *(f"{name} {_version(name) or 'is not installed'}" for name in _PACKAGES),
+        *(f"{name} is set" for name in _VARIABLES if os.environ.get(name)),
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str]:
+    lines = [f"cpu: {platform.machine()}, {torch.get_num_threads()} threads"]
+    for i in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(i)
+        name = torch.cuda.get_device_name(i)
+        lines.append(f"cuda:{i}: {name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+    if torch.backends.mps.is_available():
+        lines.append("mps")
+    lines += [f"xpu:{i}: {torch.xpu.get_device_name(i)}" for i in range(torch.xpu.device_count())]
+    return lines
+
+
+# Files
+
+
+def _look_into(
+    kind: FolderKind, folders: Sequence[Path], sha256: bool, progress: Progress
+) -> list[_File]:
+    """All files of `lpnsr` folders; of upscale models, those that have to do with this pack."""
+    ours = {file.name for file in RELEASED}
+    return [
+        _look_at(path, kind, sha256, progress)
+        for path in weight_files(folders)
+        if kind == "lpnsr" or path.name in ours or path.name.startswith("lpnsr")
+    ]
+
+
+def _look_at(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> _File:
+    try:
+        size = path.stat().st_size
+    except OSError as e:  # a link to nothing
+        return _File(path, 0, problem=f"{path} can't be read ({e}). Remove it, or get it again.")
+    progress(path.name, 0, size)
+    what = family = problem = None
+    try:
+        if kind == "lpnsr":
+            what, family = _network(path)
+        else:
+            what = _upscale_model(path)
+    except _UNREADABLE as e:
+        problem = f"{path}: {_first_line(e)}"
+    digest = None
+    if sha256 and os.access(path, os.R_OK):
+        digest = hash_file(path, partial(progress, path.name))
+        published = next((f.sha256 for f in RELEASED if f.name == path.name), None)
+        recorded = read_record(path.parent).get(path.name, {}).get("sha256", digest)
+        if published not in (None, digest):
+            problem = (
+                f"{path} is not the published file of this name, whose SHA-256 is {published}. "
+                "Move it away and download it again, unless it is a file of your own."
+            )
+        elif digest != recorded:
+            problem = (
+                f"{path} has changed since it was downloaded; its SHA-256 was {recorded}. Move it "
+                "away and download it again, unless you changed it."
+            )
+    return _File(path, size, what, family, problem, digest)
+
+
+def _network(path: Path) -> tuple[str, str | None]:
+    part, network = load_network(path)
+    parameters = sum(p.numel() for p in network.parameters())
+    student = network.student if isinstance(network, Denoiser) else None
+    kind = f", a one-step student ({student.name})" if student else ""
+    return f"{PARTS[part]} of {parameters / 1e6:.1f} M parameters{kind}", network.family
+
+
+def _upscale_model(path: Path) -> str:
+    from spandrel import ModelLoader, UnsupportedModelError
+
+    checkpoint = read_checkpoint(path)
+    found = describe(checkpoint)
+    if found in PARTS.values():
+        raise ValueError(f"it is {found}, which belongs into models/lpnsr. Move it there.")
+    try:
+        model = ModelLoader("cpu").load_from_state_dict(
+            {**checkpoint.tensors, **checkpoint.structural}
+        )
+    except UnsupportedModelError as e:
+        raise ValueError(f"it looks like {found}, expected an upscale model.") from e
+    return f"an upscale model ({model.architecture.name}, x{model.scale})"
+
+
+def _file_line(file: _File) -> str:
+    parts = [
+        str(file.path),
+        f"{file.size / 1e6:.1f} MB",
+        file.what or "see the problems",
+        f"family {file.family}" if file.family else "",
+        f"SHA-256 {file.sha256}" if file.sha256 else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _folder_lines(kind: FolderKind, folders: Sequence[Path]) -> list[str]:
+    return [f"{kind}: {folder}, {_folder_state(folder)}" for folder in folders] or [f"{kind}: none"]
+
+
+def _folder_state(folder: Path) -> str:
+    if not folder.is_dir():
+        return "is not there"
+    free = shutil.disk_usage(folder).free / 1e9
+    return f"{len(weight_files([folder]))} files, {free:.1f} GB free"
+
+
+def _preset_lines(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
+    lines: list[str] = []
+    for name, needed in PRESETS.items():
+        missing = [file for file in needed if not find(file, folders[file.folder])]
+        instead = [STAND_INS[file] for file in missing if file in STAND_INS]
+        lacks = ", ".join(file.name for file in missing)
+        if not missing:
+            lines.append(f"{name}: complete")
+        elif len(instead) == len(missing) and all(find(f, folders[f.folder]) for f in instead):
+            there = ", ".join(file.name for file in instead)
+            lines.append(f"{name}: complete with {there} in place of {lacks}")
+        else:
+            lines.append(f"{name}: lacks {lacks}")
+    if any("lacks" in line for line in lines):
+        lines.append(f"Only the published quality needs these files; {_HOW_TO_DOWNLOAD}.")
+    return lines
+
+
+# Problems
+
+
+def _folder_problems(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
+    problems: list[str] = []
+    for of in folders.values():
+        if of and of[0].is_dir() and not os.access(of[0], os.W_OK):
+            problems.append(f"{of[0]} can't be written to, so nothing can be downloaded into it.")
+        first: dict[str, Path] = {}
+        for path in weight_files(of):
+            used = first.setdefault(path.name, path)
+            if used != path and path.parent in of:
+                problems.append(
+                    f"{path} is not used, since {used} comes first. Remove one of them."
+                )
+    for file, folder in _released_in(folders):
+        problems += [
+            f"{aside} is a download of another content than the published one. Remove it, or, if "
+            f"you trust it, rename it to {file.name}."
+            for aside in refused_files(folder / file.name)
+        ]
+        problems += [
+            f"{part} is an unfinished download. Download again to go on with it, or remove it."
+            for part in part_files(folder / file.name)
+        ]
+    return problems
+
+
+def _released_in(
+    folders: Mapping[FolderKind, Sequence[Path]],
+) -> list[tuple[ReleasedFile, Path]]:
+    return [(f, folder) for f in RELEASED for folder in folders[f.folder] if folder.is_dir()]
+
+
+def _family_problems(networks: Sequence[_File]) -> list[str]:
+    """Families of which a part is there that can't be used without the others."""
+    families: dict[str, set[str]] = {}
+    for file in networks:
+        if file.family and file.what:
+            families.setdefault(file.family, set()).add(file.what.split(" of ")[0])
+    problems: list[str] = []
+    for family, there in families.items():
+        missing = [PARTS[part] for part in ("autoencoder", "denoiser") if PARTS[part] not in there]
+        if missing:
+            where = f": {_HOW_TO_DOWNLOAD}" if family == RELEASED_FAMILY else ""
+            problems.append(
+                f"Of the family {family!r} there is {' and '.join(sorted(there))}, but not "
+                f"{' and '.join(missing)}, and files of other families do not go with it{where}."
+            )
+    return problems
+
+
+def _package_problems() -> list[str]:
+    missing = [name for name in _NEEDED_TO_DOWNLOAD if not _version(name)]
+    if not missing:
+        return []
+    return [f"Downloads need what is not installed: pip install {' '.join(missing)}"]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

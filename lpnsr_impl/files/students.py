@@ -1,0 +1,106 @@
+"""One-step students of the family: SinSR and RSD, both distilled from ResShift's 15-step denoisers.
+
+But for the noise that RSD reads no tensor tells a student from its teacher, so headers do, and the
+names of the known files.
+"""
+
+import re
+from dataclasses import replace
+from typing import get_args
+
+from ..config import RSD, SINSR, StudentConfig
+from .weights import Checkpoint
+
+HEADER = "lpnsr.student"
+"""Key of a safetensors header: "SinSR", "RSD" or "none". It comes before the name of the file.
+RSD's own keys are `noise_mode`, `noise_channels` and `cond_lq`."""
+
+_KINDS = {kind.name: kind for kind in (SINSR, RSD)}
+_NAMES = {"SinSR": r"(?<![a-z])sinsr(?![a-z])", "RSD": r"rsd_student"}
+_X2 = r"(?<![a-z0-9])(x2|2x)(?![a-z0-9])"
+_CONDITIONS = get_args(StudentConfig.__annotations__["condition"])
+
+
+def student_of(checkpoint: Checkpoint) -> StudentConfig | None:
+    """What is special about a denoiser that is a student; None for any other denoiser.
+
+    Raises:
+        UnsupportedCheckpointError: it is a student of a kind that does not run here.
+    """
+    planes = _extra_channels(checkpoint)
+    kind = _kind(checkpoint, planes)
+    if kind == "RSD":
+        return _rsd(checkpoint, planes)
+    if planes:
+        raise checkpoint.error(
+            f"it reads {planes} channels more than a denoiser, which only RSD students do; "
+            f"{HEADER} in its header is {kind!r}"
+        )
+    return _KINDS.get(kind)
+
+
+def expected_planes(checkpoint: Checkpoint) -> int:
+    """Planes of noise behind the condition of an RSD student: as its header says, else 1."""
+    number = checkpoint.header.get("noise_channels", "1")
+    if not number.isdecimal() or int(number) < 1:
+        raise checkpoint.error(
+            f"noise_channels in its header is {number!r}, expected a number of 1 or more"
+        )
+    return int(number)
+
+
+def student_header(student: StudentConfig) -> dict[str, str]:
+    """What of a header makes `student_of` recognise a student under any name."""
+    header = {HEADER: student.name}
+    if student.noise_planes:
+        header |= {
+            "noise_mode": "concat",
+            "noise_channels": str(student.noise_planes),
+            "cond_lq": student.condition,
+        }
+    return header
+
+
+def _kind(checkpoint: Checkpoint, planes: int) -> str:
+    if (kind := checkpoint.header.get(HEADER)) is not None:
+        if kind not in (*_KINDS, "none"):
+            raise checkpoint.error(
+                f"{HEADER} in its header is {kind!r}, expected {', '.join(_KINDS)} or none"
+            )
+        return kind
+    if planes or "noise_mode" in checkpoint.header:
+        return "RSD"
+    name = checkpoint.name.lower()
+    return next((kind for kind, pattern in _NAMES.items() if re.search(pattern, name)), "none")
+
+
+def _rsd(checkpoint: Checkpoint, planes: int) -> StudentConfig:
+    header = checkpoint.header
+    mode = header.get("noise_mode", "concat")
+    if mode != "concat":
+        raise checkpoint.error(
+            f"it is an RSD student of noise_mode {mode!r}, and only 'concat' is known here. Take "
+            "rsd_student_final.safetensors, which LPNSR Download Models gets"
+        )
+    if "2" in (header.get("scale"), header.get("sf")) or re.search(_X2, checkpoint.name.lower()):
+        raise checkpoint.error(
+            "it is an RSD student for x2, and this pack upscales x4. Take the x4 student, "
+            "rsd_student_final.safetensors, which LPNSR Download Models gets"
+        )
+    if planes != expected_planes(checkpoint):
+        raise checkpoint.error(
+            f"it is an RSD student that reads {planes} channels of noise, expected "
+            f"{expected_planes(checkpoint)}"
+        )
+    condition = header.get("cond_lq", RSD.condition)
+    if condition not in _CONDITIONS:
+        raise checkpoint.error(
+            f"cond_lq in its header is {condition!r}, expected {' or '.join(_CONDITIONS)}"
+        )
+    return replace(RSD, noise_planes=planes, condition=condition)
+
+
+def _extra_channels(checkpoint: Checkpoint) -> int:
+    """Channels that the denoiser reads beside state and condition."""
+    inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
+    return inputs - checkpoint.shape("out.2.weight", 4)[0] - 3

@@ -1,0 +1,1 @@
+"""What the command line does: upscale, train, evaluate, degrade."""

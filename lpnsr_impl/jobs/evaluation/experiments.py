@@ -1,0 +1,42 @@
+"""The paper's tables as lists of methods, for any models."""
+
+from collections.abc import Callable, Sequence
+
+from ...engine.family import BICUBIC, Method
+
+ALL_OFF = {4: False, 3: False, 2: False}
+
+
+def table_1(starts: Sequence[str]) -> list[Method]:
+    """Steps 1 to 4 of ResShift, PreSet-A and, with an upscale model, PreSet-B (Table 1)."""
+    methods = [Method("bicubic", steps=0)]
+    if starts:
+        methods.append(Method(f"start alone: {starts[0]}", start=starts[0], steps=0))
+    for steps in (1, 2, 3, 4):
+        methods.append(Method(f"T={steps} ResShift", steps=steps, predictor_on=ALL_OFF))
+        methods.append(Method(f"T={steps} PreSet-A", steps=steps))
+        if starts:
+            methods.append(Method(f"T={steps} PreSet-B", start=starts[0], steps=steps))
+    return methods
+
+
+def table_4(starts: Sequence[str]) -> list[Method]:
+    """Predictor off at t = 4, 3 or 2, in four steps (Table 4)."""
+    start = starts[0] if starts else BICUBIC
+    on = {4: True, 3: True, 2: True}
+    methods = [Method("predictor on at 4, 3, 2", start=start)]
+    for t in (4, 3, 2):
+        methods.append(Method(f"off at t={t}", start=start, predictor_on=on | {t: False}))
+    return [*methods, Method("off at 4, 3, 2", start=start, predictor_on=ALL_OFF)]
+
+
+def table_6(starts: Sequence[str]) -> list[Method]:
+    """Pre-upsampling networks, in four steps (Table 6)."""
+    return [Method(f"start {start}", start=start) for start in (BICUBIC, *starts)]
+
+
+EXPERIMENTS: dict[str, Callable[[Sequence[str]], list[Method]]] = {
+    "table1": table_1,
+    "table4": table_4,
+    "table6": table_6,
+}

@@ -1,0 +1,180 @@
+"""Methods times pictures: results as PNG, one CSV row each, resumable."""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ...config import SCALE
+from ...engine.family import Family, Method
+from ...pictures.reading import picture_files, read_picture, to_pil
+from .metrics import METRICS, Measurer
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ["method", "picture", *(metric.label for metric in METRICS), "seconds", "problem"]
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A low-resolution picture and its truth, if there is one."""
+
+    name: str
+    lr: Path
+    hr: Path | None
+
+
+def find_pairs(lr: Path, hr: Path | None, leave_out: Path | None = None) -> list[Pair]:
+    """Pictures of a folder, each with the HR picture of the same name (any suffix).
+
+    Args:
+        lr, hr: folders.
+        leave_out: a folder whose pictures are none, if it lies in `lr`.
+
+    Raises:
+        ValueError: a folder has no pictures, or two LR pictures have one name.
+    """
+    found = {path.stem: path for path in picture_files(hr)} if hr else {}
+    pairs: dict[str, Pair] = {}
+    for path in picture_files(lr):
+        if leave_out and leave_out.resolve() in path.resolve().parents:
+            continue
+        if path.stem in pairs:
+            raise ValueError(f"{lr} has two pictures named {path.stem}; names must differ.")
+        pairs[path.stem] = Pair(path.stem, path, found.get(path.stem))
+        if hr and path.stem not in found:
+            logger.warning(
+                "%s has no HR picture in %s; it gets no PSNR, SSIM, LPIPS.", path.name, hr
+            )
+    return list(pairs.values())
+
+
+def evaluate(
+    family: Family,
+    methods: Sequence[Method],
+    pairs: Sequence[Pair],
+    measurer: Measurer,
+    out: Path,
+    settings: dict[str, object],
+) -> list[Row]:
+    """Run every method on every picture that is not done yet.
+
+    A picture that fails gets a row with the problem and no values, and is tried again next time.
+
+    Args:
+        family: networks.
+        methods: rows of the table to be.
+        pairs: pictures.
+        measurer: metrics.
+        out: folder for `results.csv` and `pictures/METHOD/NAME.png`.
+        settings: what the results depend on beside the methods, e.g. the models' files; kept in
+            `settings.json`.
+
+    Returns:
+        All rows, in the order of methods and pictures.
+
+    Raises:
+        ValueError: `out` holds results of other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _check_settings(out, {**settings, "methods": {m.name: asdict(m) for m in methods}})
+    table = out / "results.csv"
+    rows = {(row["method"], row["picture"]): row for row in _read(table) if not row["problem"]}
+    if table.exists():
+        _write(table, list(rows.values()))
+    todo = [(m, p) for m in methods for p in pairs if (m.name, p.name) not in rows]
+    for i, (method, pair) in enumerate(todo):
+        row = _evaluate_one(family, method, pair, measurer, out)
+        rows[method.name, pair.name] = row
+        _append(table, row)
+        logger.info("%d of %d: %s, %s%s", i + 1, len(todo), method.name, pair.name,
+                    f": {row['problem']}" if row["problem"] else "")  # fmt: skip
+    return [rows[m.name, p.name] for m in methods for p in pairs]
+
+
+def result_path(out: Path, method: Method, name: str) -> Path:
+    """Where the picture of a method is kept."""
+    folder = re.sub(r'[<>:"/\\|?*]', "-", method.name)  # what some systems allow in no name
+    return out / "pictures" / folder / f"{name}.png"
+
+
+def read_pair(pair: Pair) -> tuple[Tensor, Tensor | None]:
+    """LR [1,3,h,w] and HR [1,3,4h,4w] (or None), in [0,1].
+
+    Raises:
+        OSError: one can't be read.
+        ValueError: HR is not four times as large.
+    """
+    lr = read_picture(pair.lr)[None]
+    hr = None if pair.hr is None else read_picture(pair.hr)[None]
+    if hr is not None and hr.shape[2:] != (SCALE * lr.shape[2], SCALE * lr.shape[3]):
+        raise ValueError(
+            f"HR is {hr.shape[3]}x{hr.shape[2]}, expected {SCALE} times LR's "
+            f"{lr.shape[3]}x{lr.shape[2]}"
+        )
+    return lr, hr
+
+
+def _evaluate_one(family: Family, method: Method, pair: Pair, measurer: Measurer, out: Path) -> Row:
+    row = dict.fromkeys(COLUMNS, "") | {"method": method.name, "picture": pair.name}
+    try:
+        lr, hr = read_pair(pair)
+        sr, seconds = family.upscale(lr, method)
+        sr = (sr * 255).round() / 255
+        path = result_path(out, method, pair.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil(sr).save(path)
+        values = measurer.measure(sr, hr)
+    except Exception as e:  # noqa: BLE001  (whatever it is, the other pictures go on)
+        return row | {"problem": str(e) or type(e).__name__}
+    return (
+        row
+        | {label: f"{value:.6g}" for label, value in values.items()}
+        | {"seconds": f"{seconds:.3f}"}
+    )
+
+
+def _check_settings(out: Path, settings: dict[str, object]) -> None:
+    """Methods may be added to a folder; what is there must not change under it."""
+    path = out / "settings.json"
+    now = json.loads(json.dumps(settings))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now["methods"] = before["methods"] | now["methods"]
+        changed = [key for key in now if key != "methods" and now[key] != before.get(key)]
+        changed += [m for m in before["methods"] if before["methods"][m] != now["methods"][m]]
+        if changed:
+            raise ValueError(
+                f"{out} holds results of other settings ({', '.join(changed)} changed). Give "
+                "another folder, or delete this one."
+            )
+    path.write_text(json.dumps(now, indent=2), encoding="utf-8")
+
+
+def _read(table: Path) -> list[Row]:
+    if not table.exists():
+        return []
+    with table.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["seconds"] or row["problem"]]
+
+
+def _write(table: Path, rows: Sequence[Row]) -> None:
+    part = table.with_suffix(".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(table)
+
+
+def _append(table: Path, row: Row) -> None:
+    if not table.exists():
+        _write(table, [])
+    with table.open("a", encoding="utf-8", newline="") as file:
+        csv.DictWriter(file, COLUMNS).writerow(row)

@@ -1,0 +1,76 @@
+"""Losses on images in [-1,1], [B,3,H,W] (paper Eq. 12, and two that keep a small autoencoder's
+colours and edges)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...pictures.images import to_01
+from .config import LossWeights
+from .features import FeatureLoss
+
+
+class ImageLoss(nn.Module):
+    """Weighted sum of the image losses.
+
+    Args:
+        weights: factors; those of latents and of the GAN are not its business.
+
+    Raises:
+        RuntimeError: LPIPS or features are wanted and their weights can't be had.
+    """
+
+    def __init__(self, weights: LossWeights) -> None:
+        super().__init__()
+        self.weights = weights
+        self.lpips = load_lpips() if weights.lpips else None
+        self.features = FeatureLoss() if weights.features else None
+
+    def forward(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Each loss that has a weight, multiplied by it."""
+        weights, losses = self.weights, {}
+        if weights.l1:
+            losses["l1"] = weights.l1 * F.l1_loss(image, target)
+        if weights.pyramid:
+            losses["pyramid"] = weights.pyramid * pyramid_loss(image, target)
+        if weights.gradient:
+            losses["gradient"] = weights.gradient * gradient_loss(image, target)
+        if self.lpips is not None:
+            losses["lpips"] = weights.lpips * self.lpips(to_01(image), to_01(target)).mean()
+        if self.features is not None:
+            losses["features"] = weights.features * self.features(to_01(image), to_01(target))
+        return losses
+
+
+def pyramid_loss(image: Tensor, target: Tensor) -> Tensor:
+    """L1 of the pictures averaged 2x2, plus that of 4x4."""
+    return sum(
+        (F.l1_loss(F.avg_pool2d(image, n), F.avg_pool2d(target, n)) for n in (2, 4)),
+        start=torch.zeros((), device=image.device),
+    )
+
+
+def gradient_loss(image: Tensor, target: Tensor) -> Tensor:
+    """L1 of the differences between neighbours, across plus down."""
+    return F.l1_loss(image.diff(dim=3), target.diff(dim=3)) + F.l1_loss(
+        image.diff(dim=2), target.diff(dim=2)
+    )
+
+
+def load_lpips() -> nn.Module:
+    """LPIPS with VGG, by pyiqa, frozen.
+
+    Raises:
+        RuntimeError: pyiqa or the weights can't be had.
+    """
+    how = (
+        "LPIPS needs pyiqa (pip install pyiqa) and its VGG weights, which pyiqa downloads from "
+        "Hugging Face at first use. Connect once, or set loss.lpips=0.0 to train without it."
+    )
+    try:
+        import pyiqa
+
+        metric = pyiqa.create_metric("lpips-vgg", as_loss=True)
+    except Exception as e:
+        raise RuntimeError(f"{how} ({type(e).__name__}: {e})") from e
+    return metric.requires_grad_(False)

@@ -1,0 +1,189 @@
+"""Networks to train: loaded, made anew, or a noise predictor made from a denoiser."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from spandrel import ModelLoader
+from spandrel.architectures.Compact import Compact
+from torch import nn
+
+from ...config import SCALE, AutoencoderConfig, UNetConfig
+from ...files.checkpoints import load_autoencoder, load_denoiser, load_noise_predictor
+from ...files.folders import find_weights
+from ...files.weights import UnsupportedCheckpointError
+from ...models import Autoencoder, Denoiser, NoisePredictor
+from .config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+def make_network(config: TrainConfig) -> nn.Module:
+    """The network that `config.task` trains, in fp32, with weights from `networks.init` if given.
+
+    Raises:
+        ValueError: `size` does not fit the network.
+        UnsupportedCheckpointError: the file does not fit the task.
+    """
+    torch.manual_seed(config.seed)
+    init = find_weights(config.networks.init) if config.networks.init else None
+    makers = {
+        "autoencoder": _make_autoencoder,
+        "denoiser": _make_denoiser,
+        "noise_predictor": _make_noise_predictor,
+        "compact": _make_compact,
+    }
+    try:
+        network = makers[config.task](config, init)
+    except TypeError as e:
+        raise ValueError(f"size = {dict(config.size)} does not fit: {e}.") from e
+    _check_sizes(config, network)
+    return network.requires_grad_(True).train()
+
+
+def _check_sizes(config: TrainConfig, network: nn.Module) -> None:
+    """A network from a file has its own sizes; what `size` says must not differ."""
+    found = vars(network.config) if hasattr(network, "config") else {}
+    for name, value in _tuples(config).items():
+        if name in found and found[name] != value:
+            raise ValueError(
+                f"size.{name} is {value!r}, but {config.networks.init} has {found[name]!r}. Leave "
+                "networks.init empty to train a network of another size."
+            )
+
+
+def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
+    if init is None:
+        return Autoencoder(AutoencoderConfig(**_tuples(config)))
+    given = load_autoencoder(init)
+    sizes = {"norm_groups": config.size.get("norm_groups", given.config.norm_groups)}
+    if not config.size.get("attention", True):
+        sizes["attention"] = False
+    # Asked for one without the attention that the file has, or with other norms.
+    autoencoder = Autoencoder(replace(given.config, **sizes))
+    weights = given.state_dict()
+    autoencoder.load_state_dict({key: weights[key] for key in autoencoder.state_dict()})
+    return autoencoder
+
+
+def load_stepwise_denoiser(path: Path) -> Denoiser:
+    """A denoiser that runs in steps. Otherwise as `load_denoiser`.
+
+    Raises:
+        ValueError: it is a one-step student.
+    """
+    denoiser = load_denoiser(path)
+    if denoiser.student:
+        raise ValueError(
+            f"{path.name} is a one-step student ({denoiser.student.name}), and this training runs "
+            "in steps. Give the denoiser that it was distilled from."
+        )
+    return denoiser
+
+
+def _make_denoiser(config: TrainConfig, init: Path | None) -> Denoiser:
+    return load_stepwise_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
+
+
+def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
+    denoiser = None
+    if init:
+        try:
+            denoiser = load_stepwise_denoiser(init)
+        except UnsupportedCheckpointError:
+            return load_noise_predictor(init)
+    sizes: dict[str, Any] = vars(denoiser.config) if denoiser else {}
+    channels = denoiser.config.out_channels if denoiser else UNetConfig.out_channels
+    sizes = {**sizes, "in_channels": 2 * channels + 3, "out_channels": 2 * channels}
+    predictor = NoisePredictor(UNetConfig(**{**sizes, **_tuples(config)}))
+    if denoiser:
+        copy_denoiser(denoiser, predictor)
+    # Mean 0 and log-variance 0: the training starts from ResShift's random noise.
+    last = predictor.out[2]
+    assert isinstance(last, nn.Conv2d)
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+    return predictor
+
+
+def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
+    if init:
+        loaded = ModelLoader("cpu").load_from_file(str(init))
+        if not isinstance(loaded.model, Compact) or loaded.scale != SCALE:
+            raise ValueError(
+                f"{init.name} is {loaded.architecture.name} x{loaded.scale}, expected RealESRGAN "
+                f"Compact x{SCALE}."
+            )
+        return _deepened(loaded.model.float(), config.size.get("num_conv", 0))
+    sizes: dict[str, Any] = {"num_feat": 64, "num_conv": 16, **config.size}
+    network = Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions:
+        # PyTorch's default fades over so many layers that nothing is learnt for thousands of steps.
+        nn.init.kaiming_normal_(layer.weight, a=0.25)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    # The residual starts small, beside the nearest-neighbour picture that the network adds.
+    with torch.no_grad():
+        convolutions[-1].weight.mul_(0.01)
+    return network
+
+
+@torch.no_grad()
+def _deepened(compact: Compact, num_conv: int) -> Compact:
+    """The same function by `num_conv` convolutions: new ones before the last pass on what they get.
+    A network that has as many or more, or other activations, stays as it is."""
+    if num_conv <= compact.num_conv or compact.act_type != "prelu":
+        return compact
+    deeper = Compact(num_feat=compact.num_feat, num_conv=num_conv, upscale=compact.upscale)
+    before = 2 * compact.num_conv + 2
+    for layer in list(deeper.body)[before:-1]:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.dirac_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.PReLU):
+            nn.init.ones_(layer.weight)
+    for layer, given in zip([*deeper.body[:before], deeper.body[-1]], compact.body, strict=True):
+        layer.load_state_dict(given.state_dict())
+    return deeper
+
+
+def _tuples(config: TrainConfig) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in config.size.items()}
+
+
+@torch.no_grad()
+def copy_denoiser(denoiser: Denoiser, predictor: NoisePredictor) -> int:
+    """Start a noise predictor from the features of a denoiser, which may have more levels.
+
+    Levels are matched from the finest on. The first convolution reads x_t and lr with the
+    denoiser's weights and x0_pred with zeros. What has another shape stays as it is.
+
+    Returns:
+        How many tensors were copied.
+    """
+    levels = len(denoiser.config.level_channels), len(predictor.config.level_channels)
+    skipped = (levels[0] - levels[1]) * (denoiser.config.num_res_blocks + 1)
+    source = denoiser.state_dict()
+    copied = 0
+    for key, target in predictor.state_dict().items():
+        parts = key.split(".")
+        if parts[0] == "output_blocks":
+            parts[1] = str(int(parts[1]) + skipped)
+        found = source.get(".".join(parts))
+        if found is not None and found.shape == target.shape:
+            target.copy_(found)
+            copied += 1
+    c = denoiser.config.out_channels
+    first, given = (x["input_blocks.0.0.weight"] for x in (predictor.state_dict(), source))
+    if given.shape[0] == first.shape[0]:
+        first.zero_()
+        first[:, :c] = given[:, :c]
+        first[:, 2 * c :] = given[:, c:]
+        copied += 1
+    logger.info("%d of %d tensors come from the denoiser", copied, len(predictor.state_dict()))
+    return copied

@@ -1,0 +1,391 @@
+"""What each of the four trainings computes: a loss from a batch, and figures for validation.
+
+A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1] and int64 [B] each "index", "crop" and
+"turn" (see `Crops`); all noise of a sample is drawn from the seed and its index.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...config import SCALE
+from ...engine.pipeline import seeded_noise
+from ...files.checkpoints import check_family, load_autoencoder
+from ...files.folders import find_weights
+from ...method.sampler import NoiseSource, sample
+from ...method.schedule import Schedule
+from ...models import Autoencoder, Denoiser, NoisePredictor, UNet
+from ...pictures.images import bicubic_upsample, to_01, to_pm1
+from .config import TrainConfig
+from .data import Sample
+from .losses import ImageLoss
+from .networks import load_stepwise_denoiser, make_network
+from .teacher import Teacher
+
+IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient"})
+COMMITMENT = 0.25
+"""Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
+
+
+@dataclass
+class Losses:
+    """Weighted losses by name, and what the discriminator judges."""
+
+    terms: dict[str, Tensor]
+    fake: Tensor | None = None
+    real: Tensor | None = None
+
+
+class Task(nn.Module, ABC):
+    """Network in training, frozen networks and losses.
+
+    `forward` is one step, so that data-parallel wrappers see one forward for each backward.
+
+    Attributes:
+        network: the network in training.
+        gan_channels: channels of what the discriminator judges.
+        folder: where it may keep what is costly to make again, or None.
+
+    Raises:
+        ValueError: the settings ask for what the task has not.
+    """
+
+    gan_channels = 3
+    folder: Path | None = None
+    uses: frozenset[str]  # names of the losses it has
+    figures: tuple[str, ...] = ("l1", "minus_psnr")  # what `validate` gives
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        unused = {name for name, weight in vars(config.loss).items() if weight} - self.uses
+        if unused:
+            raise ValueError(
+                f"The task {config.task!r} has no loss {', '.join(sorted(unused))}; it has "
+                f"{', '.join(sorted(self.uses))}. Set the others to 0.0."
+            )
+        if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
+            raise ValueError("loss.gan needs another loss beside it.")
+        if config.networks.freeze_encoder and config.task != "autoencoder":
+            raise ValueError("networks.freeze_encoder is for the autoencoder alone.")
+        if config.networks.teacher and config.task != "compact":
+            raise ValueError("networks.teacher is for the task 'compact' alone.")
+        known = (*self.figures, "niqe") if config.validation_niqe else self.figures
+        if config.best not in known:
+            raise ValueError(f"best is {config.best!r}, expected one of {', '.join(known)}.")
+        self.config = config
+        self.network = make_network(config)
+        self.image_loss = ImageLoss(config.loss)
+        self.schedule = Schedule()
+
+    @abstractmethod
+    def forward(self, batch: Sample) -> Losses: ...
+
+    @abstractmethod
+    def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
+        """Figures of `network` (the averaged weights), lower being better, and its pictures
+        [B,3,H,W] in [-1,1]."""
+
+    def noise(self, batch: Sample) -> NoiseSource:
+        """The noise of each sample, [B,C,h,w]."""
+        seeds = [int(_rng(self.config.seed, int(i)).integers(2**63)) for i in batch["index"]]
+        sources = [seeded_noise(seed, self.schedule.num_timesteps) for seed in seeds]
+        return lambda kind, t, shape: torch.cat(
+            [source(kind, t, torch.Size((1, *shape[1:]))) for source in sources]
+        )
+
+
+def _rng(seed: int, index: int) -> np.random.Generator:
+    return np.random.default_rng([seed, index, 3])
+
+
+def _figures(image: Tensor, hr: Tensor) -> dict[str, float]:
+    """L1 in [-1,1], and minus PSNR in dB over all channels of each picture."""
+    mse = (to_01(image) - to_01(hr)).square().mean(dim=(1, 2, 3))
+    return {
+        "l1": float(F.l1_loss(image.clamp(-1, 1), hr)),
+        "minus_psnr": float((10 * torch.log10(mse)).mean()),
+    }
+
+
+class AutoencoderTask(Task):
+    """VQ autoencoder: reconstruction, and codes that follow the latents."""
+
+    network: Autoencoder
+    uses = IMAGE_LOSSES | {"codebook"}
+    figures = ("l1", "minus_psnr", "code")
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        if config.networks.freeze_encoder:
+            self.network.encoder.requires_grad_(False)
+            self.network.quant_conv.requires_grad_(False)
+        if config.networks.freeze_encoder or not config.loss.codebook:
+            self.network.quantize.requires_grad_(False)
+
+    def forward(self, batch: Sample) -> Losses:
+        """Encode, quantise (straight through), decode."""
+        hr = batch["hr"]
+        with torch.set_grad_enabled(not self.config.networks.freeze_encoder):
+            z = self.network.encode(hr)
+        z_q = self.network.quantize(z)
+        image = self.network.decode(z + (z_q - z).detach(), quantize=False)
+        terms = self.image_loss(image, hr)
+        if self.config.loss.codebook and not self.config.networks.freeze_encoder:
+            distance = F.mse_loss(z_q, z.detach()) + COMMITMENT * F.mse_loss(z, z_q.detach())
+            terms["codebook"] = self.config.loss.codebook * distance
+        return Losses(terms, fake=image, real=hr)
+
+    def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
+        """Error of the reconstruction, and of codes from latents."""
+        assert isinstance(network, Autoencoder)
+        z = network.encode(batch["hr"])
+        image = network.decode(z)
+        return {
+            **_figures(image, batch["hr"]),
+            "code": float(F.mse_loss(network.quantize(z), z)),
+        }, image
+
+
+class LatentTask(Task):
+    """Common to denoiser and noise predictor: a frozen autoencoder, and latents of both ends."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        name = config.networks.autoencoder
+        if not name:
+            raise ValueError("networks.autoencoder is empty; training this needs one.")
+        self.autoencoder = load_autoencoder(find_weights(name))
+
+    def check_crops(self, *networks: UNet) -> None:
+        """Check that latents of the crops fit the windows of networks.
+
+        Raises:
+            ValueError: one does not.
+        """
+        multiple = SCALE * max(network.config.tile_multiple for network in networks)
+        for name in ("crop", "validation_crop"):
+            if getattr(self.config, name) % multiple:
+                raise ValueError(
+                    f"{name} is {getattr(self.config, name)}, expected a multiple of {multiple}, "
+                    "so that the windows of these networks fit."
+                )
+
+    @torch.no_grad()
+    def latents(self, batch: Sample) -> tuple[Tensor, Tensor]:
+        """x0 = encode(hr) and y0 = encode(bicubic x4 of lr), [B,C,h,w] each."""
+        both = torch.cat([batch["hr"], bicubic_upsample(batch["lr"])])
+        x0, y0 = self.autoencoder.encode(both).chunk(2)
+        return x0, y0
+
+    def diffused(self, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor) -> Tensor:
+        """x_t of Eq. 2 with a step t for each sample. [B,C,h,w]"""
+        eps = self.noise(batch)("init", 0, x0.shape).to(x0)
+        states = [self.schedule.q_sample(x0[i], y0[i], int(t_i), eps[i]) for i, t_i in enumerate(t)]
+        return torch.stack(states)
+
+    def scaled(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Each sample as the denoiser sees it."""
+        return torch.stack(
+            [self.schedule.scale_input(x, int(t_i)) for x, t_i in zip(x_t, t, strict=True)]
+        )
+
+
+class DenoiserTask(LatentTask):
+    """ResShift's objective: x0 from q(x_t | x0, y0), t uniform over 1...T."""
+
+    network: Denoiser
+    uses = frozenset({"latent"})
+    figures = ("l1", "minus_psnr", "latent", *(f"latent_t{t}" for t in range(1, 5)))
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.schedule = Schedule(**vars(self.network.schedule))
+        self.check_crops(self.network)
+
+    def forward(self, batch: Sample) -> Losses:
+        """Squared error of x0_pred."""
+        x0, y0 = self.latents(batch)
+        t = batch["index"] % self.schedule.num_timesteps + 1
+        x0_pred = self._predict(self.network, batch, x0, y0, t)
+        terms = {"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)}
+        return Losses(terms)
+
+    def _predict(
+        self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
+    ) -> Tensor:
+        x_t = self.diffused(batch, x0, y0, t)
+        return network(self.scaled(x_t, t), t - 1, batch["lr"])
+
+    def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
+        """Squared error of x0_pred at each t, their mean, and pictures of the whole chain."""
+        x0, y0 = self.latents(batch)
+        figures: dict[str, float] = {}
+        for step in range(1, self.schedule.num_timesteps + 1):
+            t = torch.full_like(batch["index"], step)
+            x0_pred = self._predict(network, batch, x0, y0, t)
+            figures[f"latent_t{step}"] = float(F.mse_loss(x0_pred, x0))
+        figures["latent"] = sum(figures.values()) / len(figures)
+        assert isinstance(network, Denoiser)
+        x0_pred = sample(
+            network,
+            None,
+            self.schedule,
+            y0,
+            batch["lr"],
+            steps=self.schedule.num_timesteps,
+            predictor_on={},
+            noise=self.noise(batch),
+        )
+        image = self.autoencoder.decode(x0_pred)
+        return {**figures, **_figures(image, batch["hr"])}, image
+
+
+class NoisePredictorTask(LatentTask):
+    """Algorithm 1: through the whole chain and the decoder to the picture (Eq. 10-12).
+
+    With `loss.noise`, also or instead: regression on the optimal noise of Eq. 9, one step at a
+    time, from x_t ~ q(x_t | x0, y0).
+    """
+
+    network: NoisePredictor
+    uses = IMAGE_LOSSES | {"noise"}
+    figures = ("l1", "minus_psnr", *(f"noise_t{t}" for t in range(2, 5)))
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        name = config.networks.denoiser
+        if not name:
+            raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
+        self.denoiser = load_stepwise_denoiser(find_weights(name))
+        check_family(self.autoencoder, self.denoiser, None)
+        self.network.schedule = self.denoiser.schedule
+        self.schedule = Schedule(**vars(self.denoiser.schedule))
+        self.check_crops(self.denoiser, self.network)
+        self.gan_channels = self.denoiser.config.out_channels
+        weights = config.loss
+        self._end_to_end = any((weights.l1, weights.lpips, weights.pyramid, weights.gradient,
+                                weights.gan))  # fmt: skip
+
+    def forward(self, batch: Sample) -> Losses:
+        """The chain from t = T with the predictor on at every step."""
+        x0, y0 = self.latents(batch)
+        losses = Losses({})
+        if self._end_to_end:
+            x0_pred = self._chain(self.network, batch, y0)
+            # Straight through the quantiser, so that the loss sees the picture that users get.
+            codes = x0_pred + (self.autoencoder.quantize(x0_pred) - x0_pred).detach()
+            image = self._recomputed(self.autoencoder.decode, codes, False)
+            losses = Losses(self.image_loss(image, batch["hr"]), fake=x0_pred, real=x0)
+        if self.config.loss.noise:
+            t = batch["index"] % (self.schedule.num_timesteps - 1) + 2
+            losses.terms["noise"] = self.config.loss.noise * self._noise_loss(batch, x0, y0, t)
+        return losses
+
+    def _chain(self, network: nn.Module, batch: Sample, y0: Tensor) -> Tensor:
+        return sample(
+            lambda *x: self._recomputed(self.denoiser, *x),
+            lambda *x: self._recomputed(network, *x),
+            self.schedule,
+            y0,
+            batch["lr"],
+            steps=self.schedule.num_timesteps,
+            predictor_on=dict.fromkeys(range(2, self.schedule.num_timesteps + 1), True),
+            noise=self.noise(batch),
+        )  # fmt: skip
+
+    def _recomputed(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        if self.config.checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
+
+    def _noise_loss(self, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor) -> Tensor:
+        """Negative log-likelihood of z*, a mean over the latent's elements, less its constant."""
+        mean, logvar, z = self._regress(self.network, batch, x0, y0, t)
+        return (logvar + (z - mean).square() * torch.exp(-logvar)).mean() / 2
+
+    def _regress(
+        self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted mean and log-variance, and the optimal noise, [B,C,h,w] each."""
+        x_t = self.diffused(batch, x0, y0, t)
+        with torch.no_grad():
+            x0_pred = self.denoiser(self.scaled(x_t, t), t - 1, batch["lr"])
+        z = torch.stack(
+            [
+                self.schedule.optimal_noise(x0[i], y0[i], x_t[i], x0_pred[i], int(t_i))
+                for i, t_i in enumerate(t)
+            ]
+        )
+        mean, logvar = network(x_t, x0_pred, batch["lr"], t - 1)
+        return mean, logvar, z
+
+    def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
+        """Error of the chain's picture, and of the predicted mean from z* at each t, relative to
+        the power of z* (1: no better than mean 0)."""
+        x0, y0 = self.latents(batch)
+        image = self.autoencoder.decode(self._chain(network, batch, y0))
+        figures = _figures(image, batch["hr"])
+        for step in range(2, self.schedule.num_timesteps + 1):
+            t = torch.full_like(batch["index"], step)
+            mean, _, z = self._regress(network, batch, x0, y0, t)
+            figures[f"noise_t{step}"] = float((mean - z).square().mean() / z.square().mean())
+        return figures, image
+
+
+class CompactTask(Task):
+    """A regressor for PreSet-B's start, in an architecture that spandrel loads.
+
+    With `networks.teacher` it learns that upscale model's pictures instead of HR. Where crops are
+    used more than once, its pictures are kept in `folder`.
+    """
+
+    uses = IMAGE_LOSSES | {"truth"}
+    figures = ("l1", "minus_psnr", "bicubic_l1")
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        name = config.networks.teacher
+        if config.loss.truth and not name:
+            raise ValueError("loss.truth stands beside a teacher's losses; give networks.teacher.")
+        self.teacher = Teacher(find_weights(name)) if name else None
+
+    def forward(self, batch: Sample) -> Losses:
+        """Image losses, from the teacher's picture where there is a teacher."""
+        image, target = self._upscale(self.network, batch), self._target(batch)
+        terms = self.image_loss(image, target)
+        if self.config.loss.truth:
+            terms["truth"] = self.config.loss.truth * F.l1_loss(image, batch["hr"])
+        return Losses(terms, fake=image, real=target)
+
+    def _upscale(self, network: nn.Module, batch: Sample) -> Tensor:
+        return to_pm1(network(to_01(batch["lr"])))
+
+    def _target(self, batch: Sample) -> Tensor:
+        if self.teacher is None:
+            return batch["hr"]
+        if self.folder is None or self.config.reuse == 1:
+            return self.teacher(batch["lr"])
+        return self.teacher.remember(batch, self.folder / "teacher")
+
+    def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
+        """Error of the picture, and of bicubic for comparison."""
+        image = self._upscale(network, batch)
+        bicubic = _figures(bicubic_upsample(batch["lr"]), batch["hr"])
+        figures = _figures(image, batch["hr"])
+        return {**figures, "bicubic_l1": bicubic["l1"]}, image
+
+
+TASKS: dict[str, type[Task]] = {
+    "autoencoder": AutoencoderTask,
+    "denoiser": DenoiserTask,
+    "noise_predictor": NoisePredictorTask,
+    "compact": CompactTask,
+}

@@ -1,0 +1,131 @@
+"""The networks of a job, and a picture through them, once or twice."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ...config import Wrap
+from ...engine.family import Family, Method, load_family
+from ...engine.out_of_memory import halving
+from ...main_memory import available
+from ...models import check_compiler, compile_network, set_precision
+from ...pictures.images import fill_transparent, padded_size
+from ...pictures.target import Pass, Target, check_memory, plan_passes
+from ...pictures.wrap import resampled
+from ..options import model_fingerprints
+from .picture import Picture
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a job upscales with. Models are named as for `load_family`.
+
+    Attributes:
+        device: "" is cuda if there is one, else cpu.
+        tile: largest, in LR pixels.
+        precision: a key of `PRECISIONS`.
+        wrap: axes in which every picture goes on periodically.
+        compiled: whether torch.compile makes the kernels.
+        target: size of the results.
+    """
+
+    autoencoder: str
+    denoiser: str
+    noise_predictor: str
+    upscale_model: str | None
+    method: Method
+    precision: str
+    tile: int
+    device: str = ""
+    wrap: Wrap = "none"
+    compiled: bool = False
+    target: Target = field(default_factory=Target)
+
+    @property
+    def models(self) -> list[str]:
+        """The files."""
+        files = [self.autoencoder, self.denoiser, self.noise_predictor]
+        return [*files, self.upscale_model] if self.upscale_model else files
+
+    def fingerprint(self) -> str:
+        """Changes with all that results depend on. Tile, device and kernels are not: a result is
+        about the same with any, and a run that lacked memory can go on with less."""
+        method = asdict(self.method) | {"name": "", "start": ""}
+        told = [list(model_fingerprints(self.models).values()), method, self.precision]
+        if self.wrap != "none":  # else results of before there was a choice would be made again
+            told.append(self.wrap)
+        if not self.target.is_plain:
+            told.append(asdict(self.target))
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Networks:
+    """Loaded networks. They turn pictures into pictures of the size wanted."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises as `load_family`, and RuntimeError if torch.compile does not work."""
+        self._settings = settings
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if settings.compiled:
+            check_compiler(torch.device(device))
+        self._family = load_family(
+            settings.autoencoder,
+            settings.denoiser,
+            settings.noise_predictor,
+            [settings.upscale_model] if settings.upscale_model else [],
+            device=device,
+            tile=settings.tile,
+        )
+        family, dtype = self._family, PRECISIONS[settings.precision]
+        for network in (family.autoencoder, family.denoiser, family.noise_predictor):
+            if network is not None:
+                set_precision(network, dtype, dtype)
+                if settings.compiled:
+                    compile_network(network)
+
+    def passes(self, picture: Picture) -> list[Pass]:
+        """How a picture gets its size.
+
+        Raises:
+            ValueError: the size can't be reached.
+        """
+        h, w = picture.rgb.shape[2:]
+        return plan_passes(h, w, self._settings.target)
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Upscale. Alpha is bicubic; what can't be seen takes the colours around it first.
+
+        Raises:
+            MemoryError: the result does not fit into memory, or not even the smallest tiles do.
+            ValueError: the result has no finite colours, or its size can't be reached.
+        """
+        rgb, alpha, wrap = picture.rgb, picture.alpha, self._settings.wrap
+        passes = self.passes(picture)
+        check_memory(passes, available(), channels=3 if alpha is None else 4)
+        if alpha is not None:
+            rgb = fill_transparent(rgb, alpha)
+            alpha = resampled(alpha, *passes[-1].size, wrap).clamp(0, 1)
+        for each in passes:
+            rgb = resampled(self._upscale(rgb), *each.size, wrap).clamp(0, 1)
+            if not rgb.isfinite().all():
+                raise ValueError(
+                    "the result has NaN or infinite values. Choose --precision fp32 or bf16"
+                )
+        return replace(picture, rgb=rgb, alpha=alpha)
+
+    def _upscale(self, lr: Tensor) -> Tensor:
+        config, wrap = self._family.denoiser.config, self._settings.wrap
+        multiple = config.tile_multiple
+        largest = max(padded_size(*config.padded(*lr.shape[2:], wrap=wrap), multiple))
+        tile = min(padded_size(self._settings.tile, 1, multiple)[0], largest)
+
+        def run(tile: int) -> Tensor:
+            family: Family = replace(self._family, tile=tile)
+            return family.upscale(lr, self._settings.method, wrap)[0]
+
+        return halving(run, tile, multiple)

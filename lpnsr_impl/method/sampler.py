@@ -1,0 +1,199 @@
+"""The 1 to T step chain of Algorithm 2, shared by the nodes and the trainer (paper Eq. 3, 5-7 and
+11), and the one step of its students."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from ..config import LPNSR_SCHEDULE, PredictorMode, StudentConfig
+from .schedule import Schedule
+
+Denoiser = Callable[[Tensor, int, Tensor], Tensor]
+NoisePredictor = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+NoiseSource = Callable[[str, int, torch.Size], Tensor]
+
+ALL_ON: Mapping[int, bool] = {4: True, 3: True, 2: True}
+
+
+class StepCallback(Protocol):
+    """Called after the denoiser of each step; what it raises ends the run."""
+
+    def __call__(self, t: int, x_t: Tensor, x0_pred: Tensor) -> None: ...
+
+
+def sample(
+    denoiser: Denoiser,
+    noise_predictor: NoisePredictor | None,
+    schedule: Schedule,
+    y0: Tensor,
+    lr: Tensor,
+    *,
+    steps: int = 4,
+    predictor_on: Mapping[int, bool] = ALL_ON,
+    predictor_mode: PredictorMode = "sample",
+    noise: NoiseSource,
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """Run the reverse chain from t = `steps` down to the clean latent (Algorithm 2).
+
+    Args:
+        denoiser: f_theta(x_scaled, t_index, lr) -> x0_pred.
+        noise_predictor: g_w(x_t, x0_pred, lr, t_index) -> (mean, logvar); None if no used switch is
+            on.
+        schedule: eta, and the kappa of this run.
+        y0: latent of the pre-upsampled image, [B,C,h,w].
+        lr: low-resolution image in [-1,1], [B,3,h,w].
+        steps: t to start at, 1...T. The schedule is not respaced.
+        predictor_on: {t: on}; a step t of 2...steps that is not in it, or is False, gets Gaussian
+            noise.
+        predictor_mode: "sample" adds the predicted deviation times Gaussian noise, "mean" leaves it
+            out.
+        noise: noise(kind, t, shape) -> standard normal tensor; kind is "init" (once, t = steps) or
+            "step". It is asked only for noise that is used.
+        callback: called as callback(t, x_t, x0_pred) at every step.
+
+    Returns:
+        x0, [B,C,h,w].
+
+    Raises:
+        ValueError: an argument is out of range, shapes disagree, or a switch is on without a
+        predictor.
+    """
+    _check(noise_predictor, schedule, y0, lr, steps, predictor_on, predictor_mode)
+
+    def step_noise(t: int, x_t: Tensor, x0_pred: Tensor) -> Tensor:
+        if noise_predictor is None or not predictor_on.get(t, False):
+            return _draw(noise, "step", t, y0)
+        mean, logvar = noise_predictor(x_t, x0_pred, lr, t - 1)
+        if predictor_mode == "mean":
+            return mean
+        return mean + torch.exp(0.5 * logvar) * _draw(noise, "step", t, y0)
+
+    x_t = schedule.initial_state(y0, _draw(noise, "init", steps, y0), steps)
+    x0_pred = y0
+    for t in range(steps, 0, -1):
+        x0_pred = denoiser(schedule.scale_input(x_t, t), t - 1, lr)
+        if callback:
+            callback(t, x_t, x0_pred)
+        if t > 1:
+            n_t = step_noise(t, x_t, x0_pred)
+            x_t = schedule.posterior_mean(x_t, x0_pred, t) + schedule.posterior_std(t) * n_t
+    return x0_pred
+
+
+def sample_once(
+    denoiser: Denoiser,
+    student: StudentConfig,
+    schedule: Schedule,
+    y0: Tensor,
+    lr: Tensor,
+    *,
+    noise: NoiseSource,
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """Run a one-step student: its first clean prediction, from t = T.
+
+    SinSR starts as its teacher does (Eq. 3), RSD (arXiv 2503.13358) from all of the noise, and it
+    reads a plane of noise more::
+
+        SinSR:  x_T = y0 + kappa sqrt(eta_T) z    c = lr
+        RSD:    x_T = y0 + kappa z                c = [lr, eps] or [y0, eps]
+        x0 = f(x_T / sqrt(eta_T kappa^2 + 1), T - 1, c)
+
+    Args:
+        denoiser: f(x_scaled, t_index, c) -> x0_pred, called once.
+        student: what is special about it.
+        schedule: the teacher's, with the kappa of this run.
+        y0: latent of the pre-upsampled image, [B,C,h,w].
+        lr: low-resolution image in [-1,1], [B,3,h,w].
+        noise: noise(kind, T, shape) -> standard normal tensor; kind is "init" for z, or "plane" for
+            eps, [B,noise_planes,h,w], where the student reads it.
+        callback: called as callback(T, x_T, x0_pred).
+
+    Returns:
+        x0, [B,C,h,w].
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    _check_shapes(y0, lr)
+    t = schedule.num_timesteps
+    x_t = y0 + start_std(student, schedule) * _draw(noise, "init", t, y0)
+    condition = y0 if student.condition == "latent" else lr
+    if student.noise_planes:
+        planes = y0.new_empty(len(y0), student.noise_planes, *y0.shape[2:])
+        condition = torch.cat([condition, _draw(noise, "plane", t, planes)], dim=1)
+    x0_pred = denoiser(schedule.scale_input(x_t, t), t - 1, condition)
+    if callback:
+        callback(t, x_t, x0_pred)
+    return x0_pred
+
+
+def start_std(student: StudentConfig, schedule: Schedule) -> float:
+    """Standard deviation of the noise that a student starts from."""
+    return schedule.kappa if student.full_noise else schedule.marginal_std(schedule.num_timesteps)
+
+
+def predictor_steps(steps: int, predictor_on: Mapping[int, bool]) -> list[int]:
+    """The t, from high to low, at which a run of `steps` steps calls the noise predictor."""
+    return [t for t in range(steps, 1, -1) if predictor_on.get(t, False)]
+
+
+def switches_for(num_timesteps: int, predictor_on: Mapping[int, bool]) -> Mapping[int, bool]:
+    """LPNSR's switches, at t = 4, 3 and 2, for a chain of T steps.
+
+    With another T than LPNSR's 4 they act as one: if any is on, the predictor is on at every step.
+    """
+    if num_timesteps == LPNSR_SCHEDULE.num_timesteps:
+        return predictor_on
+    return dict.fromkeys(range(2, num_timesteps + 1), any(predictor_on.values()))
+
+
+def _check(
+    noise_predictor: NoisePredictor | None,
+    schedule: Schedule,
+    y0: Tensor,
+    lr: Tensor,
+    steps: int,
+    predictor_on: Mapping[int, bool],
+    predictor_mode: str,
+) -> None:
+    if not 1 <= steps <= schedule.num_timesteps:
+        raise ValueError(f"steps is {steps}, expected 1 to {schedule.num_timesteps}.")
+    if predictor_mode not in get_args(PredictorMode):
+        raise ValueError(
+            f"predictor_mode is {predictor_mode!r}, expected one of {get_args(PredictorMode)}."
+        )
+    last = max(schedule.num_timesteps, *ALL_ON)
+    unknown = [t for t in predictor_on if t not in range(1, last + 1)]
+    if unknown:
+        raise ValueError(
+            f"predictor_on has the keys {unknown}, expected integers from 2 to {last}."
+        )
+    _check_shapes(y0, lr)
+    switched_on = predictor_steps(steps, predictor_on)
+    if noise_predictor is None and switched_on:
+        raise ValueError(
+            f"predictor_on is set for t = {switched_on}, but there is no noise predictor. Give "
+            "one, or switch these steps off."
+        )
+
+
+def _check_shapes(y0: Tensor, lr: Tensor) -> None:
+    if y0.ndim != 4 or lr.ndim != 4 or y0.shape[0] != lr.shape[0] or y0.shape[2:] != lr.shape[2:]:
+        raise ValueError(
+            f"y0 is {tuple(y0.shape)} and lr {tuple(lr.shape)}, expected [B,C,h,w] and [B,3,h,w] "
+            "with equal B, h, w."
+        )
+
+
+def _draw(noise: NoiseSource, kind: str, t: int, like: Tensor) -> Tensor:
+    """Noise of the shape, device and dtype of `like`."""
+    n = noise(kind, t, like.shape)
+    if n.shape != like.shape:
+        raise ValueError(
+            f"noise({kind!r}, {t}) has shape {tuple(n.shape)}, expected {tuple(like.shape)}."
+        )
+    return n.to(like)

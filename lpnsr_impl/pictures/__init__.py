@@ -1,0 +1,1 @@
+"""Pictures: resizing, colours, edges that wrap, masks, sizes and tiles."""
