@@ -83,7 +83,8 @@ class ProbeSave(io.ComfyNode):
 
 
 def core_of(network, module):
-    """A module of the pack that made a network; what its name is, the host decides."""
+    """A module, as "room.name", of the pack that made a network; the host decides what the pack
+    is called."""
     return importlib.import_module(f"{type(network).__module__.rpartition('.models.')[0]}.{module}")
 
 
@@ -121,7 +122,8 @@ class ProbeOffloaded(io.ComfyNode):
         parts = (models.autoencoder, models.denoiser, models.noise_predictor)
         autoencoder, denoiser, predictor = (offloaded(part.network, dtype) for part in parts)
         pipeline, color, schedule, tiling = (
-            core_of(denoiser, module) for module in ("pipeline", "color", "schedule", "tiling")
+            core_of(denoiser, module)
+            for module in ("engine.pipeline", "pictures.color", "method.schedule", "pictures.tiling")
         )
         plan = tiling.plan_tiles(64, 128, 64, 16, 8, batch=2)
         kappa_2 = schedule.Schedule()
