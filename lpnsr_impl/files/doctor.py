@@ -17,7 +17,7 @@ import torch
 
 from ..models import Denoiser
 from ..version import pack_version
-from .checkpoints import PARTS, RELEASED_FAMILY, describe, load_network
+from .checkpoints import AUTOENCODER, DENOISER, PARTS, RELEASED_FAMILY, describe, load_network
 from .download import find, hash_file, part_files, read_record, refused_files
 from .folders import weight_files
 from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind, ReleasedFile
@@ -203,7 +203,7 @@ def _network(path: Path) -> tuple[str, str | None]:
     parameters = sum(p.numel() for p in network.parameters())
     student = network.student if isinstance(network, Denoiser) else None
     kind = f", a one-step student ({student.name})" if student else ""
-    return f"{PARTS[part]} of {parameters / 1e6:.1f} M parameters{kind}", network.family
+    return f"{PARTS[part].title} of {parameters / 1e6:.1f} M parameters{kind}", network.family
 
 
 def _upscale_model(path: Path) -> str:
@@ -211,7 +211,7 @@ def _upscale_model(path: Path) -> str:
 
     checkpoint = read_checkpoint(path)
     found = describe(checkpoint)
-    if found in PARTS.values():
+    if found in {part.title for part in PARTS.values()}:
         raise ValueError(f"it is {found}, which belongs into models/lpnsr. Move it there.")
     try:
         model = ModelLoader("cpu").load_from_state_dict(
@@ -304,7 +304,7 @@ def _family_problems(networks: Sequence[_File]) -> list[str]:
             families.setdefault(file.family, set()).add(file.what.split(" of ")[0])
     problems: list[str] = []
     for family, there in families.items():
-        missing = [PARTS[part] for part in ("autoencoder", "denoiser") if PARTS[part] not in there]
+        missing = [part.title for part in (AUTOENCODER, DENOISER) if part.title not in there]
         if missing:
             where = f": {_HOW_TO_DOWNLOAD}" if family == RELEASED_FAMILY else ""
             problems.append(

@@ -204,7 +204,7 @@ def _check(
                 f"its authors have changed it, remove {file.name} from {RECORD} in {part.parent}"
             )
         found = describe(read_checkpoint(part, file.name), file.part)
-        expected = PARTS.get(file.part, "an upscale model")
+        expected = PARTS[file.part].title if file.part in PARTS else "an upscale model"
         if not found.startswith(expected):
             raise SourceError(f"it looks like {found}, expected {expected}")
     except SourceError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import StudentConfig
 from ..engine.family import BICUBIC, Method
-from ..files.checkpoints import PARTS, describe
+from ..files.checkpoints import DENOISER, describe
 from ..files.folders import find_weights
 from ..files.students import student_of
 from ..files.weights import read_checkpoint
@@ -26,7 +26,7 @@ def chosen_student(options: argparse.Namespace) -> StudentConfig | None:
         UnsupportedCheckpointError: it is no denoiser that runs here.
     """
     checkpoint = read_checkpoint(find_weights(options.denoiser))
-    if describe(checkpoint, "denoiser") != PARTS["denoiser"]:
+    if describe(checkpoint, "denoiser") != DENOISER.title:
         return None  # which loading it will tell
     return student_of(checkpoint)
 

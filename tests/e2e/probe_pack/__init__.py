@@ -123,7 +123,12 @@ class ProbeOffloaded(io.ComfyNode):
         autoencoder, denoiser, predictor = (offloaded(part.network, dtype) for part in parts)
         pipeline, color, schedule, tiling = (
             core_of(denoiser, module)
-            for module in ("engine.pipeline", "pictures.color", "method.schedule", "pictures.tiling")
+            for module in (
+                "engine.pipeline",
+                "pictures.color",
+                "method.schedule",
+                "pictures.tiling",
+            )
         )
         plan = tiling.plan_tiles(64, 128, 64, 16, 8, batch=2)
         kappa_2 = schedule.Schedule()
