@@ -33,7 +33,7 @@ from lpnsr_impl.pictures.images import bicubic_upsample, to_01
 from lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP, LARGEST_TILE, plan_tiles
 from tests.golden.fill import fill
 
-from .baseline import Baseline, power_of_two
+from .baseline import Baseline, next_multiple
 
 ROOT = Path(__file__).parents[2]
 FULL_SIZES = [(64, 64), (128, 128), (97, 130), (256, 256)]  # height, width
@@ -113,7 +113,8 @@ def peak(family: str, who: str, h: int, w: int) -> float:
 def measure_peak(family: str, who: str, h: int, w: int) -> None:
     """Run once; print the peak of this process in MB, and seconds."""
     networks = load(family)
-    upscale = ours(networks) if who == "ours" else Baseline(*networks, own=True).upscale
+    upscale = ours(networks) if who == "ours" else Baseline(*networks).upscale
+    del networks  # of which the baseline has its own copy
     ctypes.CDLL(None).malloc_trim(0)  # what loading needed is no part of the run
     Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts
     began = time.perf_counter()
@@ -157,7 +158,7 @@ def compare(family: str, sizes: list[tuple[int, int]], runs: int) -> None:
             if both:
                 expected, seconds = timed(run_baseline, lr)
                 theirs.append(seconds)
-        same = both and (h, w) == (power_of_two(h), power_of_two(w))
+        same = both and (h, w) == (next_multiple(h), next_multiple(w))
         difference = differences(networks[0], result[1], expected[1]) if same else " | "
         for name in mine[0]:
             a = statistics.median(run[name] for run in mine)

@@ -1,0 +1,113 @@
+"""What the benches count, and what they compare with."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
+from lpnsr_impl.engine.pipeline import seeded_noise
+from lpnsr_impl.files.folders import find_weights
+from lpnsr_impl.pictures.images import bicubic_upsample
+from tests.bench.baseline import Baseline
+from tests.bench.counting import FAKE, Counts, counted
+
+
+@pytest.fixture
+def x() -> Tensor:
+    with FAKE:
+        return torch.zeros(1, 8, 16, 16, device="cuda", dtype=torch.float16)
+
+
+SIZE = 8 * 16 * 16 * 2  # bytes of x
+
+
+def test_what_writes_is_counted_by_kind_and_views_are_not(x: Tensor) -> None:
+    with FAKE:
+        weight, gain = torch.zeros(4, 8, 3, 3, device="cuda").half(), x.new_zeros(8)
+
+    def run(_: Counts) -> None:
+        h = F.conv2d(x, weight, padding=1)
+        h = h.flatten(2).mT.unsqueeze(0).float()
+        h.mul_(2)
+        F.group_norm(x, 2, gain, gain)
+        F.interpolate(x, scale_factor=2.0)
+        torch.empty_like(x)
+        x.cpu() + 1
+
+    counts = counted(run)
+    assert counts.operations == {
+        "convolution": 1,
+        "cast": 1,
+        "elementwise": 1,
+        "norm": 1,
+        "copy": 1,
+    }
+    written = dict(counts.written)
+    assert written.pop("norm") - SIZE == 2 * 2 * 2  # mean and deviation of two groups
+    assert written == {
+        "convolution": SIZE // 2,
+        "cast": SIZE,
+        "elementwise": SIZE,
+        "copy": 4 * SIZE,
+    }
+
+
+def test_the_peak_is_of_what_lives_together(x: Tensor) -> None:
+    def run(_: Counts) -> None:
+        y = x + 1
+        y = y + 1  # the first one is still there
+        del y
+        x + 1
+
+    assert counted(run).peak == 2 * SIZE
+
+
+@pytest.mark.parametrize(
+    ("waits", "run"),
+    [
+        (1, lambda x: x.sum().item()),
+        (1, lambda x: x.cpu()),
+        (1, lambda x: torch.zeros(3).to(x.device)),
+        (0, lambda x: torch.zeros(3).to(x.device, non_blocking=True)),
+        (0, lambda x: x.float().sum()),
+        (0, lambda x: torch.zeros(3).sum().item()),
+    ],
+)
+def test_waits_of_the_host_are_counted(x: Tensor, waits: int, run) -> None:
+    assert len(counted(lambda _: run(x)).waits) == waits
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_attention_is_one_kernel_and_may_copy_its_mask(aligned: bool) -> None:
+    with FAKE:
+        q = torch.zeros(4, 2, 64, 32, device="cuda", dtype=torch.float16)
+        bias = torch.zeros(1, 2, 64, 64, device="cuda", dtype=torch.float16)
+        bias = (bias if aligned else bias.mT).expand(4, -1, -1, -1)
+    counts = counted(lambda _: F.scaled_dot_product_attention(q, q, q, attn_mask=bias))
+    assert counts.operations == {"attention": 1} if aligned else {"attention": 1, "copy": 1}
+    assert counts.written["attention"] == 4 * 2 * 64 * 32 * 2
+    assert counts.written["copy"] == (0 if aligned else 4 * 2 * 64 * 72 * 2)
+
+
+@pytest.mark.parametrize("published", [True, False])
+@torch.inference_mode()
+def test_the_baseline_computes_the_same(published: bool) -> None:
+    autoencoder, denoiser, predictor = (
+        load(find_weights(f"lpnsr_lite_{part}.safetensors"))
+        for load, part in (
+            (load_autoencoder, "autoencoder"),
+            (load_denoiser, "denoiser"),
+            (load_noise_predictor, "noise_predictor"),
+        )
+    )
+    baseline = Baseline(autoencoder, denoiser, predictor, published=published)
+    lr = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    y0 = autoencoder.encode(bicubic_upsample(lr))
+    x0 = sample(denoiser, predictor, Schedule(), y0, lr, noise=seeded_noise(1))
+    result, latent = baseline.upscale(lr, 1)
+    assert result.shape == (1, 3, 256, 256)
+    torch.testing.assert_close(latent, x0, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        baseline.autoencoder.decode(x0), autoencoder.decode(x0), rtol=0, atol=1e-3
+    )
