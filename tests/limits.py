@@ -17,3 +17,20 @@ def files_of_at_most(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+@contextmanager
+def seconds_at_most(seconds: int) -> Iterator[None]:
+    """Raises AssertionError in the main thread once it took longer (TimeoutError is an OSError,
+    which `os.walk` leaves out)."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError(f"took more than {seconds} s")
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)

@@ -1,7 +1,7 @@
 """Where weights are: those that come with the pack, and those of a user."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 BUNDLED = Path(__file__).parents[1] / "weights"
@@ -15,14 +15,37 @@ EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 
 
 def weight_files(folders: Iterable[Path]) -> list[Path]:
-    """All files with weights in folders and below them, sorted in each; links are followed."""
+    """All files with weights in folders and below them, sorted in each; links are followed, but to
+    no folder twice, nor to one that holds the folder that was begun with or the link, nor to a whole
+    disk."""
+    seen: set[Path] = set()
     return [
         Path(parent) / name
         for folder in folders
-        for parent, _, names in sorted(os.walk(folder, followlinks=True))
+        for parent, names in sorted(_walk(folder, seen))
         for name in sorted(names)
         if Path(name).suffix.lower() in EXTENSIONS
     ]
+
+
+def _walk(folder: Path, seen: set[Path]) -> Iterator[tuple[str, list[str]]]:
+    """Folders and the names of their files. `seen` grows by the folders' real paths."""
+    root = Path(os.path.realpath(folder))
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here = Path(os.path.realpath(parent))
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        yield parent, names
+        real = {name: Path(os.path.realpath(Path(parent, name))) for name in folders}
+        folders[:] = [
+            name
+            for name, path in real.items()
+            if not here.is_relative_to(path)
+            and not root.is_relative_to(path)
+            and path != Path(path.anchor)
+        ]
 
 
 def find_weights(name: str) -> Path:

@@ -1,0 +1,51 @@
+"""Folders of weights, with the links that people keep in them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lpnsr_impl.files.folders import weight_files
+from tests.limits import seconds_at_most
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Two files in two folders, and a third elsewhere."""
+    for name in ("models/a.pth", "models/sub/b.pth", "disk/shared/c.safetensors"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "models"
+
+
+def found(*folders: Path) -> list[str]:
+    return [os.path.relpath(path, folders[0]) for path in weight_files(folders)]
+
+
+def test_links_to_files_and_folders_are_followed(models: Path) -> None:
+    (models / "d.ckpt").symlink_to(models.parent / "disk" / "shared" / "c.safetensors")
+    (models / "elsewhere").symlink_to(models.parent / "disk")
+    assert found(models) == ["a.pth", "d.ckpt", "elsewhere/shared/c.safetensors", "sub/b.pth"]
+
+
+@pytest.mark.parametrize("target", ["/", ".", "..", "../models", "../..", "/proc/self/root"])
+def test_a_link_upwards_is_not_walked(models: Path, target: str) -> None:
+    (models / "sub" / "up").symlink_to(target)
+    (models / "up").symlink_to(target)
+    with seconds_at_most(60):
+        assert found(models) == ["a.pth", "sub/b.pth"]
+
+
+def test_a_folder_that_is_linked_to_cannot_lead_back(models: Path) -> None:
+    (models / "elsewhere").symlink_to(models.parent / "disk")
+    (models.parent / "disk" / "back").symlink_to(models.parent)
+    (models.parent / "disk" / "shared" / "again").symlink_to(models)
+    with seconds_at_most(60):
+        assert found(models) == ["a.pth", "elsewhere/shared/c.safetensors", "sub/b.pth"]
+
+
+def test_no_folder_is_walked_twice(models: Path) -> None:
+    (models / "sub" / "other").symlink_to(models.parent / "disk")
+    (models / "z").symlink_to(models.parent / "disk" / "shared")
+    assert found(models, models / "sub") == ["a.pth", "sub/b.pth", "sub/other/shared/c.safetensors"]
