@@ -21,7 +21,8 @@ from .checkpoints import PARTS, describe
 from .folders import weight_files
 from .released import FolderKind, GitHubAsset, HubFile, Licence, ReleasedFile
 from .transfer import Aside, SourceError, Watch, fetch, part_files, reason
-from .weights import UnsupportedCheckpointError, read_checkpoint, rename_new
+from .weights import UnsupportedCheckpointError, read_checkpoint
+from .whole import rename_new
 
 logger = logging.getLogger(__name__)
 

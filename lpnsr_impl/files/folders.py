@@ -16,8 +16,7 @@ EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 
 def weight_files(folders: Iterable[Path]) -> list[Path]:
     """All files with weights in folders and below them, sorted in each; links are followed, but to
-    no folder twice, nor to one that holds the folder that was begun with or the link, nor to a whole
-    disk."""
+    no folder twice, nor to a whole disk or a folder that holds the link or where we began."""
     seen: set[Path] = set()
     return [
         Path(parent) / name

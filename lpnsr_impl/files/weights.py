@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .whole import written_whole
+
 _WRAPPERS = ("state_dict", "params_ema", "params")
 _PREFIXES = ("module.", "_orig_mod.")
 _STRUCTURAL = ("relative_position_index", "attn_mask")
@@ -94,39 +96,8 @@ def write_safetensors(
         FileExistsError: there is one already, and `replace` is off.
         OSError: it can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        unfinished.write_bytes(save(dict(tensors), metadata=header))
-        if replace:
-            unfinished.replace(path)
-        else:
-            rename_new(unfinished, path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def rename_new(path: Path, target: Path) -> None:
-    """Rename a file, but never over another one, not even over one that appears at this moment.
-
-    Raises:
-        FileExistsError: there is another; both are as before.
-        OSError: it can't be renamed.
-    """
-    try:
-        os.link(path, target)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links there: an empty file of our own takes the name first
-        target.touch(exist_ok=False)
-        try:
-            path.replace(target)
-        except OSError:
-            target.unlink()
-            raise
-    else:
-        path.unlink()
+    with written_whole(path, replace=replace) as file:
+        file.write(save(dict(tensors), metadata=header))
 
 
 def _refuse_text_and_empty(path: Path) -> None:

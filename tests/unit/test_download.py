@@ -36,7 +36,7 @@ from lpnsr_impl.files.released import (
     RELEASED,
     ReleasedFile,
 )
-from lpnsr_impl.files.weights import rename_new
+from lpnsr_impl.files.whole import rename_new
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
 from tests.limits import files_of_at_most
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config

@@ -41,6 +41,7 @@ from lpnsr_impl.jobs.training.networks import copy_denoiser, make_network
 from lpnsr_impl.jobs.training.tasks import TASKS, DenoiserTask, NoisePredictorTask
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import NoisePredictor
+from tests.limits import files_of_at_most
 from tests.small import (
     autoencoder_weights,
     denoiser_weights,
@@ -554,8 +555,83 @@ def test_other_settings_are_refused_in_the_same_folder(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
     Trainer(configs["compact"], pictures, tmp_path, cpu=True).run(stop_at=3)
-    with pytest.raises(ValueError, match="learning_rate changed"):
-        Trainer(replace(configs["compact"], learning_rate=1.0), pictures, tmp_path, cpu=True)
+    other = replace(configs["compact"], learning_rate=1.0, loss=LossWeights(l1=2))
+    with pytest.raises(ValueError, match=r"learning_rate is 1\.0, expected 0\.001; loss\.gan is 0"):
+        Trainer(other, pictures, tmp_path, cpu=True)
+
+
+def test_settings_that_teach_nothing_may_change_on_the_way(
+    trained: tuple[str, Path, Trainer, Tensor],
+    configs: dict[str, TrainConfig],
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    name, _, through, _ = trained
+    Trainer(configs[name], pictures, tmp_path, cpu=True).run(stop_at=3)
+    changed = {"workers": 2, "save_every": 2, "validate_every": 6, "checkpointing": True}
+    config = replace(configs[name], **changed)
+    assert Trainer(replace(config, compile=True), pictures, tmp_path, cpu=True).step == 3
+    resumed = Trainer(config, pictures, tmp_path, cpu=True)
+    resumed.run()
+    assert torch.equal(weights_of(through.task.network), weights_of(resumed.task.network))
+    assert json.loads((tmp_path / "config.json").read_text())["workers"] == 2
+
+
+def test_settings_that_an_older_version_had_not_are_at_their_defaults(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    config = configs["compact"]
+    Trainer(config, pictures, tmp_path, cpu=True).run(stop_at=3)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    del settings["mild"], settings["networks"]["teacher"], settings["loss"]["features"]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert Trainer(config, pictures, tmp_path, cpu=True).step == 3
+    with pytest.raises(ValueError, match=r"mild is 0\.5, expected 0\.0"):
+        Trainer(replace(config, mild=0.5), pictures, tmp_path, cpu=True)
+
+
+def test_a_save_that_fails_leaves_all_of_the_one_before(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    """At any size that the disk may have room for."""
+    trainer = Trainer(configs["compact"], pictures, tmp_path, cpu=True)
+    trainer.run(stop_at=3)
+    before = {path: path.read_bytes() for path in tmp_path.glob("[cs]*")}
+    for room in (10, 5000):  # config.json has about 1000 bytes, state.pt 100,000
+        with files_of_at_most(room), pytest.raises((OSError, RuntimeError)):
+            trainer.save()
+        assert {path: path.read_bytes() for path in tmp_path.glob("[cs]*")} == before
+
+
+def test_what_is_saved_is_on_disk_before_it_replaces_what_was(
+    configs: dict[str, TrainConfig],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And its name is, before the next file is begun."""
+    trainer = Trainer(configs["compact"], pictures, tmp_path / "out", cpu=True)
+    events: list[tuple[str, str, int]] = []
+    fsync, move = os.fsync, os.replace
+
+    def synced(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        events.append(("sync", path.name, 0 if path.is_dir() else path.stat().st_size))
+        fsync(file)
+
+    def moved(source: Path, target: Path) -> None:
+        events.append(("move", Path(source).name, Path(source).stat().st_size))
+        move(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", moved)
+    trainer.save()
+    expected: list[tuple[str, str, int]] = []
+    for name in ("config.json", "state.pt"):
+        size = (tmp_path / "out" / name).stat().st_size
+        expected += [("sync", f"{name}.part", size), ("move", f"{name}.part", size)]
+        expected.append(("sync", "out", 0))
+    assert events == expected
 
 
 def test_an_infinite_loss_stops_the_training_and_leaves_the_state(

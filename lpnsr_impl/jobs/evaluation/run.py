@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...config import SCALE
 from ...engine.family import Family, Method
+from ...files.whole import written_whole
 from ...pictures.reading import picture_files, read_picture, to_pil
 from .metrics import METRICS, Measurer
 
@@ -154,7 +155,8 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
                 f"{out} holds results of other settings ({', '.join(changed)} changed). Give "
                 "another folder, or delete this one."
             )
-    path.write_text(json.dumps(now, indent=2), encoding="utf-8")
+    with written_whole(path) as file:
+        file.write(json.dumps(now, indent=2).encode())
 
 
 def _read(table: Path) -> list[Row]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -14,6 +14,11 @@ else:
 
 TaskName = Literal["autoencoder", "denoiser", "noise_predictor", "compact"]
 SHIPPED = Path(__file__).parent / "configs"
+
+MAY_CHANGE = frozenset(
+    {"workers", "save_every", "validate_every", "validation_niqe", "compile", "checkpointing"}
+)
+"""Settings that a training can go on with others of: what it learns does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,35 @@ def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     config = _parse(TrainConfig, table, path.name)
     _check(config, path.name)
     return config
+
+
+def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
+    """What a training that goes on would do otherwise, such as "loss.gan is 0.1, expected 0.0".
+
+    Args:
+        before: the config that it began with, as a table. What an older version had not is at its
+            default.
+        now: settings to go on with.
+    """
+    defaults = TrainConfig(now.task, now.steps, now.batch, now.crop)
+    old = _flat(asdict(defaults)) | _flat(before)
+    new = _flat(asdict(now))
+    return [
+        f"{key} is {new.get(key)!r}, expected {old.get(key)!r}"
+        for key in sorted(old | new)
+        if key not in MAY_CHANGE and old.get(key) != new.get(key)
+    ]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, tuples as the lists that files have."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def _merge(table: dict[str, Any], other: dict[str, Any]) -> None:

@@ -21,11 +21,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from ...files.whole import written_whole
 from ...models import Autoencoder
 from ...pictures.images import bicubic_upsample, to_01
 from ...pictures.reading import readable_pictures
 from ..evaluation.metrics import Measurer
-from .config import TrainConfig
+from .config import TrainConfig, changed_settings
 from .data import Crops, Sample, batches, split_pictures
 from .discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from .export import export_network
@@ -324,12 +325,10 @@ class Trainer:
     def save(self) -> None:
         """Write all that a later run needs to go on as if it had not stopped."""
         if self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(asdict(self.config), indent=2)
-            (self.out / "config.json").write_text(text, encoding="utf-8")
-            part_file = self.out / "state.pt.part"
-            torch.save(self._state(), part_file)
-            part_file.replace(self.out / "state.pt")
+            with written_whole(self.out / "config.json") as file:
+                file.write(json.dumps(asdict(self.config), indent=2).encode())
+            with written_whole(self.out / "state.pt") as file:
+                torch.save(self._state(), file)
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> None:
@@ -337,12 +336,10 @@ class Trainer:
         if not path.exists():
             return
         before = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(asdict(self.config)))
-        changed = [key for key in now if now[key] != before.get(key)]
-        if changed:
+        if changed := changed_settings(before, self.config):
             raise ValueError(
-                f"{self.out} holds a training with other settings ({', '.join(changed)} changed). "
-                "Go on with the same settings, or give another folder."
+                f"{self.out} holds a training with other settings: {'; '.join(changed)}. Go on "
+                "with the same settings, or give another --out."
             )
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         if state["pictures"] != self._pictures():
