@@ -12,7 +12,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TaskName = Literal["autoencoder", "denoiser", "noise_predictor", "compact"]
+TaskName = Literal["autoencoder", "decoder", "denoiser", "noise_predictor", "compact"]
 SHIPPED = Path(__file__).parent / "configs"
 
 MAY_CHANGE = frozenset(
@@ -27,9 +27,10 @@ class Networks:
 
     init: str = ""  # start from these; a denoiser's file may start a noise predictor
     autoencoder: str = ""  # frozen; for denoiser and noise predictor
-    denoiser: str = ""  # frozen; for the noise predictor
+    denoiser: str = ""  # frozen; for the noise predictor, and the chain of a decoder
+    noise_predictor: str = ""  # frozen; for the chain of a decoder
+    start: str = ""  # decoder: an upscale model x4 that half of its chains start from, else bicubic
     teacher: str = ""  # compact: an upscale model x4 whose pictures are learnt instead of HR
-    freeze_encoder: bool = False  # autoencoder: train the decoder alone, latents stay as they are
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class TrainConfig:
     compile: bool = False
     degradation: bool = True  # else LR is the picture averaged 4x4
     mild: float = 0.0  # probability of a mild degradation
+    chain: float = 0.0  # decoder: part of the crops whose latents the chain makes from LR
     reuse: int = 1  # times that a degraded crop is used, flipped and turned anew
     seed: int = 0
     workers: int = 0  # processes that prepare pictures
@@ -214,8 +216,9 @@ def _check(config: TrainConfig, where: str) -> None:
     for key in ("clip", "learning_rate", "learning_rate_end"):
         if not getattr(config, key) > 0:
             raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected above 0.")
-    if not 0 <= config.mild <= 1:
-        raise ValueError(f"{where}: mild is {config.mild}, expected 0 to 1.")
+    for key in ("mild", "chain"):
+        if not 0 <= getattr(config, key) <= 1:
+            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected 0 to 1.")
     for key in ("crop", "validation_crop"):
         if getattr(config, key) % 4:
             raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected a multiple of 4.")

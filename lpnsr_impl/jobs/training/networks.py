@@ -31,6 +31,7 @@ def make_network(config: TrainConfig) -> nn.Module:
     init = find_weights(config.networks.init) if config.networks.init else None
     makers = {
         "autoencoder": _make_autoencoder,
+        "decoder": _make_autoencoder,
         "denoiser": _make_denoiser,
         "noise_predictor": _make_noise_predictor,
         "compact": _make_compact,

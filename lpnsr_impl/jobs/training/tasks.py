@@ -60,6 +60,7 @@ class Task(nn.Module, ABC):
 
     gan_channels = 3
     folder: Path | None = None
+    part: str = ""  # of the family, where the task has another name
     uses: frozenset[str]  # names of the losses it has
     figures: tuple[str, ...] = ("l1", "minus_psnr")  # what `validate` gives
 
@@ -73,8 +74,6 @@ class Task(nn.Module, ABC):
             )
         if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
             raise ValueError("loss.gan needs another loss beside it.")
-        if config.networks.freeze_encoder and config.task != "autoencoder":
-            raise ValueError("networks.freeze_encoder is for the autoencoder alone.")
         if config.networks.teacher and config.task != "compact":
             raise ValueError("networks.teacher is for the task 'compact' alone.")
         known = (*self.figures, "niqe") if config.validation_niqe else self.figures
@@ -106,7 +105,7 @@ def _rng(seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, index, 3])
 
 
-def _figures(image: Tensor, hr: Tensor) -> dict[str, float]:
+def figures_of(image: Tensor, hr: Tensor) -> dict[str, float]:
     """L1 in [-1,1], and minus PSNR in dB over all channels of each picture."""
     mse = (to_01(image) - to_01(hr)).square().mean(dim=(1, 2, 3))
     return {
@@ -124,21 +123,17 @@ class AutoencoderTask(Task):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
-        if config.networks.freeze_encoder:
-            self.network.encoder.requires_grad_(False)
-            self.network.quant_conv.requires_grad_(False)
-        if config.networks.freeze_encoder or not config.loss.codebook:
+        if not config.loss.codebook:
             self.network.quantize.requires_grad_(False)
 
     def forward(self, batch: Sample) -> Losses:
         """Encode, quantise (straight through), decode."""
         hr = batch["hr"]
-        with torch.set_grad_enabled(not self.config.networks.freeze_encoder):
-            z = self.network.encode(hr)
+        z = self.network.encode(hr)
         z_q = self.network.quantize(z)
         image = self.network.decode(z + (z_q - z).detach(), quantize=False)
         terms = self.image_loss(image, hr)
-        if self.config.loss.codebook and not self.config.networks.freeze_encoder:
+        if self.config.loss.codebook:
             distance = F.mse_loss(z_q, z.detach()) + COMMITMENT * F.mse_loss(z, z_q.detach())
             terms["codebook"] = self.config.loss.codebook * distance
         return Losses(terms, fake=image, real=hr)
@@ -149,7 +144,7 @@ class AutoencoderTask(Task):
         z = network.encode(batch["hr"])
         image = network.decode(z)
         return {
-            **_figures(image, batch["hr"]),
+            **figures_of(image, batch["hr"]),
             "code": float(F.mse_loss(network.quantize(z), z)),
         }, image
 
@@ -245,7 +240,7 @@ class DenoiserTask(LatentTask):
             noise=self.noise(batch),
         )
         image = self.autoencoder.decode(x0_pred)
-        return {**figures, **_figures(image, batch["hr"])}, image
+        return {**figures, **figures_of(image, batch["hr"])}, image
 
 
 class NoisePredictorTask(LatentTask):
@@ -332,7 +327,7 @@ class NoisePredictorTask(LatentTask):
         the power of z* (1: no better than mean 0)."""
         x0, y0 = self.latents(batch)
         image = self.autoencoder.decode(self._chain(network, batch, y0))
-        figures = _figures(image, batch["hr"])
+        figures = figures_of(image, batch["hr"])
         for step in range(2, self.schedule.num_timesteps + 1):
             t = torch.full_like(batch["index"], step)
             mean, _, z = self._regress(network, batch, x0, y0, t)
@@ -378,14 +373,6 @@ class CompactTask(Task):
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
         """Error of the picture, and of bicubic for comparison."""
         image = self._upscale(network, batch)
-        bicubic = _figures(bicubic_upsample(batch["lr"]), batch["hr"])
-        figures = _figures(image, batch["hr"])
+        bicubic = figures_of(bicubic_upsample(batch["lr"]), batch["hr"])
+        figures = figures_of(image, batch["hr"])
         return {**figures, "bicubic_l1": bicubic["l1"]}, image
-
-
-TASKS: dict[str, type[Task]] = {
-    "autoencoder": AutoencoderTask,
-    "denoiser": DenoiserTask,
-    "noise_predictor": NoisePredictorTask,
-    "compact": CompactTask,
-}

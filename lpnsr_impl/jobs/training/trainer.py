@@ -30,7 +30,8 @@ from .config import TrainConfig, changed_settings
 from .data import Crops, Sample, batches, split_pictures
 from .discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from .export import export_network
-from .tasks import TASKS, Losses, Task
+from .registry import TASKS
+from .tasks import Losses, Task
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ class Trainer:
         export_network(
             self.ema.module,
             self.out / name,
-            part=self.config.task,
+            part=self.task.part or self.config.task,
             family=self.config.family,
             provenance=provenance,
         )

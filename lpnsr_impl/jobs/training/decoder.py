@@ -1,0 +1,123 @@
+"""The fifth training: the autoencoder's decoder alone, also on latents as the chain makes them.
+
+Encoder and codes stay, so denoisers and noise predictors of these latents do.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...engine.pipeline import seeded_noise
+from ...files.checkpoints import check_family, load_noise_predictor
+from ...files.folders import find_weights
+from ...method.sampler import ALL_ON, sample
+from ...method.schedule import Schedule
+from ...models import Autoencoder
+from ...pictures.images import bicubic_upsample
+from .config import TrainConfig
+from .data import Sample, turned_back
+from .networks import load_stepwise_denoiser
+from .tasks import IMAGE_LOSSES, Losses, Task, figures_of
+from .teacher import Teacher
+
+
+class DecoderTask(Task):
+    """HR from latents: those that the encoder makes of HR, and, of a part `chain` of the crops, those that
+    the frozen chain makes of LR, by varied steps, starts and noise.
+
+    Where crops are used more than once, the chain's latents are kept in `folder`, and not turned,
+    since the latent of a turned picture is another one.
+    """
+
+    network: Autoencoder
+    part = "autoencoder"
+    uses = IMAGE_LOSSES
+    figures = ("l1", "minus_psnr", "round_trip_l1", "round_trip_minus_psnr")
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        names = config.networks
+        if not names.init:
+            raise ValueError("networks.init is empty; a decoder is trained for latents that exist.")
+        for fixed in (self.network.encoder, self.network.quant_conv, self.network.quantize):
+            fixed.requires_grad_(False)
+        self.denoiser = self.noise_predictor = self.start = None
+        if config.chain:
+            if not names.denoiser or not names.noise_predictor:
+                raise ValueError("chain is above 0; give networks.denoiser and .noise_predictor.")
+            self.denoiser = load_stepwise_denoiser(find_weights(names.denoiser))
+            self.noise_predictor = load_noise_predictor(find_weights(names.noise_predictor))
+            check_family(self.network, self.denoiser, self.noise_predictor)
+            self.schedule = Schedule(**vars(self.denoiser.schedule))
+            self.start = Teacher(find_weights(names.start)) if names.start else None
+
+    def forward(self, batch: Sample) -> Losses:
+        """Image losses of what the decoder makes of codes."""
+        if self.config.reuse > 1:
+            batch = upright(batch)
+        with torch.no_grad():
+            z = torch.cat(
+                [self._latent({key: x[i : i + 1] for key, x in batch.items()})
+                 for i in range(len(batch["hr"]))]
+            )  # fmt: skip
+            codes = self.network.quantize(z)
+        image = self.network.decode(codes, quantize=False)
+        return Losses(self.image_loss(image, batch["hr"]), fake=image, real=batch["hr"])
+
+    def _latent(self, batch: Sample) -> Tensor:
+        """x0 of one crop, [1,C,h,w]."""
+        rng = np.random.default_rng([self.config.seed, int(batch["crop"]), 5])
+        if rng.random() >= self.config.chain:
+            return self.network.encode(batch["hr"])
+        if self.folder is None or self.config.reuse == 1:
+            return self._chain(self.network, batch, rng)
+        kept = self.folder / "latents" / f"{int(batch['crop']):07}.pt"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_suffix(f".{os.getpid()}.part")
+            torch.save(self._chain(self.network, batch, rng).cpu(), part)
+            part.replace(kept)
+        return torch.load(kept, map_location=batch["hr"].device, weights_only=True)
+
+    def _chain(self, network: Autoencoder, batch: Sample, rng: np.random.Generator) -> Tensor:
+        """A run as users have them: half of them in all steps, three in four with the predictor."""
+        assert self.denoiser is not None
+        most = self.schedule.num_timesteps
+        steps = most if rng.random() < 0.5 else int(rng.integers(1, most + 1))
+        predicted, own_start = rng.random() < 0.75, rng.random() < 0.5
+        lr = batch["lr"]
+        start = self.start(lr) if self.start and own_start else bicubic_upsample(lr)
+        return sample(
+            self.denoiser,
+            self.noise_predictor if predicted else None,
+            self.schedule,
+            network.encode(start),
+            lr,
+            steps=steps,
+            predictor_on=ALL_ON if predicted else {},
+            noise=seeded_noise(int(rng.integers(2**63)), most),
+        ).float()
+
+    def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
+        """Errors of the round trip, and of the chain's picture, which is given, if there is a chain."""
+        assert isinstance(network, Autoencoder)
+        image = network.decode(network.encode(batch["hr"]))
+        round_trip = figures_of(image, batch["hr"])
+        figures = {f"round_trip_{name}": value for name, value in round_trip.items()}
+        if self.denoiser:
+            rng = np.random.default_rng([self.config.seed, int(batch["crop"]), 6])
+            image = network.decode(self._chain(network, batch, rng))
+        return {**figures, **figures_of(image, batch["hr"])}, image
+
+
+def upright(batch: Sample) -> Sample:
+    """A batch as it was before it was turned."""
+    turns = [int(turn) for turn in batch["turn"]]
+    pictures = {
+        key: torch.stack([turned_back(x, turn) for x, turn in zip(batch[key], turns, strict=True)])
+        for key in ("hr", "lr")
+    }
+    return {**batch, **pictures, "turn": torch.zeros_like(batch["turn"])}
