@@ -1,4 +1,4 @@
-"""The trainer: four tasks that learn, stop and go on; data, settings, losses and files."""
+"""The trainer: tasks that learn, stop and go on; data, settings, losses and files."""
 
 import json
 import os
@@ -38,7 +38,8 @@ from lpnsr_impl.jobs.training.discriminator import PatchDiscriminator, discrimin
 from lpnsr_impl.jobs.training.export import export_network
 from lpnsr_impl.jobs.training.losses import ImageLoss, gradient_loss, pyramid_loss
 from lpnsr_impl.jobs.training.networks import copy_denoiser, make_network
-from lpnsr_impl.jobs.training.tasks import TASKS, DenoiserTask, NoisePredictorTask
+from lpnsr_impl.jobs.training.registry import TASKS
+from lpnsr_impl.jobs.training.tasks import DenoiserTask, NoisePredictorTask
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import NoisePredictor
 from tests.limits import files_of_at_most
@@ -103,6 +104,12 @@ def configs(networks: Networks) -> dict[str, TrainConfig]:
         "autoencoder": TrainConfig(
             task="autoencoder", size=sizes, loss=replace(images, codebook=1.0), **shared
         ),
+        "decoder": TrainConfig(
+            task="decoder",
+            networks=Networks(init=networks.autoencoder),
+            loss=images,
+            **shared,
+        ),
         "denoiser": TrainConfig(
             task="denoiser", size=UNET_SIZE, networks=both, loss=LossWeights(latent=1), **shared
         ),
@@ -124,6 +131,7 @@ def weights_of(network: nn.Module) -> Tensor:
 
 LOADERS: dict[str, Callable[[Path], object]] = {
     "autoencoder": load_autoencoder,
+    "decoder": load_autoencoder,
     "denoiser": load_denoiser,
     "noise_predictor": load_noise_predictor,
     "compact": lambda path: ModelLoader("cpu").load_from_file(str(path)),
@@ -519,7 +527,8 @@ def test_exported_weights_load_and_tell_where_they_come_from(
         loaded = LOADERS[name](out / file)
     with safe_open(out / "last.safetensors", "pt") as file:
         header = file.metadata()
-    assert (header["lpnsr.family"], header["lpnsr.part"]) == ("small", name)
+    part = {"decoder": "autoencoder"}.get(name, name)
+    assert (header["lpnsr.family"], header["lpnsr.part"]) == ("small", part)
     provenance = json.loads(header["lpnsr.provenance"])
     assert provenance["steps"] == 6
     assert provenance["pictures"] == 6
@@ -787,12 +796,15 @@ def test_two_processes_train_as_one(
 def test_fifty_steps_from_one_command_and_on_to_sixty(
     name: str, configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
-    shipped = {"noise_predictor": "lite-predictor"}.get(name, f"lite-{name}")
+    shipped = {"noise_predictor": "lite-predictor", "decoder": "lite-autoencoder"}.get(
+        name, f"lite-{name}" if name != "autoencoder" else "lite-2-autoencoder"
+    )
     config, out = configs[name], tmp_path / "out"
     settings = {
         "steps": 60, "batch": 1, "crop": 64, "validation_crop": 64, "validation_pictures": 1,
         "compile": "false", "discriminator.layers": 2, "validation_niqe": "false",
-        "best": '"l1"', "precision": '"no"', "networks.init": '""',
+        "best": '"l1"', "precision": '"no"',
+        "networks.init": f'"{config.networks.init if name == "decoder" else ""}"',
         "networks.autoencoder": f'"{config.networks.autoencoder}"',
         "networks.denoiser": f'"{config.networks.denoiser}"',
     }  # fmt: skip

@@ -4,7 +4,6 @@ Encoder and codes stay, so denoisers and noise predictors of these latents do.
 """
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,8 +24,8 @@ from .teacher import Teacher
 
 
 class DecoderTask(Task):
-    """HR from latents: those that the encoder makes of HR, and, of a part `chain` of the crops, those that
-    the frozen chain makes of LR, by varied steps, starts and noise.
+    """HR from latents that stay as they are: those that the encoder makes of HR and, for a part
+    `chain` of the crops, those that the frozen chain makes of LR, in ways that vary.
 
     Where crops are used more than once, the chain's latents are kept in `folder`, and not turned,
     since the latent of a turned picture is another one.
@@ -102,7 +101,7 @@ class DecoderTask(Task):
         ).float()
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Errors of the round trip, and of the chain's picture, which is given, if there is a chain."""
+        """Errors of the round trip, and of the chain's picture, or without a chain of the same."""
         assert isinstance(network, Autoencoder)
         image = network.decode(network.encode(batch["hr"]))
         round_trip = figures_of(image, batch["hr"])

@@ -1,4 +1,4 @@
-"""What each of the four trainings computes: a loss from a batch, and figures for validation.
+"""What each training computes: a loss from a batch, and figures for validation.
 
 A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1] and int64 [B] each "index", "crop" and
 "turn" (see `Crops`); all noise of a sample is drawn from the seed and its index.

@@ -1,0 +1,147 @@
+"""A decoder alone, taught on latents as the encoder and as the chain make them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lpnsr_impl import load_autoencoder
+from lpnsr_impl.jobs.training.config import LossWeights, Networks, TrainConfig
+from lpnsr_impl.jobs.training.data import Crops
+from lpnsr_impl.jobs.training.decoder import DecoderTask
+from lpnsr_impl.jobs.training.trainer import Trainer
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
+from tests.unit.test_training import UNET_HEADER
+
+PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five crops of the example picture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with Image.open(PICTURE) as file:
+        for i in range(5):
+            file.convert("RGB").crop((9 * i, 0, 9 * i + 90, 80)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """All latents are the chain's, of small networks."""
+    folder = tmp_path_factory.mktemp("networks")
+    save_file(autoencoder_weights(), folder / "a.safetensors")
+    for name, weights, channels in (
+        ("denoiser", denoiser_weights, (6, 3)), ("noise_predictor", predictor_weights, (9, 6))
+    ):  # fmt: skip
+        path, small = folder / f"{name}.safetensors", unet_config(*channels, trained_resolution=16)
+        save_file(
+            weights(small), folder / f"{name}.safetensors", UNET_HEADER | {"lpnsr.part": name}
+        )
+    return TrainConfig(
+        task="decoder", steps=4, batch=2, crop=64, validation_crop=64, validation_pictures=1,
+        family="small", learning_rate=1e-3, reuse=2, chain=1.0, loss=LossWeights(l1=1),
+        networks=Networks(
+            init=str(folder / "a.safetensors"),
+            denoiser=str(folder / "denoiser.safetensors"),
+            noise_predictor=str(folder / "noise_predictor.safetensors"),
+        ),
+    )  # fmt: skip
+
+
+def batch_of(pictures: Path, *indices: int, reuse: int = 1) -> dict[str, Tensor]:
+    files = sorted(pictures.iterdir())
+    crops = Crops(files, 64, 0, degraded=True, augment=True, reuse=reuse)
+    samples = [crops[i] for i in indices]
+    return {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+
+
+def test_encoder_and_codes_stay_and_the_decoder_learns(
+    config: TrainConfig, pictures: Path, tmp_path: Path
+) -> None:
+    Trainer(config, pictures, tmp_path, cpu=True).run()
+    before = load_autoencoder(config.networks.init).state_dict()
+    after = load_autoencoder(tmp_path / "last.safetensors").state_dict()
+    for key, value in after.items():
+        fixed = key.startswith(("encoder.", "quant_conv.", "quantize."))
+        rounded = before[key].half().float()
+        assert torch.equal(value, rounded) == fixed, key
+
+
+def test_it_is_taught_on_the_encoders_latents_or_on_the_chains(
+    config: TrainConfig, pictures: Path
+) -> None:
+    config, batch = replace(config, reuse=1), batch_of(pictures, 0, 1)
+    other = {**batch, "lr": -batch["lr"]}
+    for chain, changes in ((0.0, False), (1.0, True)):
+        task = DecoderTask(replace(config, chain=chain))
+        with torch.no_grad():
+            loss = task(batch).terms["l1"]
+            round_trip = task.network.decode(task.network.encode(batch["hr"]))
+            expected = F.l1_loss(round_trip, batch["hr"])
+            assert torch.equal(task(batch).terms["l1"], loss)
+            assert torch.equal(task(other).terms["l1"], loss) != changes
+        assert torch.isclose(loss, expected, rtol=1e-5) != changes
+
+
+def test_latents_are_made_once_for_each_crop_however_it_is_turned(
+    config: TrainConfig, pictures: Path, tmp_path: Path
+) -> None:
+    config = replace(config, reuse=8)
+    task = DecoderTask(config)
+    task.folder = tmp_path
+    batches = [batch_of(pictures, i, reuse=8) for i in range(8)]
+    assert len({int(batch["turn"]) for batch in batches}) > 2
+    with torch.no_grad():
+        first = task(batches[0])
+        task.denoiser = task.noise_predictor = None  # they are not asked again
+        for batch in batches[1:]:
+            losses = task(batch)
+            assert losses.fake is not None
+            assert losses.real is not None
+            assert torch.equal(losses.fake, first.fake)
+            assert torch.equal(losses.real, batches[0]["hr"])
+    assert [p.name for p in (tmp_path / "latents").iterdir()] == ["0000000.pt"]
+
+
+def test_it_goes_on_bit_for_bit(config: TrainConfig, pictures: Path, tmp_path: Path) -> None:
+    through = Trainer(config, pictures, tmp_path / "through", cpu=True)
+    through.run()
+    Trainer(config, pictures, tmp_path / "stopped", cpu=True).run(stop_at=2)
+    resumed = Trainer(config, pictures, tmp_path / "stopped", cpu=True)
+    resumed.run()
+    for key, value in through.task.network.state_dict().items():
+        assert torch.equal(value, resumed.task.network.state_dict()[key])
+
+
+def test_validation_is_of_the_chain_and_of_the_round_trip(
+    config: TrainConfig, pictures: Path
+) -> None:
+    batch, figures = batch_of(pictures, 0), {}
+    for chain in (0.0, 1.0):
+        task = DecoderTask(replace(config, chain=chain))
+        with torch.no_grad():
+            figures[chain], image = task.validate(task.network, batch)
+        error = float(F.l1_loss(image.clamp(-1, 1), batch["hr"]))
+        assert figures[chain]["l1"] == pytest.approx(error)
+    assert figures[0.0]["l1"] == figures[0.0]["round_trip_l1"]
+    assert figures[1.0]["round_trip_l1"] == figures[0.0]["round_trip_l1"]
+    assert figures[1.0]["l1"] != figures[0.0]["l1"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("init", "networks.init is empty"),
+        ("denoiser", "give networks.denoiser"),
+        ("noise_predictor", "give networks.denoiser and .noise_predictor"),
+    ],
+)
+def test_what_it_needs_is_said(config: TrainConfig, missing: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DecoderTask(replace(config, networks=replace(config.networks, **{missing: ""})))
