@@ -39,10 +39,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     for name, weights, channels in (
         ("denoiser", denoiser_weights, (6, 3)), ("noise_predictor", predictor_weights, (9, 6))
     ):  # fmt: skip
-        path, small = folder / f"{name}.safetensors", unet_config(*channels, trained_resolution=16)
-        save_file(
-            weights(small), folder / f"{name}.safetensors", UNET_HEADER | {"lpnsr.part": name}
-        )
+        small, part = unet_config(*channels, trained_resolution=16), {"lpnsr.part": name}
+        save_file(weights(small), folder / f"{name}.safetensors", UNET_HEADER | part)
     return TrainConfig(
         task="decoder", steps=4, batch=2, crop=64, validation_crop=64, validation_pictures=1,
         family="small", learning_rate=1e-3, reuse=2, chain=1.0, loss=LossWeights(l1=1),
