@@ -14,7 +14,6 @@ from torch import Tensor
 from . import deep
 from .formats import Format
 from .metadata import Metadata, read_metadata, upright
-from .tiff import tiff_bytes
 
 _READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 _GREY = {"1", "L", "LA", "La"}
@@ -69,6 +68,9 @@ def encode_picture(picture: Picture, format: Format) -> bytes:
         picture: colours and alpha are clamped to [0,1]. Alpha that the format can't hold is left
             out.
         format: 16 bits become 8 where it holds no more.
+
+    Raises:
+        ValueError: pyvips is needed and not installed, or the format can't hold the size.
     """
     rgb = picture.rgb.mean(dim=1, keepdim=True) if picture.grey else picture.rgb
     planes = [rgb] if picture.alpha is None or not format.alpha else [rgb, picture.alpha]
@@ -80,7 +82,7 @@ def encode_picture(picture: Picture, format: Format) -> bytes:
     else:
         samples = (x * 255).round().numpy().astype(np.uint8)
     if format.pillow_name == "TIFF":
-        return tiff_bytes(samples, metadata, exif)
+        return deep.tiff_bytes(samples, metadata, exif)
     if samples.dtype == np.uint16:
         return deep.png_bytes(samples, metadata, exif)
     options: dict[str, Any] = dict(format.options)
