@@ -24,6 +24,7 @@ from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE
 from lpnsr_impl.jobs.upscale.plan import make_plan
 from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import eventually
+from tests.limits import seconds_at_most
 
 PACK = Path(__file__).parents[2]
 PICTURES = 16
@@ -161,3 +162,44 @@ def test_workers_that_cannot_start_are_an_error(
     lost = replace(SETTINGS, denoiser="/nowhere.safetensors")
     with pytest.raises(RuntimeError, match=r"no file '/nowhere\.safetensors'"):
         list(ray_job.do_on_ray(job, plan.items, lost, "local", 1))
+
+
+@pytest.mark.parametrize("workers", [3, 0])
+def test_more_workers_than_the_cluster_has_room_for_are_refused(
+    cluster: None, folder: Path, tmp_path: Path, workers: int
+) -> None:
+    plan = make_plan(str(folder), str(tmp_path / "out"), "same")
+    job = Job(plan.source, plan.out, "settings")
+    message = rf"--ray-workers is {workers}, and .* room for 2: it has 2 CPUs.* Give 1 to 2"
+    with seconds_at_most(120), pytest.raises(ValueError, match=message):
+        list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", workers))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "expected"),
+    [
+        ([{"CPU": 4.0}, {"CPU": 2.0}], "", (6, False)),
+        ([{"CPU": 4.0, "GPU": 8.0}, {"CPU": 9.0, "GPU": 1.0}, {"CPU": 7.0}], "", (5, True)),
+        ([{"CPU": 4.0, "GPU": 8.0}, {"CPU": 2.0}], "cpu", (6, False)),
+    ],
+)
+def test_each_worker_has_a_core_and_a_gpu_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[dict[str, float]],
+    device: str,
+    expected: tuple[int, bool],
+) -> None:
+    dead: dict[str, Any] = {"Alive": False, "Resources": {}}
+    alive = [{"Alive": True, "Resources": node} for node in nodes]
+    monkeypatch.setattr(ray, "nodes", lambda: [dead, *alive])
+    assert ray_job._room(None, device) == expected
+
+
+@pytest.mark.parametrize("resources", [{}, {"GPU": 2.0}])
+def test_a_cluster_without_cores_is_told(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, float]
+) -> None:
+    node = {"Alive": True, "Resources": {"memory": 1e9, **resources}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    with pytest.raises(ValueError, match=r"room for 0: it has 0 CPUs.* Give a cluster with more"):
+        ray_job._room(None, "")

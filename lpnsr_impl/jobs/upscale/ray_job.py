@@ -86,10 +86,12 @@ def do_on_ray(
         items: pictures.
         settings: of the networks.
         address: of a running cluster, e.g. "auto", or "local".
-        workers: pictures at a time; None for one a GPU, or without GPUs one a CPU core.
+        workers: pictures at a time; None for as many as the cluster allows: one a GPU, or without
+            GPUs one a CPU core.
 
     Raises:
         ConnectionError: there is no cluster at the address.
+        ValueError: the cluster has no place for so many workers.
         RuntimeError: workers can't start, e.g. for want of a model's file.
     """
     began = not ray.is_initialized()
@@ -102,18 +104,16 @@ def do_on_ray(
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        pool = min(workers or gpus or int(resources["CPU"]), len(items))
+        room, on_gpus = _room(workers, settings.device)
         rows = [{"name": i.name, "result": i.result, "spare": i.spare or ""} for i in items]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
         outcomes = dataset.map_batches(
             Upscaler,
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=pool),
+            compute=ray.data.ActorPoolStrategy(size=min(room, len(items))),
             num_cpus=1,
-            num_gpus=1 if gpus else None,
-            fn_constructor_args=(job, settings, Tries.remote(), None if gpus else 1),
+            num_gpus=1 if on_gpus else None,
+            fn_constructor_args=(job, settings, Tries.remote(), None if on_gpus else 1),
         )
         for row in outcomes.iter_rows():
             yield Outcome(**row)
@@ -123,3 +123,26 @@ def do_on_ray(
     finally:
         if began:
             ray.shutdown()
+
+
+def _room(workers: int | None, device: str) -> tuple[int, bool]:
+    """Workers to start, at most, and whether each gets a GPU.
+
+    Each takes a CPU core, and where there are GPUs to use one on the same machine.
+
+    Raises:
+        ValueError: the cluster has no place for so many.
+    """
+    nodes: list[dict[str, float]] = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    on_gpus = device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes)
+    kinds = ("CPU", "GPU") if on_gpus else ("CPU",)
+    most = sum(int(min(node.get(kind, 0) for kind in kinds)) for node in nodes)
+    wanted = most if workers is None else workers
+    if 0 < wanted <= most:
+        return wanted, on_gpus
+    has = " and ".join(f"{sum(n.get(kind, 0) for n in nodes):.0f} {kind}s" for kind in kinds)
+    raise ValueError(
+        f"--ray-workers is {wanted}, and the cluster has room for {most}: it has {has}, and each "
+        f"worker takes one{' of both, on one machine' if on_gpus else ''}. Give "
+        + (f"1 to {most}, or leave --ray-workers out." if most else "a cluster with more.")
+    )
