@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     settings = chosen_settings(options)
     plan = make_plan(options.source, options.out, options.format)
     job = Job(plan.source, plan.out, settings.fingerprint(), options.overwrite)
+    if not options.dry_run:
+        Results(job).sweep(plan.items)
     todo = _not_done(job, plan.items)
     logger.info(
         "%s: %d pictures, %d of them done before. %s, start %s, %d steps, %s.", options.source,
@@ -56,8 +58,6 @@ def _do(
     job: Job, plan: Plan, todo: Sequence[Item], settings: Settings, options: argparse.Namespace
 ) -> int:
     report = Report(len(todo), plan.problems)
-    results = Results(job)
-    results.sweep(todo)
     try:
         report.follow(_outcomes(job, todo, settings, options))
     except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def _do(
         report.finish()
         return INTERRUPTED
     finally:
-        results.sweep(todo)  # a killed worker's, too
+        Results(job).sweep(todo)  # a killed worker's, too
     return report.finish()
 
 

@@ -1,20 +1,14 @@
 """Folders of pictures: on this machine, or anywhere that pyarrow reaches (s3://, gs://, file://).
 
-Names within a folder have forward slashes. A new file is written under a temporary name beside its
-place and then moved there at once, so no reader ever sees half of it.
+Names within a folder have forward slashes.
 """
 
 import errno
 import os
 import stat
-import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
-
-PART_PREFIX = ".lpnsr-"
-PART_SUFFIX = ".part"
 
 
 @dataclass(frozen=True)
@@ -52,8 +46,8 @@ class Folder(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
-    def put_part(self, name: str, data: bytes) -> str:
-        """Write to a temporary name beside `name`, and return it. A failure leaves no file."""
+    def put(self, name: str, data: bytes) -> None:
+        """Write a new file. A failure leaves none."""
         ...
 
     def move(self, name: str, new_name: str) -> None:
@@ -64,8 +58,8 @@ class Folder(Protocol):
         """If it is there."""
         ...
 
-    def sweep(self, folders: Iterable[str]) -> None:
-        """Delete the temporary files that a killed run left in these folders."""
+    def within(self, folder: str) -> list[str]:
+        """Names of the files right in a folder of this one; none if it is not there."""
         ...
 
 
@@ -106,21 +100,6 @@ def is_folder(place: str) -> bool | None:
 def is_full(error: OSError) -> bool:
     """Whether there is no room for more files."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def write(folder: Folder, name: str, data: bytes) -> None:
-    """Write a file at once, replacing what is there."""
-    part = folder.put_part(name, data)
-    try:
-        folder.move(part, name)
-    except BaseException:
-        folder.delete(part)
-        raise
-
-
-def _part_name(name: str) -> str:
-    """Of its own for each call, since two runs may write the same picture."""
-    return str(PurePosixPath(name).with_name(f"{PART_PREFIX}{uuid.uuid4().hex}{PART_SUFFIX}"))
 
 
 class LocalFolder:
@@ -166,9 +145,8 @@ class LocalFolder:
             raise OSError("it is no regular file")
         return path.read_bytes()
 
-    def put_part(self, name: str, data: bytes) -> str:
-        part = _part_name(name)
-        path = self._path / part
+    def put(self, name: str, data: bytes) -> None:
+        path = self._path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb") as file:
@@ -178,7 +156,6 @@ class LocalFolder:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return part
 
     def move(self, name: str, new_name: str) -> None:
         os.replace(self._path / name, self._path / new_name)
@@ -186,10 +163,11 @@ class LocalFolder:
     def delete(self, name: str) -> None:
         (self._path / name).unlink(missing_ok=True)
 
-    def sweep(self, folders: Iterable[str]) -> None:
-        for folder in folders:
-            for path in (self._path / folder).glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
-                path.unlink(missing_ok=True)
+    def within(self, folder: str) -> list[str]:
+        try:
+            return [self._name(p) for p in (self._path / folder).iterdir() if not p.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 class ArrowFolder:
@@ -241,19 +219,17 @@ class ArrowFolder:
         with self._fs.open_input_file(self._path(name)) as file:
             return file.read()
 
-    def put_part(self, name: str, data: bytes) -> str:
-        part = _part_name(name)
-        folder = self._path(str(PurePosixPath(part).parent))
+    def put(self, name: str, data: bytes) -> None:
+        folder = self._path(str(PurePosixPath(name).parent))
         if folder not in self._made:
             self._fs.create_dir(folder, recursive=True)
             self._made.add(folder)
         try:
-            with self._fs.open_output_stream(self._path(part)) as file:
+            with self._fs.open_output_stream(self._path(name)) as file:
                 file.write(data)
         except BaseException:
-            self.delete(part)
+            self.delete(name)
             raise
-        return part
 
     def move(self, name: str, new_name: str) -> None:
         self._fs.move(self._path(name), self._path(new_name))
@@ -262,12 +238,13 @@ class ArrowFolder:
         if self.stat(name) is not None:
             self._fs.delete_file(self._path(name))
 
-    def sweep(self, folders: Iterable[str]) -> None:
+    def within(self, folder: str) -> list[str]:
         from pyarrow import fs
 
-        for folder in folders:
-            selector = fs.FileSelector(self._path(folder), allow_not_found=True)
-            for info in self._fs.get_file_info(selector):
-                name = PurePosixPath(info.path).name
-                if name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX):
-                    self._fs.delete_file(info.path)
+        selector = fs.FileSelector(self._path(folder), allow_not_found=True)
+        _, root = self.place()
+        return [
+            str(PurePosixPath(info.path).relative_to(root))
+            for info in self._fs.get_file_info(selector)
+            if info.type == fs.FileType.File
+        ]

@@ -1,27 +1,53 @@
 """Results and how they were made.
 
 Each result has a record, a small JSON file in `.lpnsr` beside the results: from which input (name,
-size, time) it was made, by which settings, and its size. It is written just before the result takes
-its name, so a record without its result counts for nothing, and a result is never without one.
+size, time) it was made, by which settings, and its size. Both come whole or not at all, and what is
+whole is never lost, wherever a run is killed and whoever else works in the same folder:
+
+1. The record is written under a temporary name, then the result, beside its place.
+2. The record takes its name. It names the result's temporary file, so as long as there is one, it
+   is this file that the record speaks of, and anyone may finish:
+3. The result takes its name, in place of the one before.
+
+A run that begins finishes what others left whole after 1. Other temporary files are of runs that
+write them at this moment, or that were killed: they go once they are old.
 """
 
 import json
 import logging
+import re
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from .folders import Folder, Stat, open_folder, write
+from .folders import Folder, Stat, open_folder
 from .formats import RECORDS, record_name
 from .plan import Item
 
 logger = logging.getLogger(__name__)
 
+ABANDONED = 24 * 3600
+"""Age in seconds of a temporary file that nobody writes any more: each is written at once."""
+
+_PART = re.compile(r"\.lpnsr-(?P<run>[0-9a-f]+)(-(?P<key>[0-9a-f]+)-[0-9a-f]+)?\.part")
+"""Names of temporary files: `key` is that of the record. (Older versions had none.)"""
+
 
 @dataclass(frozen=True)
 class Record:
-    """How a result was made. `run` is of the job that made it."""
+    """How a result was made.
+
+    Attributes:
+        name, size, mtime_ns: of the input.
+        settings: fingerprint.
+        result_size: in bytes.
+        run: of the job that made it.
+        result: its name.
+        part: temporary file that is the result until it takes its name.
+        replaces: `run` of the record before, if there was one.
+    """
 
     name: str
     size: int
@@ -29,6 +55,9 @@ class Record:
     settings: str
     result_size: int
     run: str
+    result: str = ""
+    part: str = ""
+    replaces: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +75,7 @@ class Job:
     out: str
     settings: str
     overwrite: bool = False
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
 
 class Results:
@@ -103,27 +132,80 @@ class Results:
     def commit(self, name: str, data: bytes, item: Item, made_from: Stat) -> None:
         """Put a result in its place, with its record.
 
-        A result that is there goes first: beside the new record it could be taken for the new one.
-
         Raises:
-            OSError: it can't be written; nothing of it is left then.
+            OSError: it can't be written. If it is whole all the same, the next run puts it there.
         """
-        job = self._job
+        job, before = self._job, self._record(name)
+        key = PurePosixPath(record_name(name)).stem
+        part = PurePosixPath(name).with_name(f".lpnsr-{job.run}-{key}-{uuid.uuid4().hex[:8]}.part")
+        note = f"{RECORDS}/{part.name}"
         record = Record(
-            item.name, made_from.size, made_from.mtime_ns, job.settings, len(data), job.run
-        )
-        part = self._out.put_part(name, data)
+            item.name, made_from.size, made_from.mtime_ns, job.settings, len(data), job.run,
+            result=name, part=str(part), replaces=before.run if before else "",
+        )  # fmt: skip
         try:
-            self._out.delete(name)
-            write(self._out, record_name(name), json.dumps(asdict(record)).encode())
-            self._out.move(part, name)
+            self._out.put(note, json.dumps(asdict(record)).encode())
+            self._out.put(record.part, data)
         except BaseException:
-            self._out.delete(part)
+            self._out.delete(record.part)
+            self._out.delete(note)
             raise
+        self._finish(note, record)
 
     def sweep(self, items: Sequence[Item]) -> None:
-        """Delete the temporary files that a killed run of these pictures left."""
-        self._out.sweep([RECORDS, *{str(PurePosixPath(item.result).parent) for item in items}])
+        """Finish what stopped runs had whole of these pictures, and delete what they had not.
+
+        What this job has begun counts as stopped: call it before and after, and not meanwhile.
+        """
+        folders = {str(PurePosixPath(item.result).parent) for item in items}
+        for folder in (RECORDS, *sorted(folders)):
+            try:
+                for name in self._out.within(folder):
+                    if part := _PART.fullmatch(PurePosixPath(name).name):
+                        self._sweep_part(name, part["run"], part["key"])
+            except OSError as e:
+                logger.warning("Temporary files in %s are left as they are: %s", folder, e)
+
+    def _sweep_part(self, name: str, run: str, key: str | None) -> None:
+        if PurePosixPath(name).parent.name == RECORDS:
+            record = self._parse(name)
+            if record and self._may_finish(record):
+                return self._finish(name, record)
+        else:
+            record = self._parse(f"{RECORDS}/{key}.json")
+            if record and record.part == name:
+                return self._move(name, record.result)
+        found = self._out.stat(name)
+        # Not every file system tells a time.
+        age = time.time() - found.mtime_ns / 1e9 if found and found.mtime_ns else 0
+        if run == self._job.run or age > ABANDONED:
+            self._out.delete(name)
+
+    def _may_finish(self, record: Record) -> bool:
+        """Whether a result is whole, and its place as its run found it."""
+        part = self._out.stat(record.part)
+        if part is None or part.size != record.result_size:
+            return False
+        now = self._record(record.result)
+        if now is None:
+            return not record.replaces and self._out.stat(record.result) is None
+        return now.run == record.replaces
+
+    def _finish(self, note: str, record: Record) -> None:
+        """Give record and result their names. Another run may do so at the same time."""
+        self._move(note, record_name(record.result))
+        self._record(record.result)  # moves the result, or another run's that came later
+        self._out.delete(record.part)
+
+    def _move(self, name: str, new_name: str) -> None:
+        """If it is there."""
+        if self._out.stat(name) is None:
+            return
+        try:
+            self._out.move(name, new_name)
+        except OSError:
+            if self._out.stat(name) is not None:  # else another run was faster
+                raise
 
     def _is_current(self, result: str, item: Item, made_from: Stat) -> bool:
         found = self._out.stat(result)
@@ -137,12 +219,20 @@ class Results:
         return input_then == input_now and record.settings == self._job.settings
 
     def _record(self, result: str) -> Record | None:
-        """None if there is none, or none that can be read."""
-        name = record_name(result)
+        """What its record says, the result being in its place then. None as in `_parse`."""
+        record = self._parse(record_name(result))
+        if record and record.part:
+            self._move(record.part, result)
+        return record
+
+    def _parse(self, name: str) -> Record | None:
+        """None if there is no record of this file name, or none that can be read."""
         if self._out.stat(name) is None:
             return None
         try:
             return Record(**json.loads(self._out.read(name)))
+        except FileNotFoundError:  # another run was faster
+            return None
         except (ValueError, TypeError):
-            logger.warning("The record of %s is damaged; it does not count.", result)
+            logger.warning("The record %s is damaged; it does not count.", name)
             return None
