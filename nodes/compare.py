@@ -6,7 +6,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.pictures.images import resize
-from .images import Picture, read_image
+from ..lpnsr_impl.pictures.picture import Picture
+from .images import read_image, to_image
 from .schema import schema
 
 
@@ -70,5 +71,5 @@ def pairs(lr: Picture, result: Picture) -> Tensor:
         )
     if lr.alpha is None or result.alpha is None:
         lr, result = Picture(lr.rgb), Picture(result.rgb)
-    before = resize(lr.to_image().movedim(-1, 1), h, w).clamp(0, 1).movedim(1, -1)
-    return torch.stack([before, result.to_image()], dim=1).flatten(0, 1)
+    before = resize(to_image(lr).movedim(-1, 1), h, w).clamp(0, 1).movedim(1, -1)
+    return torch.stack([before, to_image(result)], dim=1).flatten(0, 1)

@@ -6,13 +6,14 @@ from comfy_api.latest import io
 from torch import Tensor
 from typing_extensions import override
 
+from ..lpnsr_impl.engine.engine import DECODE_WORK
+from ..lpnsr_impl.engine.finish import Finish, Inside
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
-from .tiles import Tiling
 
 
 class LPNSRDecode(io.ComfyNode):
@@ -81,22 +82,14 @@ class LPNSRDecode(io.ComfyNode):
                 "mask and start_image belong together. Connect both (start_image is the image of "
                 "LPNSR Pre-Upsample, kept where the mask is 0), or none."
             )
-        progress = host.Progress(len(samples["samples"]) * stages.DECODE_WORK)
-        tiling = Tiling(tile_size, overlap)
+        progress = host.Progress(len(samples["samples"]) * DECODE_WORK)
+        engine = stages.engine_for(models, tile_size, overlap, progress)
         lr = None if lr_image is None else read_image(lr_image, "lr_image")
-        regenerate = None
+        inside = None
         if mask is not None and start_image is not None:
             start = read_image(start_image, "start_image", BICUBIC_RANGE)
-            regenerate = stages.Regenerate(start, read_mask(mask, start), feather)
-        image, psnr = stages.decode(
-            models,
-            samples,
-            color_fix,
-            tiling,
-            progress,
-            lr,
-            lr_consistency=lr_consistency,
-            regenerate=regenerate,
-        )
+            inside = Inside(read_mask(mask, start), feather, start.rgb)
+        finish = Finish(color_fix, lr_consistency=lr_consistency, inside=inside)
+        image, psnr = stages.decode(engine, models, samples, finish, lr)
         progress.finish()
         return io.NodeOutput(image, psnr)

@@ -5,12 +5,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import Wrap
+from ..lpnsr_impl.engine.engine import ENCODE_WORK
 from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image
 from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
-from .tiles import Tiling
 
 
 class ResShiftEncode(io.ComfyNode):
@@ -68,7 +68,8 @@ class ResShiftEncode(io.ComfyNode):
         widgets.require_choice("wrap", wrap)
         start = read_image(image, "image", BICUBIC_RANGE)
         lr = read_image(lr_image, "lr_image")
-        progress = host.Progress(len(image) * stages.ENCODE_WORK)
-        latent = stages.encode(models, start, lr, Tiling(tile_size, overlap), progress, wrap)
+        progress = host.Progress(len(image) * ENCODE_WORK)
+        engine = stages.engine_for(models, tile_size, overlap, progress)
+        latent = stages.encode(engine, models, start, lr, wrap)
         progress.finish()
         return io.NodeOutput(latent)

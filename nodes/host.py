@@ -27,11 +27,14 @@ from server import PromptServer
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE
-from ..lpnsr_impl.engine import out_of_memory
+from ..lpnsr_impl.engine.estimates import autoencoder_activations
+from ..lpnsr_impl.engine.memory import USABLE, is_out_of_memory
+from ..lpnsr_impl.engine.progress import Progress as Silent
 from ..lpnsr_impl.files import examples
 from ..lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
 from ..lpnsr_impl.files.released import FolderKind
 from ..lpnsr_impl.main_memory import available
+from ..lpnsr_impl.method.sampler import StepCallback
 from ..lpnsr_impl.models import (
     Autoencoder,
     Denoiser,
@@ -57,9 +60,6 @@ _BAR = 1000
 _SECONDS_BETWEEN_TEXTS = 0.2
 
 Preview = tuple[str, Image.Image, int | None]
-
-_USABLE = 0.7
-"""Share of the free memory that a run plans with."""
 
 _RELEASED_UNET_PARAMETERS = 119_000_000
 
@@ -152,11 +152,6 @@ class Managed(Generic[N]):
         """Where activations belong while the network is loaded."""
         return self.patcher.load_device
 
-    @property
-    def dtype_bytes(self) -> int:
-        """Bytes of one activation."""
-        return mm.dtype_size(self.network.compute_dtype)
-
 
 def manage(network: N, precision: str, compiled: bool = False) -> Managed[N]:
     """Choose devices and dtypes as the host does, cast the network, and hand it to the host.
@@ -195,24 +190,67 @@ def _unet_dtypes(num_parameters: int) -> tuple[torch.dtype, torch.dtype]:
     return weight, mm.unet_manual_cast(weight, device) or weight
 
 
-def load(*networks: Managed[Any], activations: float) -> None:
-    """Make networks resident together, with room for `activations` bytes beside them."""
-    mm.load_models_gpu([network.patcher for network in networks], memory_required=int(activations))
+Networks = Sequence[Any]
+"""Some of `Managed`."""
 
 
-def memory_budget(networks: Sequence[Managed[Any]]) -> float:
-    """Bytes for activations beside these networks, if the host unloads all others.
+class Memory:
+    """ComfyUI's memory, for the engine; `lpnsr_impl.engine.memory.Memory` says what each does."""
 
-    Main memory, which MPS shares, holds all weights already, and keeps those that are unloaded.
-    """
-    patcher = networks[0].patcher
-    device = patcher.load_device
-    # Hosts with dynamic VRAM count what that would give back.
-    free: Any = getattr(patcher, "get_free_memory", mm.get_free_memory)(device)
-    if device.type in ("cpu", "mps"):
-        return _USABLE * free
-    weights = sum(network.patcher.model_size() for network in networks)
-    return _USABLE * (free + _evictable(device) - weights)
+    @property
+    def result_device(self) -> torch.device:
+        """Where IMAGE, MASK and LATENT tensors go."""
+        return result_device()
+
+    @property
+    def result_dtype(self) -> torch.dtype:
+        """Of IMAGE, MASK and LATENT tensors."""
+        return result_dtype()
+
+    def room_for_results(self) -> int:
+        """Free bytes where IMAGE and LATENT tensors go."""
+        device = result_device()
+        if device.type == "cpu":
+            return available()
+        free: Any = mm.get_free_memory(device)
+        return int(free)
+
+    def budget(self, networks: Networks) -> float:
+        """Bytes for activations beside these networks, if the host unloads all others.
+
+        Main memory, which MPS shares, holds all weights already, and keeps those that are unloaded.
+        """
+        patcher = networks[0].patcher
+        device = patcher.load_device
+        # Hosts with dynamic VRAM count what that would give back.
+        free: Any = getattr(patcher, "get_free_memory", mm.get_free_memory)(device)
+        if device.type in ("cpu", "mps"):
+            return USABLE * free
+        weights = sum(network.patcher.model_size() for network in networks)
+        return USABLE * (free + _evictable(device) - weights)
+
+    def spare(self, networks: Networks) -> float:
+        """The same, if the host unloads nothing."""
+        device = networks[0].device
+        free: Any = mm.get_free_memory(device)
+        if device.type in ("cpu", "mps"):
+            return USABLE * free
+        patchers = [network.patcher for network in networks]
+        return USABLE * (free - sum(p.model_size() - p.loaded_size() for p in patchers))
+
+    def load(self, networks: Networks, activations: float) -> None:
+        """Make networks resident together, with room for `activations` bytes beside them."""
+        patchers = [network.patcher for network in networks]
+        mm.load_models_gpu(patchers, memory_required=int(activations))
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an allocation failed. The host's own test also clears a pending error of CUDA."""
+        hosts_test: Callable[[BaseException], bool] = getattr(mm, "is_oom", lambda _: False)
+        return hosts_test(error) or is_out_of_memory(error)
+
+    def empty_cache(self) -> None:
+        """Give cached memory back to the device."""
+        mm.soft_empty_cache()
 
 
 def _evictable(device: torch.device) -> int:
@@ -225,26 +263,6 @@ def _evictable(device: torch.device) -> int:
         and patcher.load_device == device
         and not (hasattr(patcher, "is_dynamic") and patcher.is_dynamic())
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed. The host's own test also clears a pending error of CUDA."""
-    hosts_test: Callable[[BaseException], bool] = getattr(mm, "is_oom", lambda _: False)
-    return hosts_test(error) or out_of_memory.is_out_of_memory(error)
-
-
-def room_for_results() -> int:
-    """Free bytes where IMAGE and LATENT tensors go."""
-    device = result_device()
-    if device.type == "cpu":
-        return available()
-    free: Any = mm.get_free_memory(device)
-    return int(free)
-
-
-def free_memory() -> None:
-    """Give cached memory back to the device."""
-    mm.soft_empty_cache()
 
 
 def result_device() -> torch.device:
@@ -266,28 +284,30 @@ def as_result(tensor: Tensor) -> Tensor:
 # Progress
 
 
-class Progress:
-    """Bar, text and preview on the running node. Every step is also a chance to cancel.
+class Progress(Silent):
+    """Bar, text and preview on the running node. Every step is also a chance to cancel."""
 
-    Args:
-        work: all there is to do, in any unit, for `advance`.
-        heading: a line above the plan, of what plans have in common.
-
-    Attributes:
-        weight: of the work that `advance` counts: more where pictures are larger.
-    """
-
-    def __init__(self, work: float = 1.0, heading: str = "") -> None:
+    def __init__(self, work: float = 1.0) -> None:
+        """`work` is all there is to do, in any unit, for `advance`."""
         context = get_executing_context()
         self._node_id = context.node_id if context else None
         self._bar = comfy.utils.ProgressBar(_BAR)
-        self._work = work
         self._began = time.monotonic()
         self._said = 0.0
-        self._heading = heading
-        self.weight = 1.0
-        self.done = 0.0
-        self.plan = ""
+        self._plan = ""
+        self.begin(work)
+
+    def begin(self, work: float, heading: str = "") -> None:
+        """A run of so much work begins; `heading` is a line above the plan, which plans share."""
+        self._work, self._heading = work, heading
+        if heading:
+            logging.info("LPNSR: %s.", heading)
+
+    def plan(self, text: str) -> None:
+        """Show, and log, for what the networks are being loaded."""
+        self._plan = text
+        self.say("loading")
+        logging.info("LPNSR: %s.", text)
 
     def advance(self, work: float, text: str) -> None:
         """Count work done; show `text`, the time left and the plan.
@@ -296,7 +316,7 @@ class Progress:
             InterruptProcessingException: the user pressed Cancel.
         """
         mm.throw_exception_if_processing_interrupted()
-        self.done += self.weight * work
+        super().advance(work, text)
         share = min(self.done / self._work, 1.0)
         self._bar.update_absolute(round(_BAR * share))
         now = time.monotonic()
@@ -304,6 +324,15 @@ class Progress:
             self._said = now
             left = (now - self._began) * (1 / max(share, 1e-9) - 1)
             self.say(f"{text}, {duration(left)} left")
+
+    def watch(self, y0: Tensor, lr: Tensor) -> StepCallback:
+        """Shows the first picture's prediction after each step, where previews are switched on."""
+        preview = latent_previewer(y0[:1], lr[:1])
+
+        def on_step(t: int, x_t: Tensor, x0_pred: Tensor) -> None:
+            self._show(preview(x0_pred[:1]))
+
+        return on_step
 
     def at(self, done: float, total: float) -> None:
         """Show `done` of `total`, where neither is known from the start.
@@ -317,7 +346,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Show a line of text on the node, above the plan, which narrow nodes cut off."""
         if self._node_id is not None:
-            lines = "\n".join(line for line in (text, self._heading, self.plan) if line)
+            lines = "\n".join(line for line in (text, self._heading, self._plan) if line)
             # two spaces before the end of a line: Nodes 2.0 take it for Markdown
             PromptServer.instance.send_progress_text(lines.replace("\n", "  \n"), self._node_id)
 
@@ -325,8 +354,7 @@ class Progress:
         """Show the time it took, and the plan."""
         self.say(f"done in {duration(time.monotonic() - self._began)}")
 
-    def show(self, preview: Preview | None) -> None:
-        """Show a preview picture."""
+    def _show(self, preview: Preview | None) -> None:
         if preview is not None:
             self._bar.update_absolute(self._bar.current, preview=preview)
 
@@ -394,14 +422,9 @@ class FamilyVAE(comfy.sd.VAE):
     It encodes to the continuous latent, and decodes the nearest codes. Weights and patcher are
     those of `managed`, so nothing is in memory twice.
 
-    Args:
-        managed: the autoencoder.
-        activations: bytes that one picture of (height, width) needs.
     """
 
-    def __init__(
-        self, managed: Managed[Autoencoder], activations: Callable[[int, int], float]
-    ) -> None:
+    def __init__(self, managed: Managed[Autoencoder]) -> None:
         # Of all the host's VAEs this one has no weights; it sets what each version expects of one.
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
         self.first_stage_model = managed.network
@@ -411,9 +434,11 @@ class FamilyVAE(comfy.sd.VAE):
         self.working_dtypes = [torch.float32]
         self.latent_channels = managed.network.config.embed_channels
         self.downscale_ratio = self.upscale_ratio = SCALE
-        self.memory_used_encode = lambda shape, dtype: activations(shape[2], shape[3])
-        self.memory_used_decode = lambda shape, dtype: activations(
-            SCALE * shape[2], SCALE * shape[3]
+        self.memory_used_encode = lambda shape, dtype: autoencoder_activations(
+            managed.network, shape[2] // SCALE, shape[3] // SCALE
+        )
+        self.memory_used_decode = lambda shape, dtype: autoencoder_activations(
+            managed.network, shape[2], shape[3]
         )
         self.disable_offload = False  # unlike a VAE without weights
         self.size = None  # to be measured again

@@ -14,7 +14,6 @@ USED = (
     "comfy.cli_args:args.preview_method",
     "comfy.latent_formats:LatentFormat()",
     "comfy.model_management:cleanup_models_gc()",
-    "comfy.model_management:dtype_size(_)",
     "comfy.model_management:get_free_memory(_)",
     "comfy.model_management:get_torch_device()",
     "comfy.model_management:get_torch_device_name(_)",

@@ -1,36 +1,19 @@
 """ComfyUI's IMAGE to pictures of this pack and back. No ComfyUI import."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+
+from ..lpnsr_impl.pictures.picture import Picture
 
 UNIT_RANGE = (0.0, 1.0)
 BICUBIC_RANGE = (-0.5, 1.5)
 """How far bicubic x4 of [0,1] can overshoot. PreSet-A keeps the overshoot, as published."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """rgb: float32 [B,3,H,W] in [0,1]; alpha: [B,1,H,W] in [0,1], or None."""
-
-    rgb: Tensor
-    alpha: Tensor | None = None
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """B, H, W"""
-        return self.rgb.shape[0], self.rgb.shape[2], self.rgb.shape[3]
-
-    def split(self, size: int) -> "list[Picture]":
-        """Pictures of at most `size` each."""
-        alphas = [None] * len(self.rgb) if self.alpha is None else self.alpha.split(size)
-        return [Picture(rgb, alpha) for rgb, alpha in zip(self.rgb.split(size), alphas)]  # noqa: B905
-
-    def to_image(self) -> Tensor:
-        """IMAGE [B,H,W,3], or [B,H,W,4] with alpha."""
-        channels = self.rgb if self.alpha is None else torch.cat([self.rgb, self.alpha], dim=1)
-        return channels.movedim(1, -1).contiguous()
+def to_image(picture: Picture) -> Tensor:
+    """IMAGE [B,H,W,3], or [B,H,W,4] with alpha."""
+    planes = [picture.rgb] if picture.alpha is None else [picture.rgb, picture.alpha]
+    return torch.cat(planes, dim=1).movedim(1, -1).contiguous()
 
 
 def read_mask(mask: Tensor, pictures: Picture) -> Tensor:

@@ -1,6 +1,5 @@
 """LPNSRInspect: what the chain does at each step."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +8,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import SCALE, PredictorMode
+from ..lpnsr_impl.engine.engine import DECODE_WORK, Sampling
+from ..lpnsr_impl.engine.finish import Finish
 from ..lpnsr_impl.method.noise_figures import (
     ChainRecorder,
     check_matplotlib,
@@ -17,14 +18,13 @@ from ..lpnsr_impl.method.noise_figures import (
     render,
 )
 from ..lpnsr_impl.method.sampler import ALL_ON
-from ..lpnsr_impl.method.schedule import Schedule
 from ..lpnsr_impl.pictures.images import to_01
+from ..lpnsr_impl.pictures.picture import Picture
 from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
-from .images import Picture
-from .models import Condition, LPNSRModels, LPNSRModelsType, pack_latent, unpack_latent
+from .images import to_image
+from .models import LPNSRModels, LPNSRModelsType, unpack_latent
 from .schema import schema
-from .tiles import Tiling
 
 
 class LPNSRInspect(io.ComfyNode):
@@ -96,62 +96,38 @@ class LPNSRInspect(io.ComfyNode):
             )
         check_matplotlib()
         predictor_on = {} if models.noise_predictor is None else ALL_ON
+        sampling = Sampling(seed, steps, kappa, predictor_on, predictor_mode)
+        progress = host.Progress()
+        engine = stages.engine_for(models, tile_size, overlap, progress)
+        y0, condition = unpack_latent(samples, models)
         shown = 1 if student else steps
-        work = stages.sample_work(models, steps, predictor_on) + shown * stages.DECODE_WORK
-        progress = host.Progress(len(samples["samples"]) * work)
-        tiling = Tiling(tile_size, overlap)
-        recorders: list[ChainRecorder] = []
-
-        def watch(schedule: Schedule) -> ChainRecorder:
-            recorders.append(ChainRecorder(schedule))
-            return recorders[-1]
-
-        stages.sample(
-            models,
-            samples,
-            seed=seed,
-            steps=steps,
-            kappa=kappa,
-            predictor_on=predictor_on,
-            predictor_mode=predictor_mode,
-            tiling=tiling,
-            progress=progress,
-            watch=watch,
-        )
+        progress.begin(len(y0) * (engine.sample_work(sampling) + shown * DECODE_WORK))
         maps: list[Tensor] = []
         plots: list[Tensor] = []
-        y0, condition = unpack_latent(samples, models)
-        codes = models.denoiser.network.predicts_codes
-        of_each = zip(recorders, y0.split(1), condition.lr.split(1), strict=True)
-        for recorder, y0_i, lr in of_each:
+        for y0_i, lr in zip(y0.split(1), condition.lr.split(1), strict=True):
+            recorder = ChainRecorder(engine.schedule(kappa))
+            engine.sample(y0_i, lr, sampling, condition.wrap, recorder)
             if student:
                 recorder.keep_start(student, y0_i)
-            one = replace(condition, lr=lr, alpha=None, codes=codes)
             h, w = lr.shape[2:]
             noise = {t: n[:, :, :h, :w] for t, n in recorder.noise.items()}
-            clean = _decoded(models, recorder, one, tiling, progress)
-            for t, picture in zip(recorder.x0_pred, clean.split(1), strict=True):
+            x0 = torch.cat(list(recorder.x0_pred.values()))
+            clean, _ = engine.decode(
+                x0,
+                lr.expand(len(x0), -1, -1, -1),
+                Finish("none"),
+                condition.wrap,
+                codes=models.denoiser.network.predicts_codes,
+            )
+            for t, picture in zip(recorder.x0_pred, clean.movedim(1, -1).split(1), strict=True):
                 maps.append(picture)
                 if t in noise:
                     maps.append(_enlarged(noise_picture(noise[t])).to(picture))
-            plots.append(Picture(render(draw_figure(to_01(lr), noise))).to_image())
+            plots.append(to_image(Picture(render(draw_figure(to_01(lr), noise)))))
         progress.finish()
         return io.NodeOutput(torch.cat(maps), host.as_result(torch.cat(plots)))
 
 
-def _decoded(
-    models: LPNSRModels,
-    recorder: ChainRecorder,
-    condition: Condition,
-    tiling: Tiling,
-    progress: host.Progress,
-) -> Tensor:
-    """IMAGE batch of the clean predictions, in the order of the steps."""
-    x0 = torch.cat(list(recorder.x0_pred.values()))
-    every = replace(condition, lr=condition.lr.expand(len(x0), -1, -1, -1))
-    return stages.decode(models, pack_latent(x0, every), "none", tiling, progress)[0]
-
-
 def _enlarged(x: Tensor) -> Tensor:
     """[1,3,h,w] to an IMAGE [1,4h,4w,3], each value a square."""
-    return Picture(x.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)).to_image()
+    return to_image(Picture(x.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)))

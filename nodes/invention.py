@@ -1,5 +1,6 @@
 """LPNSRInventionMap: where the picture would come out otherwise with another seed."""
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -7,14 +8,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import PredictorMode
+from ..lpnsr_impl.engine.engine import DECODE_WORK, ENCODE_WORK, Sampling
+from ..lpnsr_impl.engine.finish import Finish
 from ..lpnsr_impl.method.sampler import ALL_ON
+from ..lpnsr_impl.pictures.images import to_pm1
 from ..lpnsr_impl.pictures.invention import RunningDeviation, heat_map
 from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
-from .tiles import Tiling
 
 _FULL_SCALE = 0.1
 """Standard deviation, in values from 0 to 1, that is 1 in the mask and brightest in the map."""
@@ -110,27 +113,21 @@ class LPNSRInventionMap(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         widgets.require_choice("color_fix", color_fix)
-        predictor_on = ALL_ON if use_predictor else {}
-        stages.check_chain(models, steps, predictor_on)
         lr = read_image(image, "image")
-        once = stages.sample_work(models, steps, predictor_on) + stages.DECODE_WORK
-        progress = host.Progress(len(image) * (stages.ENCODE_WORK + seeds * once))
-        tiling = Tiling(tile_size, overlap)
-        start = stages.start_latent(models, lr, upscale_model, tiling, progress)
+        progress = host.Progress()
+        engine = stages.engine_for(models, tile_size, overlap, progress)
+        sampling = Sampling(seed, steps, kappa, ALL_ON if use_predictor else {}, predictor_mode)
+        engine.switches(sampling)
+        once = engine.sample_work(sampling) + DECODE_WORK
+        progress.begin(len(image) * (ENCODE_WORK + seeds * once))
+        y0 = engine.encode_starts(lr.rgb, stages.start_by(upscale_model)).float()
+        finish, codes = Finish(color_fix, alpha=lr.alpha), models.denoiser.network.predicts_codes
         running = RunningDeviation()
         for i in range(seeds):
-            latent = stages.sample(
-                models,
-                start,
-                seed=(seed + i) % _SEEDS,
-                steps=steps,
-                kappa=kappa,
-                predictor_on=predictor_on,
-                predictor_mode=predictor_mode,
-                tiling=tiling,
-                progress=progress,
-            )
-            running.add(stages.decode(models, latent, color_fix, tiling, progress)[0].float())
+            with_seed = replace(sampling, seed=(seed + i) % _SEEDS)
+            x0 = engine.sample(y0, to_pm1(lr.rgb), with_seed).float()
+            result, _ = engine.decode(x0, to_pm1(lr.rgb), finish, codes=codes)
+            running.add(result.movedim(1, -1).float())
         rgb = running.deviation()[..., :3]  # alpha does not depend on the seed
         deviation = (rgb.square().mean(dim=-1).sqrt() / _FULL_SCALE).clamp(0, 1)
         progress.finish()

@@ -1,7 +1,6 @@
 """LoadLPNSRModels: files to networks in ComfyUI's care."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -16,7 +15,6 @@ from ..lpnsr_impl import (
 )
 from ..lpnsr_impl.files.released import STAND_INS
 from . import host
-from .memory import autoencoder_activations
 from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
 
@@ -159,9 +157,7 @@ class LoadLPNSRModels(io.ComfyNode):
             None if p is None else host.manage(p, precision, torch_compile),
             family,
         )
-        vae = host.FamilyVAE(
-            models.autoencoder, partial(autoencoder_activations, models.autoencoder)
-        )
+        vae = host.FamilyVAE(models.autoencoder)
         return io.NodeOutput(models, vae, ui=ui.PreviewText(f"family {family}"))
 
 

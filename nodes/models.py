@@ -11,9 +11,9 @@ from torch import Tensor
 from ..lpnsr_impl.config import SCALE, StudentConfig, UNetConfig, Wrap
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from ..lpnsr_impl.pictures.images import to_pm1
+from ..lpnsr_impl.pictures.picture import Picture
 from ..lpnsr_impl.pictures.wrap import continued, is_periodic, upsampled
 from .host import Managed
-from .images import Picture
 
 LPNSRModelsType = io.Custom("LPNSR_MODELS")
 

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from ..lpnsr_impl.config import Wrap
 from . import host, stages, widgets
-from .images import read_image
+from .images import read_image, to_image
 from .schema import schema
 
 
@@ -59,4 +59,4 @@ class LPNSRPreUpsample(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choice("wrap", wrap)
         start = stages.pre_upsample(read_image(image, "image"), upscale_model, wrap)
-        return io.NodeOutput(host.as_result(start.to_image()))
+        return io.NodeOutput(host.as_result(to_image(start)))

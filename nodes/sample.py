@@ -7,12 +7,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import PredictorMode
+from ..lpnsr_impl.engine.engine import Sampling
 from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
-from .tiles import Tiling
 
 
 class LPNSRSample(io.ComfyNode):
@@ -87,19 +87,11 @@ class LPNSRSample(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choice("predictor_mode", predictor_mode)
         predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
-        work = stages.sample_work(models, steps, predictor_on)
-        progress = host.Progress(len(samples["samples"]) * work)
-        result = stages.sample(
-            models,
-            samples,
-            seed=seed,
-            steps=steps,
-            kappa=kappa,
-            predictor_on=predictor_on,
-            predictor_mode=predictor_mode,
-            tiling=Tiling(tile_size, overlap),
-            progress=progress,
-            lr=None if lr_image is None else read_image(lr_image, "lr_image"),
-        )
+        sampling = Sampling(seed, steps, kappa, predictor_on, predictor_mode)
+        lr = None if lr_image is None else read_image(lr_image, "lr_image")
+        progress = host.Progress()
+        engine = stages.engine_for(models, tile_size, overlap, progress)
+        progress.begin(len(samples["samples"]) * engine.sample_work(sampling))
+        result = stages.sample(engine, models, samples, sampling, lr)
         progress.finish()
         return io.NodeOutput(result)

@@ -7,16 +7,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..lpnsr_impl.config import SCALE, PredictorMode, Wrap
+from ..lpnsr_impl.engine.engine import Sampling
+from ..lpnsr_impl.engine.finish import Inside
+from ..lpnsr_impl.engine.passes import upscale
 from ..lpnsr_impl.method.sampler import ALL_ON
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.pictures.target import Target
 from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
-from . import widgets
+from . import host, stages, widgets
 from .images import read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
-from .passes import Inside, Upscaler
 from .schema import schema
-from .tiles import Tiling
 
 
 class LPNSRUpscale(io.ComfyNode):
@@ -114,17 +115,18 @@ class LPNSRUpscale(io.ComfyNode):
         widgets.require_choice("wrap", wrap)
         lr = read_image(image, "image")
         inside = None if mask is None else Inside(read_mask(mask, lr), feather)
-        upscale = Upscaler(
-            models,
-            upscale_model,
-            seed,
-            steps,
-            kappa,
-            ALL_ON if use_predictor else {},
-            predictor_mode,
-            color_fix,
-            Tiling(tile_size, overlap),
-            lr_consistency,
-            wrap,
+        predictor_on = ALL_ON if use_predictor else {}
+        progress = host.Progress()
+        images, psnr = upscale(
+            stages.engine_for(models, tile_size, overlap, progress),
+            lr,
+            stages.start_by(upscale_model),
+            Sampling(seed, steps, kappa, predictor_on, predictor_mode),
+            color_fix=color_fix,
+            target=Target(factor, longest_side),
+            lr_consistency=lr_consistency,
+            inside=inside,
+            wrap=wrap,
         )
-        return io.NodeOutput(*upscale(lr, Target(factor, longest_side), inside))
+        progress.finish()
+        return io.NodeOutput(images.movedim(1, -1), psnr)

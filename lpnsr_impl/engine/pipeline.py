@@ -1,7 +1,6 @@
-"""What a picture of any size needs around the chain: padding, noise from a seed, colours.
+"""The three stages for pictures of one size, in given tiles: encode, the chain, decode.
 
-`encode_start`, `run_chain` and `decode_latent` are the three stages that nodes and evaluation
-share.
+`Engine` plans the tiles.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,17 +11,13 @@ from torch import Tensor
 
 from ..config import SCALE, PredictorMode, Wrap
 from ..main_memory import give_back
-from ..method.sampler import ALL_ON, NoiseSource, StepCallback, sample, sample_once
+from ..method.sampler import ALL_ON, StepCallback, sample, sample_once
 from ..method.schedule import Schedule
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..pictures.images import to_01, to_pm1
 from ..pictures.tiling import TilePlan, apply_tiled
-from ..pictures.wrap import agreed, continued, upsampled
-
-ColorFix = Callable[[Tensor, Tensor, Wrap], Tensor]
-
-_PLANES = 1 << 31
-"""Bit of the seed that is turned for a student's planes, one that PyTorch's generator looks at."""
+from ..pictures.wrap import agreed, continued
+from .noise import continued_noise, seeded_noise
 
 
 def encode_start(
@@ -76,7 +71,8 @@ def run_chain(
     on_tile: Callable[[], None] | None = None,
     wrap: Wrap = "none",
 ) -> Tensor:
-    """The chain of `sampler.sample` on a padded latent, with noise of a seed.
+    """The chain of `sampler.sample` on padded latents, with noise of a seed: the same for each of
+    a batch, so that a picture comes out as it would alone.
 
     A student runs its one step instead (`sampler.sample_once`), whatever `steps` and the arguments
     of the predictor say.
@@ -95,14 +91,13 @@ def run_chain(
     Returns:
         x0, padded, [B,C,H,W].
     """
-    noise = seeded_noise(seed, schedule.num_timesteps)
     h, w = lr.shape[2:]
+    noise = continued_noise(seeded_noise(seed, schedule.num_timesteps), h, w, wrap)
 
     def call(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return agreed(apply_tiled(function, inputs, plan, callback=on_tile), h, w, wrap)
 
     tiled, padded = _tiled_denoiser(denoiser, call), continued(lr, *y0.shape[2:], wrap=wrap)
-    noise = continued_noise(noise, h, w, wrap)
     if denoiser.student:
         x0 = sample_once(
             tiled, denoiser.student, schedule, y0, padded, noise=noise, callback=callback
@@ -127,20 +122,18 @@ def run_chain(
 def decode_latent(
     autoencoder: Autoencoder,
     x0: Tensor,
-    lr: Tensor,
-    color_fix: ColorFix | None,
+    size: tuple[int, int],
     plan: TilePlan | None = None,
     on_tile: Callable[[], None] | None = None,
     device: torch.device | None = None,
     wrap: Wrap = "none",
     quantize: bool = True,
 ) -> Tensor:
-    """Picture of a padded latent, cut to size, its colours those of bicubic x4.
+    """Picture of a padded latent, cut to size.
 
     Args:
         x0: padded, [B,C,H,W].
-        lr: not padded, [B,3,h,w] in [-1,1], on `device`.
-        color_fix: fix(sr, reference, wrap), or None.
+        size: (h, w) of the LR picture.
         plan: tiles of the padded latent; None for the whole at once.
         on_tile: called after each tile.
         device: of the result; None for that of the autoencoder. Elsewhere, a picture of any size
@@ -151,7 +144,7 @@ def decode_latent(
     Returns:
         [B,3,4h,4w] in [0,1].
     """
-    h, w = lr.shape[2:]
+    h, w = (SCALE * side for side in size)
     sr = apply_tiled(
         partial(autoencoder.decode, quantize=quantize),
         [x0],
@@ -161,9 +154,7 @@ def decode_latent(
         device=device,
     )
     give_back(x0.device)
-    sr = agreed(sr, SCALE * h, SCALE * w, wrap)
-    sr = to_01(sr[:, :, : SCALE * h, : SCALE * w])
-    return color_fix(sr, to_01(upsampled(lr, wrap)), wrap) if color_fix else sr
+    return to_01(agreed(sr, h, w, wrap)[:, :, :h, :w])
 
 
 def _tiled_denoiser(
@@ -184,55 +175,6 @@ def _tiled_predictor(
         return mean, logvar
 
     return tiled
-
-
-def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
-    """A noise source that depends on the seed and the shape alone.
-
-    All that a run could ask for is drawn in one fixed order from a private CPU generator. So the
-    start is the same for any number of steps, and no switch changes the noise of another step. The
-    planes of noise that a student reads have a generator of their own.
-
-    Args:
-        seed: 0 to 2^64 - 1.
-        num_timesteps: T.
-
-    Returns:
-        noise(kind, t, shape) -> float32 CPU tensor.
-    """
-
-    def noise(kind: str, t: int, shape: torch.Size) -> Tensor:
-        if kind == "plane":
-            return torch.randn(shape, generator=_generator(seed ^ _PLANES))
-        generator = _generator(seed)
-        draws = [("init", None), *(("step", step) for step in range(num_timesteps, 1, -1))]
-        wanted = ("init", None) if kind == "init" else (kind, t)
-        for draw in draws:
-            n = torch.randn(shape, generator=generator)
-            if draw == wanted:
-                return n
-        raise ValueError(
-            f"There is no noise of kind {kind!r} at t = {t}; expected 'init' or 'plane', or 'step' "
-            "at 2 to T."
-        )
-
-    return noise
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(seed)
-
-
-def continued_noise(noise: NoiseSource, h: int, w: int, wrap: Wrap = "none") -> NoiseSource:
-    """Noise for a padded latent: drawn at the picture's own h and w, and continued as it is.
-
-    So the noise inside the picture does not depend on the padding.
-    """
-
-    def source(kind: str, t: int, shape: torch.Size) -> Tensor:
-        return continued(noise(kind, t, torch.Size((*shape[:2], h, w))), *shape[2:], wrap=wrap)
-
-    return source
 
 
 def pad_start(start: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:

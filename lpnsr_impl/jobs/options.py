@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import StudentConfig
-from ..engine.family import BICUBIC, Method
+from ..engine.upscaler import BICUBIC, Method
 from ..files.checkpoints import DENOISER, describe
 from ..files.folders import find_weights
 from ..files.students import student_of

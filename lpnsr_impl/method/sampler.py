@@ -196,4 +196,4 @@ def _draw(noise: NoiseSource, kind: str, t: int, like: Tensor) -> Tensor:
         raise ValueError(
             f"noise({kind!r}, {t}) has shape {tuple(n.shape)}, expected {tuple(like.shape)}."
         )
-    return n.to(like)
+    return n.to(like, non_blocking=like.is_cuda)  # a GPU's work goes on meanwhile

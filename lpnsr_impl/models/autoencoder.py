@@ -257,6 +257,7 @@ class Autoencoder(nn.Module):
         config: sizes.
         family: name of the model family the weights belong to, or None if unknown.
         compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
+        compiled: whether it has kernels of its own for each shape of its inputs.
     """
 
     def __init__(self, config: AutoencoderConfig, operations: Operations = nn) -> None:
@@ -264,6 +265,7 @@ class Autoencoder(nn.Module):
         self.config = config
         self.family: str | None = None
         self.compute_dtype = torch.float32
+        self.compiled = False
         self.encoder = Encoder(config, operations)
         self.decoder = Decoder(config, operations)
         self.quantize = Quantizer(config.num_codes, config.embed_channels, operations)

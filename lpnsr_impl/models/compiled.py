@@ -23,6 +23,7 @@ def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> N
         network: in its precision. A copy of it would go on with this one's weights.
         backend: of torch.compile.
     """
+    network.compiled = True
     if isinstance(network, Autoencoder):
         _compile(network.encoder, "forward", backend)
         _compile(network.decoder, "forward", backend)

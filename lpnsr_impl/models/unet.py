@@ -88,6 +88,7 @@ class UNet(nn.Module):
         family: name of the model family the weights belong to, or None if unknown.
         schedule: what the weights were trained with.
         compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
+        compiled: whether it has kernels of its own for each shape of its inputs.
     """
 
     def __init__(self, config: UNetConfig, operations: Operations = nn) -> None:
@@ -96,6 +97,7 @@ class UNet(nn.Module):
         self.family: str | None = None
         self.schedule = LPNSR_SCHEDULE
         self.compute_dtype = torch.float32
+        self.compiled = False
 
         width = config.model_channels
         self._embed_width = 4 * width

@@ -13,7 +13,7 @@ from ..config import SCALE
 LARGEST_FACTOR = SCALE * SCALE
 """What two passes reach."""
 
-_WORKING_PICTURES = 5
+WORKING_PICTURES = 5
 """Pictures in fp32 that decoding a picture needs beside it, colour fix included (measured)."""
 
 _VALUE_BYTES = 4
@@ -131,7 +131,7 @@ def bytes_needed(
 
     Networks come on top; they go in tiles.
     """
-    pictures = _WORKING_PICTURES + has_mask * batch
+    pictures = WORKING_PICTURES + has_mask * batch
     return max(
         _VALUE_BYTES * (batch * channels * math.prod(each.size) + pictures * 3 * math.prod(each.x4))
         for each in passes

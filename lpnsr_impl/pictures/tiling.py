@@ -4,11 +4,14 @@ Tiles are planned on the latent, so encoder, U-Net and decoder can share a plan.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .images import padded_size, reflect_pad
 
 LARGEST_TILE = 256
 """In LR pixels. As published: larger pictures go in tiles even where they fit, since attention
@@ -24,9 +27,11 @@ class TilePlan:
 
     Attributes:
         size: (h, w) of the latent.
-        tile: (h, w) of each tile.
+        tile: (h, w) of each tile; larger than the latent only where it is `fixed`.
         rows, columns: first row and column of the tiles.
-        batch: tiles that go through a network together.
+        batch: tiles, of one picture or several, that go through a network together.
+        fixed: every call has exactly this tile and batch, filled up where there is less: for
+            kernels that are made for one shape.
     """
 
     size: tuple[int, int]
@@ -34,13 +39,44 @@ class TilePlan:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     batch: int = 1
+    fixed: bool = False
+    _weights: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
+    def places(self, pictures: int) -> list[tuple[int, int, int]]:
+        """(picture, row, column) of every tile, picture by picture."""
+        return [(i, y, x) for i in range(pictures) for y in self.rows for x in self.columns]
+
+    def weight(self, row: int, column: int, scale: int, like: Tensor) -> Tensor:
+        """Of the tile that starts there, [tile scale, tile scale]; made once for device and dtype.
+
+        At every position those of all tiles sum to 1.
+        """
+        key = scale, like.device, like.dtype
+        if key not in self._weights:
+            axes = zip((self.rows, self.columns), self.tile, self.size, strict=True)
+            self._weights[key] = [
+                {
+                    start: w.to(like, non_blocking=like.is_cuda)
+                    for start, w in _weights(starts, tile, size, scale).items()
+                }
+                for starts, tile, size in axes
+            ]
+        of_rows, of_columns = self._weights[key]
+        return of_rows[row][:, None] * of_columns[column]
+
 
 def plan_tiles(
-    h: int, w: int, tile: int, overlap: int, multiple: int, batch: int = 1, least: int = 0
+    h: int,
+    w: int,
+    tile: int,
+    overlap: int,
+    multiple: int,
+    batch: int = 1,
+    least: int = 0,
+    fixed: bool = False,
 ) -> TilePlan:
     """Cover h x w with the fewest equal tiles, shifted inside rather than cut, with at least this
     overlap; they are no larger than that many need to be.
@@ -52,6 +88,8 @@ def plan_tiles(
         multiple: tiles start and end at multiples of this.
         batch: tiles that go through a network together.
         least: where there are several tiles, none is smaller than this, a multiple too.
+        fixed: see `TilePlan`; the tile is then `tile`, or half or a quarter of it along an axis
+            where that covers the latent, so that many sizes have few shapes.
 
     Raises:
         ValueError: a size is no multiple, or the overlap leaves no room.
@@ -65,9 +103,17 @@ def plan_tiles(
             f"The overlap is {overlap}, expected 0 to {tile - multiple} for tiles of {tile}."
         )
     (tile_h, rows), (tile_w, columns) = (
-        _cover(size, tile, overlap, multiple, least) for size in (h, w)
+        _cover(size, tile, overlap, multiple, tile if fixed else least) for size in (h, w)
     )
-    return TilePlan((h, w), (tile_h, tile_w), rows, columns, batch)
+    if fixed:
+        tile_h, tile_w = (_shape(side, tile, max(least, multiple)) for side in (tile_h, tile_w))
+    return TilePlan((h, w), (tile_h, tile_w), rows, columns, batch, fixed)
+
+
+def _shape(side: int, tile: int, multiple: int) -> int:
+    """The least of tile, tile / 2 and tile / 4 that a side fits into, as a multiple."""
+    shapes = (padded_size(tile // part, 1, multiple)[0] for part in (4, 2, 1))
+    return next(shape for shape in shapes if shape >= side)
 
 
 def _cover(
@@ -101,49 +147,68 @@ def apply_tiled(
     edges, so one tile fades into the next. With one tile it is the plain call.
 
     Args:
-        function: of tensors [B,*,H,W] to one tensor [B,*,H',W'].
+        function: of tensors [N,*,H,W] to one tensor [N,*,H',W'].
         inputs: [B,*,input_scale h, input_scale w] each.
         plan: of an h x w latent; None for all of it in one.
         input_scale, output_scale: pixels of inputs and result for each of the latent's.
         device: of the result; None for where the function leaves it.
-        callback: called after each tile; what it raises ends the run.
+        callback: called after each tile of each picture; what it raises ends the run.
 
     Returns:
         [B,*,output_scale h, output_scale w].
     """
-    if plan is None or len(plan) == 1:
+    pictures = len(inputs[0])
+    if plan is None or (len(plan) == 1 and pictures <= plan.batch and not plan.fixed):
         result = function(*inputs)
         if callback:
-            callback()
+            for _ in range(pictures):
+                callback()
         return result if device is None else result.to(device)
     h, w = plan.size
-    places = [(y, x) for y in plan.rows for x in plan.columns]
-    weights_y = _weights(plan.rows, plan.tile[0], h, output_scale)
-    weights_x = _weights(plan.columns, plan.tile[1], w, output_scale)
+    places = plan.places(pictures)
     blended: Tensor | None = None
     for first in range(0, len(places), plan.batch):
         together = places[first : first + plan.batch]
         cuts = (
-            torch.cat([_cut(i, *place, plan.tile, input_scale) for place in together])
-            for i in inputs
+            torch.cat([_cut(x, *place, plan, input_scale) for place in together]) for x in inputs
         )
-        parts = function(*cuts).chunk(len(together))
+        parts = _call(function, cuts, plan, input_scale, output_scale)
         if blended is None:
-            shape = (*parts[0].shape[:2], h * output_scale, w * output_scale)
-            blended = torch.zeros(shape, dtype=parts[0].dtype, device=device or parts[0].device)
-        for (y, x), part in zip(together, parts, strict=True):
-            faded = part * weights_y[y].to(part)[:, None] * weights_x[x].to(part)
-            _cut(blended, y, x, plan.tile, output_scale).add_(faded.to(blended.device))
+            shape = (pictures, parts.shape[1], h * output_scale, w * output_scale)
+            blended = parts.new_zeros(shape, device=device)
+        for (i, y, x), part in zip(together, parts.split(1), strict=True):
+            faded = part * plan.weight(y, x, output_scale, parts) if len(plan) > 1 else part
+            _cut(blended, i, y, x, plan, output_scale).add_(faded.to(blended.device))
             if callback:
                 callback()
     assert blended is not None
     return blended
 
 
-def _cut(x: Tensor, top: int, left: int, tile: tuple[int, int], scale: int) -> Tensor:
-    rows = slice(top * scale, (top + tile[0]) * scale)
-    columns = slice(left * scale, (left + tile[1]) * scale)
-    return x[:, :, rows, columns]
+def _call(
+    function: Callable[..., Tensor],
+    cuts: Iterable[Tensor],
+    plan: TilePlan,
+    input_scale: int,
+    output_scale: int,
+) -> Tensor:
+    """function(*cuts), [n,*,th,tw]; where the plan is fixed they are filled up to its shape."""
+    if not plan.fixed:
+        return function(*cuts)
+    filled: list[Tensor] = []
+    n, th, tw = 0, 0, 0
+    for x in cuts:
+        n, _, th, tw = x.shape
+        x = reflect_pad(x, *(input_scale * side for side in plan.tile), block=input_scale)
+        filled.append(torch.cat([x, x[-1:].expand(plan.batch - n, -1, -1, -1)]))
+    th, tw = (output_scale * side // input_scale for side in (th, tw))
+    return function(*filled)[:n, :, :th, :tw]
+
+
+def _cut(x: Tensor, picture: int, top: int, left: int, plan: TilePlan, scale: int) -> Tensor:
+    rows = slice(top * scale, (top + plan.tile[0]) * scale)
+    columns = slice(left * scale, (left + plan.tile[1]) * scale)
+    return x[picture : picture + 1, :, rows, columns]
 
 
 def _weights(starts: Sequence[int], tile: int, size: int, scale: int) -> dict[int, Tensor]:

@@ -1,5 +1,5 @@
-"""Measure the activations of each network, in layers of its first level; `nodes/memory.py` uses the
-results.
+"""Measure the activations of each network, in layers of its first level; `engine/estimates.py` uses
+the results.
 
 Each case runs in its own process: peak resident memory of a run, less that of the loaded network
 after a run on the smallest input.

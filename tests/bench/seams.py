@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
-from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain, seeded_noise
+from lpnsr_impl.engine.noise import seeded_noise
+from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, resize, to_01, to_pm1
 from lpnsr_impl.pictures.reading import picture_files, read_picture
@@ -36,7 +37,8 @@ def every_step(networks: Networks, lr: Tensor, plan: TilePlan | None) -> Tensor:
     size = denoiser.config.padded(*lr.shape[2:])
     y0 = encode_start(autoencoder, start, size, plan)
     x0 = run_chain(denoiser, predictor, Schedule(), y0, lr, seed=SEED, plan=plan)
-    return decode_latent(autoencoder, x0, lr, wavelet_color_fix, plan)
+    sr = decode_latent(autoencoder, x0, lr.shape[2:], plan)
+    return wavelet_color_fix(sr, start)
 
 
 def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
@@ -53,7 +55,8 @@ def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
         x0 = sample(
             denoiser, predictor, Schedule(), y0, lr, noise=lambda kind, t, _: parts[kind, t]
         )
-        return decode_latent(autoencoder, x0, lr, wavelet_color_fix)
+        sr = decode_latent(autoencoder, x0, lr.shape[2:])
+        return wavelet_color_fix(sr, to_01(bicubic_upsample(lr)))
 
     padded = reflect_pad(lr, *plan.size)
     h, w = lr.shape[2:]

@@ -76,7 +76,8 @@ def ours(networks: Networks) -> Upscale:
         stage("encode")
         x0 = run_chain(denoiser, predictor, Schedule(), y0, lr, seed=seed, plan=plan)
         stage("4 steps")
-        sr = decode_latent(autoencoder, x0, lr, wavelet_color_fix, plan)
+        sr = decode_latent(autoencoder, x0, lr.shape[2:], plan)
+        sr = wavelet_color_fix(sr, to_01(bicubic_upsample(lr)))
         stage("decode")
         return sr, x0
 

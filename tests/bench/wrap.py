@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lpnsr_impl.config import SCALE, Wrap
 from lpnsr_impl.engine import pipeline
-from lpnsr_impl.engine.family import BICUBIC, Family, Method, load_family
+from lpnsr_impl.engine.upscaler import BICUBIC, Method, Upscaler, load_upscaler
 from lpnsr_impl.method.sampler import NoiseSource
+from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import picture_files, read_picture
 from lpnsr_impl.pictures.wrap import resampled
 
@@ -45,7 +46,7 @@ def seam(x: Tensor, dim: int) -> float:
     return float(energy[edge] / energy[[edge + s * d for d in BESIDE for s in (-1, 1)]].mean())
 
 
-def from_the_middle(family: Family, lr: Tensor, method: Method) -> Tensor:
+def from_the_middle(upscaler: Upscaler, lr: Tensor, method: Method) -> Tensor:
     """An ordinary run with picture and noise moved by half, moved back."""
     half = lr.shape[2] // 2
     draw = pipeline.seeded_noise
@@ -55,7 +56,7 @@ def from_the_middle(family: Family, lr: Tensor, method: Method) -> Tensor:
         return lambda kind, t, shape: noise(kind, t, shape).roll((half, half), (2, 3))
 
     with patch.object(pipeline, "seeded_noise", moved):
-        x = family.upscale(lr.roll((half, half), (2, 3)), method)[0]
+        x = upscaler.upscale(Picture(lr.roll((half, half), (2, 3))), method)
     return x.roll((-SCALE * half, -SCALE * half), (2, 3))
 
 
@@ -66,14 +67,14 @@ def main() -> None:
     crops = [read_picture(p)[None, :, : SIZE + BLEND, : SIZE + BLEND] for p in files]
     pictures = [resampled(periodic(x), SIZE // SCALE, SIZE // SCALE, "both") for x in crops]
     pictures = [x.clamp(0, 1) for x in pictures]
-    family = load_family(*LITE, [START])
+    upscaler = load_upscaler(*LITE, [START])
     print("| tile | start | wrap | seam in x | seam in y |\n" + "|---" * 5 + "|")
     for tile, start in CASES:
-        family.tile = tile
+        upscaler.tile = tile
         method = Method("", start)
-        ideal = [from_the_middle(family, lr, method) for lr in pictures]
+        ideal = [from_the_middle(upscaler, lr, method) for lr in pictures]
         for wrap in get_args(Wrap):
-            results = [family.upscale(lr, method, wrap)[0] for lr in pictures]
+            results = [upscaler.upscale(Picture(lr), method, wrap) for lr in pictures]
             ratios = [
                 sum(seam(x, dim) for x in results) / sum(seam(x, dim) for x in ideal)
                 for dim in (3, 2)

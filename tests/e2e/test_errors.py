@@ -48,8 +48,7 @@ def stage_change(node: str, **inputs: Any) -> Any:
         ),
         (
             stage_change("models", noise_predictor="none"),
-            "The noise predictor is switched on at t = 4, 3, 2, but Load LPNSR Models has "
-            "noise_predictor 'none'",
+            "The noise predictor is switched on at t = 4, 3, 2, but noise_predictor is 'none'",
         ),
         (
             stage_change("encode", image=["image", 0]),

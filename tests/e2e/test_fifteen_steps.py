@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
 from lpnsr_impl.config import RESSHIFT_15
-from lpnsr_impl.engine.pipeline import seeded_noise
+from lpnsr_impl.engine.noise import seeded_noise
 from lpnsr_impl.pictures.images import to_pm1
 from tests.host.server import PromptError, Server
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights

@@ -19,7 +19,8 @@ from lpnsr_impl import (
     sample,
     wavelet_color_fix,
 )
-from lpnsr_impl.engine.pipeline import continued_noise, pad_start, seeded_noise
+from lpnsr_impl.engine.noise import continued_noise, seeded_noise
+from lpnsr_impl.engine.pipeline import pad_start
 from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, to_01, to_pm1
 from tests.host.server import PromptError, Server, load_api_workflow, node_of_type
 

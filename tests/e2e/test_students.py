@@ -114,11 +114,11 @@ def test_nodes_and_library_agree(server: Server, graph: Graph, method: str) -> N
     assert (ours - expected).abs().max() < 1e-3 * expected.abs().max()
     autoencoder = load_autoencoder(folder / A)
     codes = method == "SinSR"
-    decoded = decode_latent(autoencoder, ours, lr, None, quantize=codes)
+    decoded = decode_latent(autoencoder, ours, lr.shape[2:], quantize=codes)
     prompt["decode"]["inputs"]["color_fix"] = "none"
     image_out = graph.run(prompt, "decode").movedim(-1, 1)
     assert (image_out - decoded).abs().mean() < 1e-3
-    other = decode_latent(autoencoder, ours, lr, None, quantize=not codes)
+    other = decode_latent(autoencoder, ours, lr.shape[2:], quantize=not codes)
     assert (image_out - other).abs().mean() > 10 * (image_out - decoded).abs().mean() + 1e-4
 
 

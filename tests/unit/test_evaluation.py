@@ -17,7 +17,7 @@ from torch import Tensor
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.cli import main, parser
 from lpnsr_impl.config import RESSHIFT_15
-from lpnsr_impl.engine.family import Family, Method
+from lpnsr_impl.engine.upscaler import Method, Upscaler
 from lpnsr_impl.jobs.evaluation.command import chosen_methods
 from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.jobs.evaluation.metrics import Measurer
@@ -25,6 +25,7 @@ from lpnsr_impl.jobs.evaluation.noise_maps import record_noise
 from lpnsr_impl.jobs.evaluation.report import contact_sheet, markdown_table
 from lpnsr_impl.jobs.evaluation.run import evaluate, find_pairs
 from lpnsr_impl.pictures.images import bicubic_upsample
+from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import read_picture, to_pil
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
@@ -33,8 +34,8 @@ PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
 
 
 @pytest.fixture(scope="module")
-def family() -> Family:
-    return Family(
+def upscaler() -> Upscaler:
+    return Upscaler(
         load_autoencoder(autoencoder_weights()),
         load_denoiser(denoiser_weights()),
         load_noise_predictor(predictor_weights()),
@@ -151,19 +152,23 @@ def test_unknown_metrics_are_named() -> None:
 
 
 def run(
-    family: Family, folders: tuple[Path, Path], out: Path, methods: list[Method], **settings: object
+    upscaler: Upscaler,
+    folders: tuple[Path, Path],
+    out: Path,
+    methods: list[Method],
+    **settings: object,
 ) -> list[dict[str, str]]:
-    return evaluate(family, methods, find_pairs(*folders), Measurer(["PSNR"]), out, settings)
+    return evaluate(upscaler, methods, find_pairs(*folders), Measurer(["PSNR"]), out, settings)
 
 
 METHODS = [Method("bicubic", steps=0), Method("PreSet-A")]
 
 
 def test_values_are_those_of_the_written_pictures(
-    family: Family, folders: tuple[Path, Path], tmp_path: Path
+    upscaler: Upscaler, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     measurer = Measurer(["PSNR"])
-    rows = run(family, folders, tmp_path / "out", METHODS)
+    rows = run(upscaler, folders, tmp_path / "out", METHODS)
     assert [(r["method"], r["picture"]) for r in rows] == [
         (m.name, p) for m in METHODS for p in "abc"
     ]
@@ -178,15 +183,15 @@ def test_values_are_those_of_the_written_pictures(
 
 
 def test_a_run_goes_on_where_it_stopped(
-    family: Family, folders: tuple[Path, Path], tmp_path: Path
+    upscaler: Upscaler, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    rows = run(family, folders, out, METHODS)
+    rows = run(upscaler, folders, out, METHODS)
     lines = (out / "results.csv").read_text().splitlines()
     (out / "results.csv").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])  # cut short
     picture = out / "pictures" / "bicubic" / "a.png"
     before = picture.stat().st_mtime_ns
-    again = run(family, folders, out, METHODS)
+    again = run(upscaler, folders, out, METHODS)
     assert picture.stat().st_mtime_ns == before, "a picture that was done was done again"
     assert [r["PSNR"] for r in again] == [r["PSNR"] for r in rows]
     with (out / "results.csv").open(newline="") as file:
@@ -194,24 +199,24 @@ def test_a_run_goes_on_where_it_stopped(
 
 
 def test_other_settings_need_another_folder(
-    family: Family, folders: tuple[Path, Path], tmp_path: Path
+    upscaler: Upscaler, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    run(family, folders, tmp_path, METHODS, models="one")
+    run(upscaler, folders, tmp_path, METHODS, models="one")
     with pytest.raises(ValueError, match="models changed"):
-        run(family, folders, tmp_path, METHODS, models="two")
+        run(upscaler, folders, tmp_path, METHODS, models="two")
     with pytest.raises(ValueError, match="PreSet-A changed"):
-        run(family, folders, tmp_path, [Method("PreSet-A", steps=2)], models="one")
+        run(upscaler, folders, tmp_path, [Method("PreSet-A", steps=2)], models="one")
 
 
 def test_bad_pictures_are_reported_and_skipped(
-    family: Family, folders: tuple[Path, Path], tmp_path: Path
+    upscaler: Upscaler, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     lr, hr = folders
     (lr / "b.png").write_bytes((lr / "b.png").read_bytes()[:60])
     (lr / "d.png").write_text("no picture")
     with Image.open(hr / "c.png") as file:
         file.resize((95, 64)).save(hr / "c.png")
-    rows = {r["picture"]: r for r in run(family, folders, tmp_path / "out", METHODS[:1])}
+    rows = {r["picture"]: r for r in run(upscaler, folders, tmp_path / "out", METHODS[:1])}
     assert rows["a"]["PSNR"]
     assert not rows["a"]["problem"]
     for name in "bd":
@@ -225,20 +230,20 @@ def test_bad_pictures_are_reported_and_skipped(
 
 
 def test_damaged_chunks_and_other_surprises_are_reported_too(
-    family: Family, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upscaler: Upscaler, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = bytearray((folders[0] / "a.png").read_bytes())
     data[data.index(b"IDAT") : data.index(b"IDAT") + 4] = b"\x00\x01\x02\x03"
     (folders[0] / "a.png").write_bytes(bytes(data))
-    real = Family.upscale
+    real = Upscaler.upscale
 
-    def surprising(self: Family, lr: Tensor, method: Method) -> tuple[Tensor, float]:
-        if lr.mean() == pytest.approx(float(read_picture(folders[0] / "b.png").mean())):
+    def surprising(self: Upscaler, lr: Picture, method: Method) -> Tensor:
+        if lr.rgb.mean() == pytest.approx(float(read_picture(folders[0] / "b.png").mean())):
             raise AssertionError("surprise")
         return real(self, lr, method)
 
-    monkeypatch.setattr(Family, "upscale", surprising)
-    rows = {r["picture"]: r for r in run(family, folders, tmp_path / "out", METHODS[:1])}
+    monkeypatch.setattr(Upscaler, "upscale", surprising)
+    rows = {r["picture"]: r for r in run(upscaler, folders, tmp_path / "out", METHODS[:1])}
     assert "a.png can't be read" in rows["a"]["problem"]
     assert rows["b"]["problem"] == "surprise"
     assert rows["c"]["PSNR"]
@@ -270,36 +275,36 @@ def test_contact_sheets_are_bounded(folders: tuple[Path, Path], tmp_path: Path) 
     assert contact_sheet(pairs, METHODS, tmp_path).height < 65_500
 
 
-def test_tiles_and_one_tile_nearly_agree(family: Family) -> None:
+def test_tiles_and_one_tile_nearly_agree(upscaler: Upscaler) -> None:
     lr = example()[:, :, :100, :100]
-    tiled = replace(family, tile=64)
-    (a, _), (b, _) = (f.upscale(lr, Method("m", steps=1)) for f in (family, tiled))
+    tiled = replace(upscaler, tile=64)
+    a, b = (u.upscale(Picture(lr), Method("m", steps=1)) for u in (upscaler, tiled))
     assert a.shape == b.shape
     assert 0 < (a - b).abs().mean() < 0.15
 
 
-def test_a_denoiser_of_fifteen_steps_runs_them_all(family: Family) -> None:
+def test_a_denoiser_of_fifteen_steps_runs_them_all(upscaler: Upscaler) -> None:
     """With its own schedule: the four-step one gives another picture. Switches act as one."""
     lr = example()[:, :, :24, :24]
     denoiser = load_denoiser(denoiser_weights())
     denoiser.schedule = RESSHIFT_15
-    fifteen = replace(family, denoiser=denoiser, noise_predictor=None)
+    fifteen = replace(upscaler, denoiser=denoiser, noise_predictor=None)
     off = {4: False, 3: False, 2: False}
-    a, _ = fifteen.upscale(lr, Method("m", steps=15, predictor_on=off))
+    a = fifteen.upscale(Picture(lr), Method("m", steps=15, predictor_on=off))
     denoiser.schedule = replace(RESSHIFT_15, min_noise_level=0.2)
-    b, _ = fifteen.upscale(lr, Method("m", steps=15, predictor_on=off))
+    b = fifteen.upscale(Picture(lr), Method("m", steps=15, predictor_on=off))
     assert not torch.equal(a, b)
-    with pytest.raises(ValueError, match=r"steps is 15, expected 1 to 4"):
-        family.upscale(lr, Method("m", steps=15))
-    steps = record_noise(replace(family, denoiser=denoiser), lr, None, seed=1)
+    with pytest.raises(ValueError, match=r"steps is 15, but this denoiser has 4 steps"):
+        upscaler.upscale(Picture(lr), Method("m", steps=15))
+    steps = record_noise(replace(upscaler, denoiser=denoiser), lr, None, seed=1)
     assert [step.t for step in steps] == list(range(15, 1, -1))
 
 
 def test_a_missing_pair_has_no_reference_values(
-    family: Family, folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    upscaler: Upscaler, folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folders[1] / "b.png").unlink()
-    rows = {r["picture"]: r for r in run(family, folders, tmp_path / "out", METHODS[:1])}
+    rows = {r["picture"]: r for r in run(upscaler, folders, tmp_path / "out", METHODS[:1])}
     assert "b.png has no HR picture" in caplog.text
     assert (rows["b"]["PSNR"], rows["b"]["problem"]) == ("", "")
 
@@ -357,7 +362,7 @@ def test_noise_of_a_predictor_that_predicts_nothing_is_as_far_as_random_noise() 
     weights = predictor_weights()
     weights["out.2.weight"].zero_()
     weights["out.2.bias"].zero_()
-    family = Family(
+    upscaler = Upscaler(
         load_autoencoder(autoencoder_weights()),
         load_denoiser(denoiser_weights()),
         load_noise_predictor(weights),
@@ -365,7 +370,7 @@ def test_noise_of_a_predictor_that_predicts_nothing_is_as_far_as_random_noise() 
     )
     hr = example()[:, :, :120, :188]
     lr = torch.nn.functional.avg_pool2d(hr, 4)
-    steps = record_noise(family, lr, hr, seed=1)
+    steps = record_noise(upscaler, lr, hr, seed=1)
     assert [step.t for step in steps] == [4, 3, 2]
     for step in steps:
         distance = step.distance()

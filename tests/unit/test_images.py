@@ -8,7 +8,8 @@ from lpnsr_impl import (
     adain_color_fix,
     wavelet_color_fix,
 )
-from lpnsr_impl.engine.pipeline import continued_noise, pad_start, seeded_noise
+from lpnsr_impl.engine.noise import continued_noise, seeded_noise
+from lpnsr_impl.engine.pipeline import pad_start
 from lpnsr_impl.pictures.images import (
     bicubic_upsample,
     padded_size,
@@ -90,6 +91,26 @@ def test_noise_depends_on_the_seed_alone() -> None:
     assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(draws)
     with pytest.raises(ValueError, match="no noise of kind 'step' at t = 1"):
         source("step", 1, shape)
+
+
+def test_a_run_draws_each_noise_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, drawn, randn = torch.Size((1, 3, 8, 8)), [], torch.randn
+    monkeypatch.setattr(
+        torch, "randn", lambda *size, **how: drawn.append(size) or randn(*size, **how)
+    )
+    source = seeded_noise(7, 15)
+    source("init", 15, shape)
+    for t in range(15, 1, -1):
+        source("step", t, shape)
+    assert len(drawn) == 15
+
+
+def test_pictures_of_a_batch_have_the_same_noise() -> None:
+    source = continued_noise(seeded_noise(7), 8, 8)
+    three = source("step", 3, torch.Size((3, 3, 8, 8)))
+    assert torch.equal(
+        three, seeded_noise(7)("step", 3, torch.Size((1, 3, 8, 8))).expand(3, -1, -1, -1)
+    )
 
 
 def test_noise_is_standard_normal_for_the_largest_seed() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from lpnsr_impl.engine.family import Family, load_family
+from lpnsr_impl.engine.upscaler import Upscaler, load_upscaler
 from lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS
 from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.jobs.evaluation.metrics import Measurer
@@ -21,9 +21,9 @@ FILES = [*BUNDLED.glob("*.safetensors"), *BUNDLED_UPSCALE_MODELS.glob("*.safeten
 
 
 @pytest.fixture(scope="module")
-def family() -> Family:
+def upscaler() -> Upscaler:
     names = [f"lpnsr_lite_{p}.safetensors" for p in ("autoencoder", "denoiser", "noise_predictor")]
-    return load_family(*names, [START])
+    return load_upscaler(*names, [START])
 
 
 def recorded() -> list[Row]:
@@ -65,10 +65,10 @@ def test_the_cards_tables_are_the_recorded_results(table: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["T=4 PreSet-B", "T=4 ResShift"])
-def test_results_can_be_had_again(family: Family, name: str, tmp_path: Path) -> None:
+def test_results_can_be_had_again(upscaler: Upscaler, name: str, tmp_path: Path) -> None:
     (method,) = (m for m in EXPERIMENTS["table1"]([START]) if m.name == name)
     pairs = [p for p in find_pairs(DATA / "eval" / "lr", DATA / "eval" / "hr") if "23" in p.name]
-    (now,) = evaluate(family, [method], pairs, Measurer(["PSNR", "SSIM", "NIQE"]), tmp_path, {})
+    (now,) = evaluate(upscaler, [method], pairs, Measurer(["PSNR", "SSIM", "NIQE"]), tmp_path, {})
     (then,) = (r for r in recorded() if (r["method"], r["picture"]) == (name, "kodim23"))
     for label, tolerance in (("PSNR", 0.05), ("SSIM", 0.002), ("NIQE", 0.1)):
         assert float(now[label]) == pytest.approx(float(then[label]), abs=tolerance)

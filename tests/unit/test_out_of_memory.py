@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lpnsr_impl.engine.out_of_memory import is_out_of_memory
+from lpnsr_impl.engine.memory import is_out_of_memory
 
 
 def accelerator_error(message: str, code: int) -> RuntimeError:

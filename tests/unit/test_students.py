@@ -19,9 +19,11 @@ from lpnsr_impl import (
     sample_once,
 )
 from lpnsr_impl.config import LPNSR_SCHEDULE, RESSHIFT_15, RSD, SINSR, StudentConfig
-from lpnsr_impl.engine.family import Family, Method
-from lpnsr_impl.engine.pipeline import run_chain, seeded_noise
+from lpnsr_impl.engine.noise import seeded_noise
+from lpnsr_impl.engine.pipeline import run_chain
+from lpnsr_impl.engine.upscaler import Method, Upscaler
 from lpnsr_impl.files.convert import convert
+from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.tiling import plan_tiles
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
@@ -257,8 +259,8 @@ def test_rsd_is_decoded_as_it_is_and_sinsr_by_codes() -> None:
     autoencoder.decode = watched
     for student in (SINSR, replace(SINSR, quantize=False)):
         denoiser.student, denoiser.schedule = student, RESSHIFT_15
-        family = Family(autoencoder, denoiser, None, {})
-        assert family.upscale(lr, Method("x"))[0].shape == (1, 3, 64, 64)
+        upscaler = Upscaler(autoencoder, denoiser, None, {})
+        assert upscaler.upscale(Picture(lr), Method("x")).shape == (1, 3, 64, 64)
     assert asked == [True, False]
 
 

@@ -75,6 +75,46 @@ def test_tiles_that_disagree_fade_into_each_other() -> None:
     assert result.diff().max() <= 1.6 / 32
 
 
+def blurred(x: Tensor) -> Tensor:
+    """Every value depends on its whole tile, as a network's does."""
+    return x.cumsum(2).cumsum(3) + x.mean(dim=(2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize(("h", "w"), [(64, 64), (96, 160)])
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_tiles_of_all_pictures_go_together(h: int, w: int, batch: int) -> None:
+    x, shapes = torch.randn(5, 3, h, w), []
+    plan = plan_tiles(h, w, 64, 16, 8, batch)
+
+    def watched(x: Tensor) -> Tensor:
+        shapes.append(len(x))
+        return blurred(x)
+
+    together = apply_tiled(watched, [x], plan)
+    assert max(shapes) == min(batch, 5 * len(plan))
+    assert len(shapes) == -(-5 * len(plan) // batch)
+    alone = [apply_tiled(blurred, [x[i : i + 1]], plan_tiles(h, w, 64, 16, 8)) for i in range(5)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [((16, 24), (64, 64)), ((64, 72), (64, 128)), ((200, 304), (256, 256)), ((8, 600), (64, 256))],
+)
+def test_fixed_calls_have_one_shape(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    """So that kernels for one shape do for pictures of many sizes."""
+    x, shapes = torch.randn(3, 2, *size), set()
+    plan = plan_tiles(*size, 256, 32, 8, batch=2, least=64, fixed=True)
+
+    def watched(x: Tensor) -> Tensor:
+        shapes.add(tuple(x.shape))
+        return x.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    result = apply_tiled(watched, [x], plan, output_scale=4)
+    assert shapes == {(2, 2, *shape)}
+    torch.testing.assert_close(result, x.repeat_interleave(4, 2).repeat_interleave(4, 3))
+
+
 def test_one_tile_is_the_plain_call() -> None:
     x = torch.randn(1, 3, 16, 16)
     called: list[Tensor] = []

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import lpnsr_impl.jobs.upscale.networks as networks_module
 from lpnsr_impl.cli import main, parser
-from lpnsr_impl.engine.out_of_memory import halving
+from lpnsr_impl.engine.engine import Engine
+from lpnsr_impl.engine.memory import PlainMemory
 from lpnsr_impl.jobs.upscale.command import chosen_settings
 from lpnsr_impl.jobs.upscale.formats import RECORDS
 from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE, Outcome, Worker, duration
@@ -167,8 +167,8 @@ def test_a_result_that_does_not_fit_into_memory_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     example(100, 100).save(tmp_path / "x.png")
-    monkeypatch.setattr(networks_module, "available", lambda: 100 << 20)
-    monkeypatch.setattr(Networks, "_upscale", None)
+    monkeypatch.setattr(PlainMemory, "room_for_results", lambda self: 100 << 20)
+    monkeypatch.setattr(Engine, "encode", None)
     outcome = resized(["--factor", "16"], tmp_path / "x.png", tmp_path / "out")
     assert outcome.status == FAILED
     assert "1600x1600 need 0.2 GB of memory for pixels alone, and 0.1 GB are free" in outcome.text
@@ -514,7 +514,7 @@ def out_of_memory_above(networks: Networks, side: int) -> Any:
         if max(inputs[0].shape[2:]) > side:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
-    return networks._family.denoiser.register_forward_pre_hook(hook)
+    return networks._upscaler.denoiser.register_forward_pre_hook(hook)
 
 
 def test_tiles_are_halved_where_memory_runs_out(
@@ -542,15 +542,7 @@ def test_a_picture_that_does_not_fit_at_all_fails_alone(networks: Networks, tmp_
     outcome = do(networks, tmp_path / "x.png", tmp_path / "out")["x.png"]
     hook.remove()
     assert outcome.status == FAILED
-    assert "out of memory even with tiles of 32x32" in outcome.text
-
-
-def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
-    def run(tile: int) -> None:
-        raise RuntimeError("size mismatch")
-
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        halving(run, 64, 32)
+    assert "Out of memory even with tiles of 32x32" in outcome.text
 
 
 # The command

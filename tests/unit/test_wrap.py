@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from lpnsr_impl.config import UNetConfig, Wrap
-from lpnsr_impl.engine.family import Family, Method, load_family
+from lpnsr_impl.engine.upscaler import Method, Upscaler, load_upscaler
 from lpnsr_impl.pictures.color import adain_color_fix, wavelet_color_fix
 from lpnsr_impl.pictures.consistency import back_project, lr_psnr
 from lpnsr_impl.pictures.images import bicubic_upsample
+from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.wrap import agreed, continued, resampled, upsampled
 from tests.golden.fill import noise
 
@@ -126,8 +127,8 @@ def test_lr_psnr_sees_over_the_edge() -> None:
 
 
 @pytest.fixture(scope="module")
-def family() -> Family:
-    return load_family(*LITE, [START])
+def upscaler() -> Upscaler:
+    return load_upscaler(*LITE, [START])
 
 
 def waves(h: int, w: int) -> Tensor:
@@ -148,14 +149,15 @@ def seam(x: Tensor, dim: int) -> float:
 
 
 @pytest.mark.parametrize("tile", [256, 64])
-def test_the_wrapped_seam_is_invisible(family: Family, tile: int) -> None:
+def test_the_wrapped_seam_is_invisible(upscaler: Upscaler, tile: int) -> None:
     """As much of an edge as where it lies in the middle of an ordinary run."""
-    family.tile = tile
+    upscaler.tile = tile
     lr = waves(48, 56)
     method = Method("", START)
-    plain, x, both = (family.upscale(lr, method, w)[0] for w in ("none", "x", "both"))
+    plain, x, both = (upscaler.upscale(Picture(lr), method, w) for w in ("none", "x", "both"))
     assert plain.shape == x.shape == both.shape == (1, 3, 192, 224)
-    ideal = family.upscale(lr.roll((24, 28), (2, 3)), method)[0].roll((96, 112), (2, 3))
+    middle = Picture(lr.roll((24, 28), (2, 3)))
+    ideal = upscaler.upscale(middle, method).roll((96, 112), (2, 3))
     for dim, wrapped in ((2, (both,)), (3, (x, both))):
         assert seam(plain, dim) > 1.8 * seam(ideal, dim)
         assert all(seam(w, dim) < 1.25 * seam(ideal, dim) for w in wrapped)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ...config import StudentConfig
-from ...engine.family import Method, load_family
+from ...engine.upscaler import Method, load_upscaler
 from ..options import chosen_student, model_fingerprints, preset_method, with_options
 from .experiments import EXPERIMENTS
 from .metrics import Measurer
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> str:
             f"--experiment {options.experiment} compares steps and switches, and {student.name} "
             "has one step and none. Leave it out, or give table6."
         )
-    family = load_family(
+    upscaler = load_upscaler(
         options.autoencoder,
         options.denoiser,
         options.noise_predictor,
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> str:
     if options.experiment == "noise":
         from .noise_maps import noise_experiment
 
-        text = noise_experiment(family, pairs, out, options.seed)
+        text = noise_experiment(upscaler, pairs, out, options.seed)
         (out / "noise.md").write_text(text, encoding="utf-8")
         return text
     measurer = Measurer(options.metrics)
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> str:
             ]
         ),
     }
-    rows = evaluate(family, methods, pairs, measurer, out, settings)
+    rows = evaluate(upscaler, methods, pairs, measurer, out, settings)
     text = markdown_table(rows, measurer.missing)
     (out / "table.md").write_text(text, encoding="utf-8")
     contact_sheet(pairs, methods, out).save(out / "sheet.jpg", quality=90)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.family import Family
-from ...engine.pipeline import continued_noise, encode_start, seeded_noise
+from ...engine.noise import continued_noise, seeded_noise
+from ...engine.pipeline import encode_start
+from ...engine.upscaler import Upscaler
 from ...method.noise_figures import draw_figure
 from ...method.sampler import ALL_ON, sample, switches_for
 from ...method.schedule import Schedule
@@ -42,11 +43,11 @@ class StepNoise:
 
 
 @torch.no_grad()
-def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> list[StepNoise]:
+def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -> list[StepNoise]:
     """Run the chain from bicubic with the predictor on, and keep what it predicted.
 
     Args:
-        family: networks; it needs a noise predictor.
+        upscaler: networks; it needs a noise predictor.
         lr: [1,3,h,w] in [0,1].
         hr: [1,3,4h,4w] in [0,1], or None.
         seed: of the noise.
@@ -57,15 +58,15 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     Raises:
         ValueError: there is no noise predictor.
     """
-    predictor = family.noise_predictor
+    predictor = upscaler.noise_predictor
     if predictor is None:
         raise ValueError("These models have no noise predictor; give one to show its noise.")
-    schedule = Schedule(**vars(family.denoiser.schedule))
-    lr, hr = lr.to(family.device), None if hr is None else hr.to(family.device)
+    schedule = Schedule(**vars(upscaler.denoiser.schedule))
+    lr, hr = lr.to(upscaler.device), None if hr is None else hr.to(upscaler.device)
     h, w = lr.shape[2:]
-    size = family.denoiser.config.padded(h, w)
-    y0 = encode_start(family.autoencoder, bicubic_upsample(lr), size)
-    x0 = None if hr is None else encode_start(family.autoencoder, hr, size)
+    size = upscaler.denoiser.config.padded(h, w)
+    y0 = encode_start(upscaler.autoencoder, bicubic_upsample(lr), size)
+    x0 = None if hr is None else encode_start(upscaler.autoencoder, hr, size)
     steps: list[StepNoise] = []
     source = continued_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
 
@@ -80,7 +81,7 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
 
     padded = reflect_pad(to_pm1(lr), *y0.shape[2:])
     sample(
-        family.denoiser,
+        upscaler.denoiser,
         watched,
         schedule,
         y0,
@@ -92,7 +93,7 @@ def record_noise(family: Family, lr: Tensor, hr: Tensor | None, seed: int) -> li
     return steps
 
 
-def noise_experiment(family: Family, pairs: Sequence[Pair], out: Path, seed: int) -> str:
+def noise_experiment(upscaler: Upscaler, pairs: Sequence[Pair], out: Path, seed: int) -> str:
     """Write one figure a picture into `out/noise`; return a Markdown table of all pictures."""
     (out / "noise").mkdir(parents=True, exist_ok=True)
     records: dict[int, list[StepNoise]] = {}
@@ -103,7 +104,7 @@ def noise_experiment(family: Family, pairs: Sequence[Pair], out: Path, seed: int
         except (OSError, ValueError) as e:
             problems.append(f"- {pair.name}: left out, {e}")
             continue
-        steps = record_noise(family, lr, hr, seed)
+        steps = record_noise(upscaler, lr, hr, seed)
         figure = draw_figure(lr, {step.t: step.used for step in steps})
         figure.savefig(out / "noise" / f"{pair.name}.png", dpi=110)
         for step in steps:

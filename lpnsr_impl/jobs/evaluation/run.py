@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ...config import SCALE
-from ...engine.family import Family, Method
+from ...engine.upscaler import Method, Upscaler
 from ...files.whole import written_whole
+from ...pictures.picture import Picture
 from ...pictures.reading import picture_files, read_picture, to_pil
 from .metrics import METRICS, Measurer
 
@@ -57,7 +59,7 @@ def find_pairs(lr: Path, hr: Path | None, leave_out: Path | None = None) -> list
 
 
 def evaluate(
-    family: Family,
+    upscaler: Upscaler,
     methods: Sequence[Method],
     pairs: Sequence[Pair],
     measurer: Measurer,
@@ -69,7 +71,7 @@ def evaluate(
     A picture that fails gets a row with the problem and no values, and is tried again next time.
 
     Args:
-        family: networks.
+        upscaler: networks.
         methods: rows of the table to be.
         pairs: pictures.
         measurer: metrics.
@@ -91,7 +93,7 @@ def evaluate(
         _write(table, list(rows.values()))
     todo = [(m, p) for m in methods for p in pairs if (m.name, p.name) not in rows]
     for i, (method, pair) in enumerate(todo):
-        row = _evaluate_one(family, method, pair, measurer, out)
+        row = _evaluate_one(upscaler, method, pair, measurer, out)
         rows[method.name, pair.name] = row
         _append(table, row)
         logger.info("%d of %d: %s, %s%s", i + 1, len(todo), method.name, pair.name,
@@ -122,11 +124,15 @@ def read_pair(pair: Pair) -> tuple[Tensor, Tensor | None]:
     return lr, hr
 
 
-def _evaluate_one(family: Family, method: Method, pair: Pair, measurer: Measurer, out: Path) -> Row:
+def _evaluate_one(
+    upscaler: Upscaler, method: Method, pair: Pair, measurer: Measurer, out: Path
+) -> Row:
     row = dict.fromkeys(COLUMNS, "") | {"method": method.name, "picture": pair.name}
     try:
         lr, hr = read_pair(pair)
-        sr, seconds = family.upscale(lr, method)
+        began = time.perf_counter()
+        sr = upscaler.upscale(Picture(lr), method)
+        seconds = time.perf_counter() - began
         sr = (sr * 255).round() / 255
         path = result_path(out, method, pair.name)
         path.parent.mkdir(parents=True, exist_ok=True)

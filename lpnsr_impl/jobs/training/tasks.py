@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...config import SCALE
-from ...engine.pipeline import seeded_noise
+from ...engine.noise import seeded_noise
 from ...files.checkpoints import check_family, load_autoencoder
 from ...files.folders import find_weights
 from ...method.sampler import NoiseSource, sample

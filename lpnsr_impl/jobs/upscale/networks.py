@@ -5,16 +5,13 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from ...config import Wrap
-from ...engine.family import Family, Method, load_family
-from ...engine.out_of_memory import halving
-from ...main_memory import available
+from ...engine.upscaler import Method, load_upscaler
 from ...models import check_compiler, compile_network, set_precision
-from ...pictures.images import fill_transparent, padded_size
-from ...pictures.target import Pass, Target, check_memory, plan_passes
-from ...pictures.wrap import resampled
+from ...pictures.images import fill_transparent
+from ...pictures.picture import Picture as Pixels
+from ...pictures.target import Pass, Target, plan_passes
 from ..options import model_fingerprints
 from .picture import Picture
 
@@ -23,7 +20,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass(frozen=True)
 class Settings:
-    """What a job upscales with. Models are named as for `load_family`.
+    """What a job upscales with. Models are named as for `load_upscaler`.
 
     Attributes:
         device: "" is cuda if there is one, else cpu.
@@ -68,12 +65,12 @@ class Networks:
     """Loaded networks. They turn pictures into pictures of the size wanted."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises as `load_family`, and RuntimeError if torch.compile does not work."""
+        """Raises as `load_upscaler`, and RuntimeError if torch.compile does not work."""
         self._settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if settings.compiled:
             check_compiler(torch.device(device))
-        self._family = load_family(
+        self._upscaler = upscaler = load_upscaler(
             settings.autoencoder,
             settings.denoiser,
             settings.noise_predictor,
@@ -81,8 +78,8 @@ class Networks:
             device=device,
             tile=settings.tile,
         )
-        family, dtype = self._family, PRECISIONS[settings.precision]
-        for network in (family.autoencoder, family.denoiser, family.noise_predictor):
+        dtype = PRECISIONS[settings.precision]
+        for network in (upscaler.autoencoder, upscaler.denoiser, upscaler.noise_predictor):
             if network is not None:
                 set_precision(network, dtype, dtype)
                 if settings.compiled:
@@ -104,28 +101,12 @@ class Networks:
             MemoryError: the result does not fit into memory, or not even the smallest tiles do.
             ValueError: the result has no finite colours, or its size can't be reached.
         """
-        rgb, alpha, wrap = picture.rgb, picture.alpha, self._settings.wrap
-        passes = self.passes(picture)
-        check_memory(passes, available(), channels=3 if alpha is None else 4)
+        rgb, alpha, settings = picture.rgb, picture.alpha, self._settings
         if alpha is not None:
             rgb = fill_transparent(rgb, alpha)
-            alpha = resampled(alpha, *passes[-1].size, wrap).clamp(0, 1)
-        for each in passes:
-            rgb = resampled(self._upscale(rgb), *each.size, wrap).clamp(0, 1)
-            if not rgb.isfinite().all():
-                raise ValueError(
-                    "the result has NaN or infinite values. Choose --precision fp32 or bf16"
-                )
-        return replace(picture, rgb=rgb, alpha=alpha)
-
-    def _upscale(self, lr: Tensor) -> Tensor:
-        config, wrap = self._family.denoiser.config, self._settings.wrap
-        multiple = config.tile_multiple
-        largest = max(padded_size(*config.padded(*lr.shape[2:], wrap=wrap), multiple))
-        tile = min(padded_size(self._settings.tile, 1, multiple)[0], largest)
-
-        def run(tile: int) -> Tensor:
-            family: Family = replace(self._family, tile=tile)
-            return family.upscale(lr, self._settings.method, wrap)[0]
-
-        return halving(run, tile, multiple)
+        result = self._upscaler.upscale(
+            Pixels(rgb, alpha), settings.method, settings.wrap, settings.target
+        )
+        return replace(
+            picture, rgb=result[:, :3], alpha=result[:, 3:] if alpha is not None else None
+        )

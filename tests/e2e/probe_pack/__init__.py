@@ -137,8 +137,8 @@ class ProbeOffloaded(io.ComfyNode):
             start = torch.zeros(1, 3, 240, 480, device="cuda")
             y0 = pipeline.encode_start(autoencoder, start, plan.size, plan)
             x0 = pipeline.run_chain(denoiser, predictor, kappa_2, y0, lr, seed=1, plan=plan)
-            fix = color.COLOR_FIXES["wavelet"]
-            image = pipeline.decode_latent(autoencoder, x0, lr, fix, plan)
+            sr = pipeline.decode_latent(autoencoder, x0, lr.shape[2:], plan)
+            image = color.wavelet_color_fix(sr, torch.zeros_like(start))
         if len(plan) < 2 or image.device.type != "cuda" or image.shape != start.shape:
             raise RuntimeError(f"{len(plan)} tiles, a picture {image.shape} on {image.device}")
         return io.NodeOutput(models)
