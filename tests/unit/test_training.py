@@ -599,6 +599,19 @@ def test_settings_that_an_older_version_had_not_are_at_their_defaults(
         Trainer(replace(config, mild=0.5), pictures, tmp_path, cpu=True)
 
 
+def test_a_state_without_its_settings_is_refused(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
+) -> None:
+    Trainer(configs["compact"], pictures, tmp_path, cpu=True).run(stop_at=3)
+    settings = tmp_path / "config.json"
+    settings.write_text(settings.read_text()[:50])
+    with pytest.raises(ValueError, match=r"config\.json can't be read.* give another --out"):
+        Trainer(configs["compact"], pictures, tmp_path, cpu=True)
+    settings.unlink()
+    with pytest.raises(ValueError, match=r"config\.json can't be read.* give another --out"):
+        Trainer(configs["compact"], pictures, tmp_path, cpu=True)
+
+
 def test_a_save_that_fails_leaves_all_of_the_one_before(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:

@@ -336,7 +336,13 @@ class Trainer:
         path = self.out / "state.pt"
         if not path.exists():
             return
-        before = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
+        try:
+            before = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise ValueError(
+                f"{path} is of a training whose config.json can't be read: {e}. Put it back, or "
+                "give another --out."
+            ) from e
         if changed := changed_settings(before, self.config):
             raise ValueError(
                 f"{self.out} holds a training with other settings: {'; '.join(changed)}. Go on "
