@@ -158,6 +158,7 @@ def test_a_kill_at_any_operation_loses_nothing_and_the_next_run_ends_right(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("begins", [True, False])
 @pytest.mark.parametrize("settings", ["now", "others"])
 @pytest.mark.parametrize("old", OLD)
 def test_another_run_at_any_moment_takes_nothing_away(
@@ -165,14 +166,17 @@ def test_another_run_at_any_moment_takes_nothing_away(
     monkeypatch: pytest.MonkeyPatch,
     old: bytes | None,
     settings: str,
+    begins: bool,
     kind: type[Folder],
 ) -> None:
-    """A whole run of the same pictures between any two operations of the first."""
+    """A whole run of the same pictures between any two operations of the first, or the part of one
+    that has begun before."""
     out = places[1]
 
     def another() -> None:
         run = results(places, settings, kind)
-        run.sweep([ITEM])
+        if begins:
+            run.sweep([ITEM])
         if not run.is_done(ITEM):
             commit(run, OTHER)
         assert run.is_done(ITEM)
@@ -197,6 +201,25 @@ def test_another_run_at_any_moment_takes_nothing_away(
         if len(operations.done) <= number:
             return
     pytest.fail("it never came to an end")
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_a_result_counts_as_soon_as_it_has_its_record(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, old: bytes | None
+) -> None:
+    """For a run that has begun before, and so finishes nothing at its start."""
+    for look in (Results.is_done, lambda run, _: run.refuse_foreign(RESULT) is None):
+        for path in everything(places[1]):
+            path.unlink()
+        if old is not None:
+            commit(results(places, "before"), old)
+        with monkeypatch.context() as patch:
+            Operations(patch, LocalFolder).kill_at(3, within=False)  # before the result is moved
+            with pytest.raises(KilledError):
+                commit(results(places, "now"), NEW)
+        assert content(places[1]) == old
+        assert look(results(places, "now"), ITEM)
+        assert content(places[1]) == NEW
 
 
 def test_what_a_killed_run_had_whole_does_not_replace_what_came_later(

@@ -14,13 +14,11 @@ from ..options import chosen_student, preset_method, with_options
 from .job import Outcome, Report, Worker
 from .networks import Networks, Settings
 from .plan import Item, Plan, make_plan
-from .results import Job, Results
+from .results import AT_A_TIME, Job, Results
 
 logger = logging.getLogger(__name__)
 
 BUNDLED_START = BUNDLED_UPSCALE_MODELS / "lpnsr_lite_compact_x4.safetensors"
-
-_CHECKS_AT_A_TIME = 32  # each waits for the network where folders are in the cloud
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -89,7 +87,7 @@ def _not_done(job: Job, items: Sequence[Item]) -> list[Item]:
         except OSError:
             return False  # its turn tells why
 
-    with ThreadPoolExecutor(_CHECKS_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
         done = pool.map(is_done, items)
         return [item for item, is_done in zip(items, done, strict=True) if not is_done]
 

@@ -19,6 +19,7 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
@@ -27,6 +28,9 @@ from .formats import RECORDS, record_name
 from .plan import Item
 
 logger = logging.getLogger(__name__)
+
+AT_A_TIME = 32
+"""Requests, each of which waits for the network where folders are in the cloud."""
 
 ABANDONED = 24 * 3600
 """Age in seconds of a temporary file that nobody writes any more: each is written at once."""
@@ -114,10 +118,10 @@ class Results:
         Raises:
             ValueError: it would, and the job is not to overwrite.
         """
+        record = self._record(name)  # first, since it may put the result there
         found = self._out.stat(name)
         if found is None or self._job.overwrite:
             return
-        record = self._record(name)
         if record is None:
             raise ValueError(
                 f"{name} is there already, and was not made by this command. Delete it, or give "
@@ -157,14 +161,18 @@ class Results:
 
         What this job has begun counts as stopped: call it before and after, and not meanwhile.
         """
+        self._sweep_folder(RECORDS)  # they tell what to do with the others
         folders = {str(PurePosixPath(item.result).parent) for item in items}
-        for folder in (RECORDS, *sorted(folders)):
-            try:
-                for name in self._out.within(folder):
-                    if part := _PART.fullmatch(PurePosixPath(name).name):
-                        self._sweep_part(name, part["run"], part["key"])
-            except OSError as e:
-                logger.warning("Temporary files in %s are left as they are: %s", folder, e)
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            list(pool.map(self._sweep_folder, folders))
+
+    def _sweep_folder(self, folder: str) -> None:
+        try:
+            for name in self._out.within(folder):
+                if part := _PART.fullmatch(PurePosixPath(name).name):
+                    self._sweep_part(name, part["run"], part["key"])
+        except OSError as e:
+            logger.warning("Temporary files in %s are left as they are: %s", folder, e)
 
     def _sweep_part(self, name: str, run: str, key: str | None) -> None:
         if PurePosixPath(name).parent.name == RECORDS:
@@ -208,8 +216,8 @@ class Results:
                 raise
 
     def _is_current(self, result: str, item: Item, made_from: Stat) -> bool:
-        found = self._out.stat(result)
-        record = self._record(result) if found else None
+        record = self._record(result)
+        found = self._out.stat(result) if record else None
         if found is None or record is None or found.size != record.result_size:
             return False
         if self._job.overwrite and record.run != self._job.run:
