@@ -1,5 +1,11 @@
 """What the benches count, and what they compare with."""
 
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +17,8 @@ from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.pictures.images import bicubic_upsample
 from tests.bench.baseline import Baseline
 from tests.bench.counting import FAKE, Counts, counted
+from tests.bench.gpu_times import Measured, Stopwatch, fitting, line, time_all
+from tests.bench.ways import SMALL
 
 
 @pytest.fixture
@@ -111,3 +119,51 @@ def test_the_baseline_computes_the_same(published: bool) -> None:
     torch.testing.assert_close(
         baseline.autoencoder.decode(x0), autoencoder.decode(x0), rtol=0, atol=1e-3
     )
+
+
+def test_a_gpu_is_counted_without_one(tmp_path: Path) -> None:
+    """In a process of its own, as networks may keep what they made on "cuda"."""
+    path = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "tests.bench.gpu", "--count", "--small", "--json", str(path)]
+    root = Path(__file__).parents[2]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
+    assert output.count("| reached |") + output.count("| MISSED |") == 2 * 10
+    rows = json.loads(path.read_text())
+    assert {row["dtype"] for row in rows} == {"float16", "bfloat16"}
+    ours = {row["what"]: row for row in rows if row["who"] == "ours"}
+    assert set(ours) == {"encode", "denoiser", "predictor", "decode", "clip", "chain in tiles"}
+    assert all(ours[what]["bytes"]["convolution"] > 0 for what in ("encode", "denoiser", "clip"))
+
+
+def test_times_are_taken_while_time_is_left() -> None:
+    sizes = replace(SMALL, frames=1)
+    rows = list(time_all(Stopwatch("cpu"), sizes, False, [torch.bfloat16]))
+    calls = [
+        (what, batch) for what in ("encode", "denoiser", "predictor", "decode") for batch in (1, 2)
+    ]
+    assert [(row["what"], row["batch"]) for row in rows] == [
+        *calls,
+        ("picture", 1),
+        ("clip", 1),
+    ]
+    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in rows)
+    assert line(rows[0]).startswith("| bfloat16 | eager | encode | 16² | 1 |")
+    assert list(time_all(Stopwatch("cpu", seconds=0), sizes, False)) == []
+
+
+def test_running_out_of_memory_is_a_figure() -> None:
+    def run() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def fail() -> None:
+        raise RuntimeError("something else")
+
+    stopwatch = Stopwatch("cpu")
+    assert stopwatch.measure(run) == Measured(None)
+    with pytest.raises(RuntimeError, match="something else"):
+        stopwatch.measure(fail)
+
+
+@pytest.mark.parametrize(("peak", "batch"), [(10**9, 14), (10**8, 16), (10**11, 1)])
+def test_as_many_tiles_go_together_as_fit(peak: int, batch: int) -> None:
+    assert fitting(Measured(1.0, peak)) == batch

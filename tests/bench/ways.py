@@ -1,0 +1,117 @@
+"""What the benches of a GPU run: networks whose weights need not be right, and the pack's way of a
+picture."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpnsr_impl.config import (
+    RELEASED_AUTOENCODER,
+    RELEASED_DENOISER,
+    SCALE,
+    AutoencoderConfig,
+    UNetConfig,
+)
+from lpnsr_impl.engine.memory import USABLE, PlainMemory
+from lpnsr_impl.engine.upscaler import Method, Upscaler
+from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
+from lpnsr_impl.pictures.images import to_01
+from lpnsr_impl.pictures.picture import Picture
+
+LIMIT_BYTES = 20e9
+"""Of a GPU's memory."""
+
+Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of networks, and in LR pixels along a side of squares."""
+
+    autoencoder: AutoencoderConfig = RELEASED_AUTOENCODER
+    denoiser: UNetConfig = RELEASED_DENOISER
+    tiles: tuple[int, ...] = (256, 512)
+    picture: int = 1024
+    frame: int = 128
+    frames: int = 64
+
+
+SMALL = Sizes(
+    AutoencoderConfig((32, 32, 32), num_res_blocks=1, num_codes=64),
+    UNetConfig(
+        model_channels=32,
+        level_channels=(32, 32),
+        num_res_blocks=1,
+        swin_width=32,
+        swin_depth=1,
+        mlp_width=64,
+        window_size=4,
+        trained_resolution=16,
+    ),
+    tiles=(16,),
+    picture=24,
+    frame=16,
+    frames=2,
+)
+"""For trying whether the benches work."""
+
+
+def made_networks(dtype: torch.dtype, device: str, sizes: Sizes) -> Networks:
+    """In one precision."""
+    predictor = replace(sizes.denoiser, in_channels=9, out_channels=6)
+    with torch.device(device):
+        networks = (
+            Autoencoder(sizes.autoencoder),
+            Denoiser(sizes.denoiser),
+            NoisePredictor(predictor),
+        )
+    for network in networks:
+        set_precision(network.requires_grad_(False), dtype, dtype)
+    return networks
+
+
+def calls(who: Any, side: int, batch: int, device: str) -> dict[str, Callable[[], Any]]:
+    """One call of each network on square tiles of `side` LR pixels.
+
+    Args:
+        who: has `autoencoder`, `denoiser` and `noise_predictor`.
+        side, batch: of the tiles.
+        device: where the networks are.
+    """
+    x = torch.zeros(batch, 3, side, side, device=device)  # latent or LR picture
+    image = torch.zeros(batch, 3, SCALE * side, SCALE * side, device=device)
+    return {
+        "encode": lambda: who.autoencoder.encode(image),
+        "denoiser": lambda: who.denoiser(x, 3, x),
+        "predictor": lambda: who.noise_predictor(x, x, x, 3),
+        "decode": lambda: who.autoencoder.decode(x),
+    }
+
+
+class Card(PlainMemory):
+    """A GPU of `LIMIT_BYTES`, all for us."""
+
+    def budget(self, networks: Any) -> float:
+        """The same for all."""
+        return USABLE * LIMIT_BYTES
+
+    spare = budget
+
+
+class Ours:
+    """The pack's networks, and the way of a picture as its nodes go it, to main memory."""
+
+    def __init__(
+        self, autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor
+    ) -> None:
+        self.autoencoder, self.denoiser = autoencoder, denoiser
+        self.noise_predictor = noise_predictor
+        device = next(denoiser.parameters()).device
+        self._upscaler = Upscaler(autoencoder, denoiser, noise_predictor, {}, device, memory=Card())
+
+    def upscale(self, lr: Tensor, seed: int) -> Tensor:
+        """[B,3,h,w] in [-1,1] to [B,3,4h,4w] in [0,1]."""
+        return self._upscaler.upscale(Picture(to_01(lr)), Method("PreSet-A", seed=seed))
