@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from .checkpoints import PARTS, describe
 from .folders import weight_files
 from .released import FolderKind, GitHubAsset, HubFile, Licence, ReleasedFile
-from .transfer import Aside, SourceError, Watch, fetch, part_files, reason
+from .transfer import SourceError, Watch, aside, fetch, part_files, reason
 from .weights import UnsupportedCheckpointError, read_checkpoint
 from .whole import rename_new
 
@@ -172,8 +172,7 @@ def _metadata(source: HubFile | GitHubAsset, watch: Watch) -> _Remote:
     # Without a token: the repository is public, and an outdated token would be refused.
     ask = partial(get_hf_file_metadata, source.url, token=False, timeout=10)
     try:
-        with closing(Aside(lambda: watch(0, None))) as aside:
-            metadata = aside(ask)
+        metadata = aside(ask, lambda: watch(0, None))
     except (OSError, *errors) as e:
         answered = isinstance(e, HfHubHTTPError)
         raise SourceError(str(e).splitlines()[0] if answered else reason(e)) from e
@@ -190,11 +189,11 @@ def _check(
     """
     sha256 = hash_file(part, watch)
     if file.sha256 not in (None, sha256):
-        aside = part.with_name(f"{file.name}.{sha256[:8]}.refused")
-        part.replace(aside)
+        kept = part.with_name(f"{file.name}.{sha256[:8]}.refused")
+        part.replace(kept)
         raise SourceError(
             f"it came with the SHA-256 {sha256}, published is {file.sha256}. It is not used, and "
-            f"kept aside as {aside}: remove it, or, if you trust it, rename it to {file.name}"
+            f"kept aside as {kept}: remove it, or, if you trust it, rename it to {file.name}"
         )
     try:
         if hub not in (None, sha256):
