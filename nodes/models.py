@@ -1,6 +1,6 @@
 """LPNSR_MODELS and LATENT: what travels along the wires between our nodes."""
 
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lpnsr_impl.config import SCALE, StudentConfig, UNetConfig, Wrap
+from ..lpnsr_impl.config import StudentConfig, UNetConfig, Wrap
 from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from ..lpnsr_impl.pictures.images import to_pm1
 from ..lpnsr_impl.pictures.picture import Picture
@@ -58,43 +58,22 @@ class Condition:
         return Condition(to_pm1(lr.rgb), alpha, family, wrap)
 
 
+CARRIED = "lpnsr"
+"""Key of a LATENT for what our node gave. Most core nodes copy it as it is, whatever they do to the
+samples; Rebatch Latents and Save Latent drop it, and Latent Batch takes the first latent's."""
+
+
 @dataclass(frozen=True)
-class Item:
-    """One picture of a batch as our node gave it: samples [1,C,H,W], and their condition."""
+class Carried:
+    """A batch as our node gave it: padded samples, [B,C,H,W], and their condition."""
 
     samples: Tensor
     condition: Condition
 
 
-class ItemIndex(int):
-    """Entry of a LATENT's `batch_index` that brings its item along.
-
-    Where core nodes pick, repeat, join or regroup latents, they do the same with `batch_index`.
-    Any key of our own they would drop, or copy as it is.
-    """
-
-    item: Item
-
-    @classmethod
-    def of(cls, index: int, item: Item) -> "ItemIndex":
-        """The entry `index` of an item."""
-        entry = cls(index)
-        entry.item = item
-        return entry
-
-    def __add__(self, offset: int) -> "ItemIndex":
-        """Repeat Latent Batch counts on."""
-        return ItemIndex.of(int(self) + offset, self.item)
-
-
 def pack_latent(samples: Tensor, condition: Condition) -> dict[str, Any]:
     """LATENT of [B,C,H,W] samples, padded to what the windows need, and their condition."""
-    entries: list[ItemIndex] = []
-    for i, x in enumerate(samples.split(1)):
-        alpha = None if condition.alpha is None else condition.alpha[i : i + 1]
-        one = replace(condition, lr=condition.lr[i : i + 1], alpha=alpha)
-        entries.append(ItemIndex.of(i, Item(x, one)))
-    return {"samples": samples, "batch_index": entries}
+    return {"samples": samples, CARRIED: Carried(samples, condition)}
 
 
 def unpack_latent(
@@ -111,20 +90,19 @@ def unpack_latent(
         ValueError: there is no condition, or the latent no longer fits it or the models.
     """
     samples: Tensor = latent["samples"].float()
-    entries: list[int] = latent.get("batch_index", [])
-    items = [entry.item for entry in entries if isinstance(entry, ItemIndex)]
-    for item in items:
-        if item.condition.family != models.family:
-            raise ValueError(
-                f"This LATENT is of the model family {item.condition.family!r}, the models are of "
-                f"{models.family!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
-            )
+    carried: Carried | None = latent.get(CARRIED)
+    given = carried.condition if carried else None
+    if given and given.family != models.family:
+        raise ValueError(
+            f"This LATENT is of the model family {given.family!r}, the models are of "
+            f"{models.family!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
+        )
     config = models.denoiser.network.config
     if lr is None:
-        condition = _carried(samples, entries, items)
+        condition = _of_each(samples, carried, "batch_index" in latent)
     else:
-        wrap = items[0].condition.wrap if items else _wrap_of(samples, lr, config)
-        codes = items[0].condition.codes if items else models.denoiser.network.predicts_codes
+        wrap = given.wrap if given else _wrap_of(samples, lr, config)
+        codes = given.codes if given else models.denoiser.network.predicts_codes
         condition = replace(Condition.of(lr, models.family, wrap=wrap), codes=codes)
     channels = models.autoencoder.network.config.embed_channels
     b, _, h, w = condition.lr.shape
@@ -158,59 +136,54 @@ def _wrap_of(samples: Tensor, lr: Picture, config: UNetConfig) -> Wrap:
     return "none"
 
 
-def _carried(samples: Tensor, entries: Sequence[int], items: Sequence[Item]) -> Condition:
-    """Condition of the items that samples came from, wherever core nodes have put them."""
-    if not len(samples) == len(entries) == len(items):
+def _of_each(samples: Tensor, carried: Carried | None, regrouped: bool) -> Condition:
+    """Condition of each sample, wherever core nodes have put it.
+
+    A sample that is unchanged is known by that. Others (blended, composited) are in their places
+    still, unless `batch_index` tells that a core node has picked, repeated or joined some.
+    """
+    if carried is None:
         raise ValueError(
             f"This LATENT, of shape {tuple(samples.shape)}, carries no LR image. It is not from "
-            "ResShift Encode, or a node in between dropped it (Save Latent does). Connect the LR "
-            "image to lr_image, or ResShift Encode or LPNSR Sample directly."
+            "ResShift Encode, or a node in between dropped it (Save Latent and Rebatch Latents "
+            "do). Connect the LR image to lr_image, or ResShift Encode or LPNSR Sample directly."
         )
-    sizes = sorted({f"{i.condition.lr.shape[3]}x{i.condition.lr.shape[2]}" for i in items})
-    if len(sizes) > 1:
+    given, condition = carried.samples.to(samples), carried.condition
+    if torch.equal(samples, given):
+        return condition
+    places = _places(samples, given, condition)
+    if None not in places:
+        alpha = None if condition.alpha is None else condition.alpha[places]
+        return replace(condition, lr=condition.lr[places], alpha=alpha)
+    if regrouped or len(samples) != len(given):
         raise ValueError(
-            f"This LATENT holds pictures of different sizes ({', '.join(sizes)}). Batch latents "
-            "of one size, or the images before ResShift Encode."
+            "This LATENT carries the LR images of one ResShift Encode or LPNSR Sample, and not all "
+            "of its samples are known to be from there: Latent Batch has joined others, or some "
+            "were changed after they were picked or repeated. Connect an LR image for each sample "
+            "to lr_image, or batch the images before ResShift Encode."
         )
-    wraps = sorted({i.condition.wrap for i in items})
-    if len(wraps) > 1:
+    turned = (given.flip(2), given.flip(3), *(given.rot90(k, (2, 3)) for k in (1, 2, 3)))
+    if any(torch.equal(samples, t) for t in turned):
         raise ValueError(
-            f"This LATENT holds pictures of different wrap ({', '.join(wraps)}). Batch latents of "
-            "the same wrap."
+            "This LATENT is flipped or rotated, and its LR image is not. Flip or rotate the "
+            "image before ResShift Encode, or after LPNSR Decode."
         )
-    if len({i.condition.codes for i in items}) > 1:
-        raise ValueError(
-            "This LATENT holds pictures of an RSD student together with others, which are decoded "
-            "in another way. Connect each to an LPNSR Decode of its own, and batch the images."
-        )
-    seen: dict[int, Tensor] = {}
-    for x, entry, item in zip(samples.split(1), entries, items, strict=True):
-        if not torch.equal(seen.setdefault(id(entry), x), x):
-            raise ValueError(
-                "This LATENT names one picture for several different latents, as "
-                "LatentBatchSeedBehavior does. Take that node out: every picture of a batch has "
-                "the same seed here anyway."
-            )
-        if _is_turned(x, item.samples):
-            raise ValueError(
-                "This LATENT is flipped or rotated, and its LR image is not. Flip or rotate the "
-                "image before ResShift Encode, or after LPNSR Decode."
-            )
-    conditions = [item.condition for item in items]
-    lr = torch.cat([condition.lr for condition in conditions])
-    alphas = [condition.alpha for condition in conditions]
-    if all(alpha is None for alpha in alphas):
-        return replace(conditions[0], lr=lr, alpha=None)
-    h, w = lr.shape[2:]
-    opaque = torch.ones(1, 1, SCALE * h, SCALE * w, device=lr.device)
-    alpha = torch.cat([opaque if alpha is None else alpha for alpha in alphas])
-    return replace(conditions[0], lr=lr, alpha=alpha)
+    return condition
 
 
-def _is_turned(x: Tensor, original: Tensor) -> bool:
-    """Whether x is the original flipped or rotated. [1,C,H,W] each"""
-    original = original.to(x)
-    if torch.equal(x, original):
-        return False
-    turned = (original.flip(2), original.flip(3), *(original.rot90(k, (2, 3)) for k in (1, 2, 3)))
-    return any(torch.equal(x, t) for t in turned)
+def _places(samples: Tensor, given: Tensor, condition: Condition) -> list[int | None]:
+    """Which of the given samples each one is; None if it is none, or may be of several pictures."""
+
+    def content(x: Tensor) -> bytes:
+        return hashlib.sha256(x.cpu().numpy().tobytes()).digest()
+
+    def beside(i: int) -> tuple[bytes, bytes]:
+        alpha = b"" if condition.alpha is None else content(condition.alpha[i])
+        return content(condition.lr[i]), alpha
+
+    place_of: dict[bytes, int | None] = {}
+    for i, x in enumerate(given):
+        first = place_of.setdefault(content(x), i)
+        if first is not None and beside(first) != beside(i):
+            place_of[content(x)] = None
+    return [place_of.get(content(x)) for x in samples]

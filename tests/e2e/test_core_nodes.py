@@ -32,9 +32,13 @@ def from_batch(index: int) -> tuple[str, Any]:
     return "LatentFromBatch", {"samples": LINK, "batch_index": index, "length": 1}
 
 
+def seed_behavior(behavior: str) -> tuple[str, Any]:
+    return "LatentBatchSeedBehavior", {"samples": LINK, "seed_behavior": behavior}
+
+
 REPEAT = ("RepeatLatentBatch", {"samples": LINK, "amount": 2})
 BATCH = ("LatentBatch", {"samples1": LINK, "samples2": LINK})
-REBATCH = ("RebatchLatents", {"latents": LINK, "batch_size": 1})
+UNKNOWN = r"Connect an LR image for each sample to lr_image"
 
 
 # Latents: which picture is where
@@ -62,6 +66,8 @@ def alone(server: Server, batch: Tensor) -> Tensor:
         ([BATCH], [0, 1, 0, 1]),
         ([BATCH, from_batch(3)], [1]),
         ([("LatentMultiply", {"samples": LINK, "multiplier": 1.0})], [0, 1]),
+        ([seed_behavior("fixed")], [0, 1]),
+        ([seed_behavior("random")], [0, 1]),
     ],
 )
 def test_each_latent_keeps_its_picture_through_batch_nodes(
@@ -90,31 +96,67 @@ def test_latents_change_places(graph: Graph, batch: Tensor, alone: Tensor) -> No
     assert torch.equal(graph.run(prompt, "decode"), alone[[1, 0]])
 
 
-def test_rebatched_latents_come_one_by_one(graph: Graph, batch: Tensor, alone: Tensor) -> None:
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place[0])
+def test_rebatched_latents_need_rebatched_lr_images(
+    graph: Graph, batch: Tensor, alone: Tensor, place: tuple[str, str]
+) -> None:
+    """Rebatch Latents drops what a latent carries."""
     prompt = graph.stages(batch, steps=1)
-    insert(prompt, "encode", "sample", "samples", REBATCH)
-    prompt["together"] = {
-        "class_type": "RebatchImages",
-        "inputs": {"images": ["decode", 0], "batch_size": 2},
-    }
+    insert(prompt, *place, "samples", ("RebatchLatents", {"latents": LINK, "batch_size": 1}))
+    two = {"images": ["decode", 0], "batch_size": 2}
+    prompt["together"] = {"class_type": "RebatchImages", "inputs": two}
+    with pytest.raises(PromptError, match=r"carries no LR image.*Rebatch Latents.*to lr_image"):
+        graph.run(prompt, "together")
+    one = {"images": ["image", 0], "batch_size": 1}
+    prompt["lr"] = {"class_type": "RebatchImages", "inputs": one}
+    prompt[place[1]]["inputs"]["lr_image"] = ["lr", 0]
     assert torch.equal(graph.run(prompt, "together"), alone)
 
 
-def test_a_batch_of_two_sources_keeps_both_pictures_and_alpha(graph: Graph) -> None:
-    """An opaque picture in a batch with a transparent one has alpha 1."""
-    rgb, rgba = random_image(1, 6, 8, 3), random_image(1, 6, 8, 4, seed=1)
-    prompt = graph.stages(rgb, steps=1)
-    prompt["image2"] = graph.picture(rgba, "second.safetensors")
+def test_joined_latents_of_two_sources_need_lr_images(graph: Graph) -> None:
+    """Latent Batch keeps what the first one carries, also where the second is picked again."""
+    first, second = (random_image(1, 6, 8, 3, seed=seed) for seed in (0, 1))
+    prompt = graph.stages(first, steps=1)
+    prompt["image2"] = graph.picture(second, "second.safetensors")
     prompt["start2"] = {"class_type": "LPNSRPreUpsample", "inputs": {"image": ["image2", 0]}}
     links = {"models": ["models", 0], "image": ["start2", 0], "lr_image": ["image2", 0]}
     prompt["encode2"] = {"class_type": "ResShiftEncode", "inputs": links}
-    joined = {"samples1": ["encode", 0], "samples2": ["encode2", 0]}
-    prompt["joined"] = {"class_type": "LatentBatch", "inputs": joined}
-    prompt["sample"]["inputs"]["samples"] = ["joined", 0]
+    joined = ("LatentBatch", {"samples1": LINK, "samples2": ["encode2", 0]})
+    insert(prompt, "encode", "sample", "samples", joined, from_batch(1))
+    with pytest.raises(PromptError, match=UNKNOWN):
+        graph.run(prompt, "decode")
+    insert(prompt, "encode", "sample", "samples", joined)
+    with pytest.raises(PromptError, match=UNKNOWN):
+        graph.run(prompt, "decode")
+    both = {"image1": ["image", 0], "image2": ["image2", 0]}
+    prompt["both"] = {"class_type": "ImageBatch", "inputs": both}
+    prompt["sample"]["inputs"]["lr_image"] = ["both", 0]
     result = graph.run(prompt, "decode")
-    assert torch.equal(result[:1, ..., :3], graph.run(graph.stages(rgb, steps=1), "decode"))
-    assert torch.equal(result[1:], graph.run(graph.stages(rgba, steps=1), "decode"))
-    assert (result[0, ..., 3] == 1).all()
+    assert torch.equal(result[:1], graph.run(graph.stages(first, steps=1), "decode"))
+    assert torch.equal(result[1:], graph.run(graph.stages(second, steps=1), "decode"))
+
+
+def test_what_was_picked_and_then_changed_is_not_guessed(graph: Graph, batch: Tensor) -> None:
+    prompt = graph.stages(batch, steps=1)
+    half = ("LatentMultiply", {"samples": LINK, "multiplier": 0.5})
+    insert(prompt, "sample", "decode", "samples", from_batch(0), REPEAT, half)
+    with pytest.raises(PromptError, match=UNKNOWN):
+        graph.run(prompt, "decode")
+
+
+def test_pictures_that_differ_only_in_alpha_are_not_mixed_up(graph: Graph, batch: Tensor) -> None:
+    rgb = batch[:1].expand(2, -1, -1, -1)
+    alpha = torch.stack([torch.zeros(6, 8, 1), torch.ones(6, 8, 1)])
+    prompt = graph.stages(torch.cat([rgb, alpha], dim=3), steps=1)
+    # The pictures start from one: transparent pixels would get other colours.
+    prompt["opaque"] = graph.picture(rgb, "opaque.safetensors")
+    prompt["start"]["inputs"]["image"] = ["opaque", 0]
+    assert torch.equal(
+        graph.run(prompt, "encode", "latent")[0], graph.run(prompt, "encode", "latent")[1]
+    )
+    insert(prompt, "encode", "sample", "samples", from_batch(1))
+    with pytest.raises(PromptError, match=UNKNOWN):
+        graph.run(prompt, "decode")
 
 
 @pytest.mark.parametrize(
@@ -189,16 +231,6 @@ BICUBIC = {"upscale_method": "bicubic"}
         ("LatentFlip", {"samples": LINK, "flip_method": "y-axis: horizontally"}, TURNED),
         ("LatentRotate", {"samples": LINK, "rotation": "90 degrees"}, TURNED),
         ("LatentRotate", {"samples": LINK, "rotation": "180 degrees"}, TURNED),
-        (
-            "LatentBatchSeedBehavior",
-            {"samples": LINK, "seed_behavior": "fixed"},
-            "names one picture for several different latents, as LatentBatchSeedBehavior does",
-        ),
-        (
-            "LatentBatchSeedBehavior",
-            {"samples": LINK, "seed_behavior": "random"},
-            "carries no LR image. It is not from ResShift Encode, or a node in between dropped it",
-        ),
     ],
 )
 def test_what_latents_cannot_go_through_is_explained(
@@ -238,19 +270,6 @@ def test_a_noise_mask_is_refused_and_decode_takes_it_instead(
     prompt["decode"]["inputs"].update(mask=["mask", 0], start_image=["start", 0])
     expected = 0.25 * alone + 0.75 * graph.run(prompt, "start").clamp(0, 1)
     torch.testing.assert_close(graph.run(prompt, "decode"), expected)
-
-
-def test_pictures_of_different_sizes_in_one_latent_are_refused(graph: Graph) -> None:
-    """Both are padded to the same size, so ComfyUI lets them into one batch."""
-    prompt = graph.stages(random_image(1, 6, 8, 3), steps=1)
-    prompt["image2"] = graph.picture(random_image(1, 5, 8, 3), "second.safetensors")
-    prompt["start2"] = {"class_type": "LPNSRPreUpsample", "inputs": {"image": ["image2", 0]}}
-    links = {"models": ["models", 0], "image": ["start2", 0], "lr_image": ["image2", 0]}
-    prompt["encode2"] = {"class_type": "ResShiftEncode", "inputs": links}
-    joined = {"samples1": LINK, "samples2": ["encode2", 0]}
-    insert(prompt, "encode", "sample", "samples", ("LatentBatch", joined))
-    with pytest.raises(PromptError, match=r"pictures of different sizes \(8x5, 8x6\)"):
-        graph.run(prompt, "decode")
 
 
 # Latents that carry no LR picture

@@ -174,7 +174,7 @@ def test_latents_that_want_different_decoding_are_not_mixed(graph: Graph) -> Non
     inputs = {"samples1": ["sample", 0], "samples2": ["rsd sample", 0]}
     prompt["both"] = {"class_type": "LatentBatch", "inputs": inputs}
     prompt["decode"]["inputs"]["samples"] = ["both", 0]
-    with pytest.raises(PromptError, match="pictures of an RSD student together with others"):
+    with pytest.raises(PromptError, match="Latent Batch has joined others"):
         graph.run(prompt, "decode")
 
 

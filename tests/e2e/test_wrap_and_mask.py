@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.host.server import PromptError, Server
 
 from .conftest import BUNDLED_START, Graph, random_image
-from .test_core_nodes import LINK, REPEAT, from_batch, insert
+from .test_core_nodes import REPEAT, from_batch, insert
 
 Prompt = dict[str, Any]
 
@@ -76,18 +76,6 @@ def test_wrap_goes_through_core_latent_nodes(
     prompt["load"] = {"class_type": "LoadLatent", "inputs": {"latent": name}}
     prompt[place[1]]["inputs"] |= {"samples": ["load", 0], "lr_image": ["image", 0]}
     assert torch.equal(graph.run(prompt, "decode"), expected)
-
-
-def test_latents_of_different_wrap_are_no_batch(graph: Graph, picture: Tensor) -> None:
-    prompt = stages(graph, picture, "x")
-    prompt["other"] = {
-        "class_type": "ResShiftEncode",
-        "inputs": {**prompt["encode"]["inputs"], "wrap": "none"},
-    }
-    joined = {"samples1": LINK, "samples2": ["other", 0]}
-    insert(prompt, "encode", "sample", "samples", ("LatentBatch", joined))
-    with pytest.raises(PromptError, match=r"pictures of different wrap \(none, x\)"):
-        graph.run(prompt, "decode")
 
 
 @pytest.mark.parametrize("node", ["start", "encode"])
