@@ -4,7 +4,7 @@
 # make hosts   a table of what `make test` was run on
 # make lint    ruff and pyright
 # make evaluate  the tables of the bundled models' card, about 15 minutes
-# make bench   time, memory and seams against the straightforward way, an hour or more
+# make bench   time and memory against the straightforward way, about 20 minutes
 # COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI, with what its
 # requirements.txt names, in an environment of its own.
 # FRONT_ENDS="own newest" are the front ends that tests of the editor use: tests/host/install.py.
@@ -59,8 +59,7 @@ evaluate: $(VENV)/tests
 	$(EVALUATE) --out build/evaluate/noise --experiment noise
 
 bench: $(VENV)/tests
-	$(BIN)/python -m tests.bench.speed
-	$(BIN)/python -m tests.bench.seams
+	$(BIN)/python -m tests.bench
 
 $(VENV)/pack: requirements.txt
 	$(NEED) python3-venv "$(PYTHON) -m ensurepip --version"

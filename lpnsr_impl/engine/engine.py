@@ -25,7 +25,7 @@ from .progress import Call, Progress
 from .tiles import Tiles, Tiling, Work
 
 ENCODE_WORK, DECODE_WORK = 4.0, 5.0
-"""In calls of the denoiser, as `python -m tests.bench.speed` measures them."""
+"""In calls of the denoiser, as `python -m tests.bench speed` measures them."""
 
 _START_PIXELS = 1 << 24
 """Of the x4 starts of a batch that are made before they are encoded; four at least."""

@@ -7,7 +7,6 @@ counts.
 
 import argparse
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,15 @@ from lpnsr_impl import Schedule
 from lpnsr_impl.engine.pipeline import run_chain
 from lpnsr_impl.pictures.tiling import plan_tiles
 
+from .bars import Bar, print_bars
 from .baseline import Baseline
 from .counting import FAKE, Counts, counted
 from .gpu_times import Stopwatch, header, line, time_all
-from .ways import SMALL, Networks, Ours, Sizes, calls, made_networks
+from .ways import SMALL, Card, Networks, Ours, Sizes, calls, made_networks
 
 KINDS = ("convolution", "matmul", "attention", "norm", "cast", "copy", "elementwise", "other")
 LAUNCHES_A_FRAME = 5906
 """Operations for each picture of a clip while pictures went one by one (commit a40fa27)."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A measured value and the most that it should be."""
-
-    name: str
-    value: float
-    most: float
-
-    def __str__(self) -> str:
-        verdict = "reached" if self.value <= self.most else "MISSED"
-        return f"| {self.name} | {self.value:.4g} | {self.most:.4g} | {verdict} |"
 
 
 def waits_in_chain(networks: Networks, side: int) -> list[str]:
@@ -67,7 +54,7 @@ def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
     side = sizes.tiles[0]
     with FAKE:
         networks = made_networks(dtype, "cuda", sizes)
-        ours, baseline = Ours(*networks), Baseline(*networks)
+        ours, baseline = Ours(*networks, Card()), Baseline(*networks)
         frame = torch.zeros(1, 3, sizes.frame, sizes.frame, device="cuda")
         clip = torch.zeros(sizes.frames, 3, sizes.frame, sizes.frame)
         mine, theirs = (calls(who, side, 1, "cuda") for who in (ours, baseline))
@@ -128,8 +115,7 @@ def print_counts(rows: list[dict[str, Any]], frames: int) -> None:
             written = " | ".join(f"{figures['bytes'].get(kind, 0) / 1e9:.2f}" for kind in KINDS)
             head = f"{figures['what']} | {figures['who']} | {figures['operations']}"
             print(f"| {head} | {figures['peak'] / 1e9:.2f} | {written} |")
-    print("\n| bar | now | at most | |\n|---|---|---|---|")
-    print(*bars(rows, frames), sep="\n", flush=True)
+    print_bars(bars(rows, frames))
 
 
 def count_all(sizes: Sizes) -> list[dict[str, Any]]:
@@ -147,27 +133,31 @@ def count_all(sizes: Sizes) -> list[dict[str, Any]]:
     return figures
 
 
+def measure(sizes: Sizes, device: str = "", compiled: bool = True) -> list[dict[str, Any]]:
+    """Print tables: times on a device, which is the GPU where there is one, or counts on none."""
+    device = device or ("cuda" if torch.cuda.is_available() else "none")
+    if device == "none":
+        return count_all(sizes)
+    print(header(device), flush=True)
+    found: list[dict[str, Any]] = []
+    for figures in time_all(Stopwatch(device), sizes, compiled):
+        print(line(figures), flush=True)
+        found.append(figures)
+    return found
+
+
 def main() -> None:
     """Print tables, and write all figures to a file if asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="time there; else count")
-    parser.add_argument("--count", action="store_true", help="count though there is a GPU")
+    parser.add_argument("--device", default="", choices=("cuda", "cpu", "none"), help="none: count")
     parser.add_argument("--small", action="store_true", help="small networks and pictures")
     parser.add_argument("--eager", action="store_true", help="leave torch.compile out")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parsed = parser.parse_args()
     sizes = SMALL if parsed.small else Sizes()
-    device = parsed.device or ("cuda" if torch.cuda.is_available() else None)
-    if device is None or parsed.count:
-        figures = count_all(sizes)
-    else:
-        print(header(device), flush=True)
-        figures = []
-        for figure in time_all(Stopwatch(device), sizes, compiled=not parsed.eager):
-            print(line(figure), flush=True)
-            figures.append(figure)
+    found = measure(sizes, parsed.device, not parsed.eager)
     if parsed.json:
-        parsed.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        parsed.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

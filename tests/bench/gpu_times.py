@@ -15,7 +15,7 @@ from lpnsr_impl.models import compile_network
 from lpnsr_impl.pictures.tiling import apply_tiled, plan_tiles
 
 from .baseline import Baseline
-from .ways import LIMIT_BYTES, Ours, Sizes, calls, made_networks
+from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, made_networks
 
 LIMIT_SECONDS = 480.0
 TO_COMPILE = 120.0
@@ -109,7 +109,7 @@ def time_all(
     device = stopwatch.device
     for dtype in dtypes:
         networks = made_networks(dtype, device, sizes)
-        ours, baseline = Ours(*networks), Baseline(*networks)
+        ours, baseline = Ours(*networks, Card()), Baseline(*networks)
         for side in sizes.tiles:
             single = both(stopwatch, calls(ours, side, 1, device), calls(baseline, side, 1, device))
             for what, measured in single:

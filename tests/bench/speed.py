@@ -1,8 +1,7 @@
-"""`make bench`: time and memory of every stage against a straightforward way to run the same
-networks.
+"""Time and memory on a CPU, beside a straightforward way to run the same networks.
 
-Networks of full size have weights made by formula; the baseline is `tests.bench.baseline`, in the
-same process and turn about with ours. Peak memory is measured in a process of its own for each.
+Networks of full size have weights made by formula. Ways are timed in one process, turn about; peak
+memory is measured in a process of its own for each.
 """
 
 import argparse
@@ -15,39 +14,48 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lpnsr_impl import (
-    Schedule,
-    load_autoencoder,
-    load_denoiser,
-    load_noise_predictor,
-    wavelet_color_fix,
-)
-from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
+from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.files.folders import find_weights
-from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
-from lpnsr_impl.pictures.images import bicubic_upsample, to_01
-from lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP, LARGEST_TILE, plan_tiles
+from lpnsr_impl.models import set_precision
 from tests.golden.fill import fill
 
-from .baseline import Baseline, next_multiple
+from .bars import Bar
+from .baseline import Baseline
+from .ways import Networks, Ours
 
 ROOT = Path(__file__).parents[2]
-FULL_SIZES = [(64, 64), (128, 128), (97, 130), (256, 256)]  # height, width
-LITE_SIZES = [*FULL_SIZES, (512, 512), (1024, 1024)]
-LARGEST_BASELINE = 128 * 256  # pixels; more needs more than 12 GB
+SIZES = [(64, 64, 3), (128, 128, 1)]  # height, width, runs
+ODD = (97, 130)
 SEED = 0
+BEFORE = {64: 1.2, 128: 1.4}
+"""How many times as fast as the baseline fp32 was before issue 12, by side (commit b579a2b)."""
 
-Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
-Upscale = Callable[[Tensor, int, Callable[[str], None]], tuple[Tensor, Tensor]]
-"""Picture, seed and a function for the name of each stage done, to picture and last latent."""
+Seconds = dict[str, float]
+"""By stage, and of the "whole"."""
 
 
-def load(family: str) -> Networks:
-    """The bundled lite networks, or full-size ones by formula."""
+class Way(Protocol):
+    """To go from an LR picture to a x4 one; `stage` is called with the name of each stage done."""
+
+    def upscale(
+        self, lr: Tensor, seed: int, stage: Callable[[str], None]
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def load(family: str, dtype: torch.dtype = torch.float32) -> Networks:
+    """The bundled lite networks, or full-size ones by formula, as the nodes load them."""
+    networks = _read(family)
+    for network in networks:
+        set_precision(network, dtype, dtype)
+    return networks
+
+
+def _read(family: str) -> Networks:
     if family == "lite":
         lite = "lpnsr_lite_{}.safetensors"
         return (
@@ -63,36 +71,15 @@ def load(family: str) -> Networks:
     )
 
 
-def ours(networks: Networks) -> Upscale:
-    """PreSet-A as the nodes run it, with tiles of at most `LARGEST_TILE`."""
-    autoencoder, denoiser, predictor = networks
-    multiple, step = denoiser.config.size_multiple, denoiser.config.tile_multiple
-
-    def upscale(lr: Tensor, seed: int, stage: Callable[[str], None]) -> tuple[Tensor, Tensor]:
-        size = denoiser.config.padded(*lr.shape[2:])
-        tile = LARGEST_TILE // step * step
-        plan = plan_tiles(*size, tile, DEFAULT_OVERLAP, multiple, least=step)
-        y0 = encode_start(autoencoder, to_01(bicubic_upsample(lr)), size, plan)
-        stage("encode")
-        x0 = run_chain(denoiser, predictor, Schedule(), y0, lr, seed=seed, plan=plan)
-        stage("4 steps")
-        sr = decode_latent(autoencoder, x0, lr.shape[2:], plan)
-        sr = wavelet_color_fix(sr, to_01(bicubic_upsample(lr)))
-        stage("decode")
-        return sr, x0
-
-    return upscale
-
-
 def picture(h: int, w: int) -> Tensor:
     """A smooth random picture, [1,3,h,w] in [-1,1]."""
     coarse = torch.rand(1, 3, -(-h // 8), -(-w // 8), generator=torch.Generator().manual_seed(1))
     return 2 * torch.nn.functional.interpolate(coarse, size=(h, w), mode="bilinear") - 1
 
 
-def timed(upscale: Upscale, lr: Tensor) -> tuple[tuple[Tensor, Tensor], dict[str, float]]:
-    """Result and latent, and seconds by stage."""
-    seconds: dict[str, float] = {}
+def timed(way: Way, lr: Tensor) -> tuple[Tensor, Seconds]:
+    """Result, and how long it took."""
+    seconds: Seconds = {}
     last = time.perf_counter()
 
     def stage(name: str) -> None:
@@ -100,30 +87,8 @@ def timed(upscale: Upscale, lr: Tensor) -> tuple[tuple[Tensor, Tensor], dict[str
         now = time.perf_counter()
         seconds[name], last = now - last, now
 
-    result = upscale(lr, SEED, stage)
-    return result, seconds | {"whole": sum(seconds.values())}
-
-
-def peak(family: str, who: str, h: int, w: int) -> float:
-    """Peak resident memory of one run in a process of its own, weights included, in MB."""
-    command = [sys.executable, "-m", "tests.bench.speed", "--peak", family, who, str(h), str(w)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return float(output.split()[0])
-
-
-def measure_peak(family: str, who: str, h: int, w: int) -> None:
-    """Run once; print the peak of this process in MB, and seconds."""
-    networks = load(family)
-    upscale = ours(networks) if who == "ours" else Baseline(*networks).upscale
-    del networks  # of which the baseline has its own copy
-    ctypes.CDLL(None).malloc_trim(0)  # what loading needed is no part of the run
-    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts
-    began = time.perf_counter()
-    upscale(picture(h, w), SEED, lambda _: None)
-    seconds = time.perf_counter() - began
-    status = Path("/proc/self/status").read_text()
-    peak_kb = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
-    print(f"{peak_kb / 1024:.0f} {seconds:.1f}")
+    sr, _ = way.upscale(lr, SEED, stage)
+    return sr, seconds | {"whole": sum(seconds.values())}
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -131,108 +96,85 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10(max(float((a - b).square().mean()), 1e-20))
 
 
-def differences(autoencoder: Autoencoder, a: Tensor, b: Tensor) -> str:
-    """Of two latents: rounding alone may choose the other of two codes that are equally near."""
-    codes_a, codes_b = (autoencoder.quantize.codes(latent) for latent in (a, b))
-    different = int((codes_a != codes_b).sum())
-    return f"{float((a - b).abs().max()):.1e} | {different} of {codes_a.numel()}"
+def speed() -> list[Bar]:
+    """The full-size networks in fp32 and bf16 beside the baseline in fp32."""
+    networks = load("full")
+    ways: dict[str, Way] = {
+        "baseline": Baseline(*networks),
+        "fp32": Ours(*networks),
+        "bf16": Ours(*load("full", torch.bfloat16)),
+    }
+    print(f"\n## Full size, PreSet-A, 4 steps, {torch.get_num_threads()} threads\n")
+    print("| LR | stage | baseline | fp32 | ratio | bf16 | ratio to fp32 | to baseline |")
+    print("|---" * 8 + "|")
+    for way in ways.values():
+        timed(way, picture(64, 64))  # the first run is slower
+    bars: list[Bar] = []
+    for h, w, runs in SIZES:
+        lr = picture(h, w)
+        turns = [{name: timed(way, lr) for name, way in ways.items()} for _ in range(runs)]
+        for stage in ("encode", "4 steps", "decode", "whole"):
+            base, fp32, bf16 = (
+                statistics.median(turn[name][1][stage] for turn in turns) for name in ways
+            )
+            times = f"{base:.2f} s | {fp32:.2f} s | {base / fp32:.2f} | {bf16:.2f} s"
+            print(f"| {w}x{h} | {stage} | {times} | {fp32 / bf16:.2f} | {base / bf16:.2f} |")
+        size = f"{w}x{h}"  # from here on of the whole, the last of the stages
+        bars.append(Bar(f"{size}: fp32 against the baseline", base / fp32, BEFORE[h], least=True))
+        to_fp32 = psnr(turns[-1]["bf16"][0], turns[-1]["fp32"][0])
+        bars.append(Bar(f"{size}: PSNR of bf16 to fp32, dB", to_fp32, 35, least=True))
+    bars.append(Bar(f"{size}: bf16 against fp32", fp32 / bf16, 1.7, least=True))
+    bars.append(Bar(f"{size}: bf16 against the baseline", base / bf16, 3, least=True))
+    return bars
 
 
-def compare(family: str, sizes: list[tuple[int, int]], runs: int) -> None:
-    """Print a table of a family: each stage of ours, and its ratio to the baseline."""
-    networks = load(family)
-    run_ours, run_baseline = ours(networks), Baseline(*networks).upscale
-    print(f"\n## {family}, PreSet-A, 4 steps, fp32, {torch.get_num_threads()} threads\n")
-    print(
-        "| LR | stage | ours | baseline | ratio | latents differ by | codes that differ |\n"
-        "|---|---|---|---|---|---|---|"
-    )
-    small = picture(64, 64)
-    for run in (run_ours, run_baseline):
-        timed(run, small)  # the first run is slower
-    for h, w in sizes:
-        lr, both = picture(h, w), h * w <= LARGEST_BASELINE
-        mine, theirs = [], []
-        for _ in range(runs if both else 1):
-            result, seconds = timed(run_ours, lr)
-            mine.append(seconds)
-            if both:
-                expected, seconds = timed(run_baseline, lr)
-                theirs.append(seconds)
-        same = both and (h, w) == (next_multiple(h), next_multiple(w))
-        difference = differences(networks[0], result[1], expected[1]) if same else " | "
-        for name in mine[0]:
-            a = statistics.median(run[name] for run in mine)
-            line = f"| {w}x{h} | {name} | {a:.2f} s |"
-            if theirs:
-                b = statistics.median(run[name] for run in theirs)
-                line += f" {b:.2f} s | {b / a:.2f} | {difference if name == 'whole' else ' | '} |"
-            print(line, flush=True)
+def growth() -> list[Bar]:
+    """How the time of the lite networks grows with the picture."""
+    way = Ours(*load("lite"))
+    timed(way, picture(64, 64))  # the first run is slower
+    least, small, large = (timed(way, picture(side, side))[1]["whole"] for side in (128, 256, 1024))
+    exponent = math.log(large / small) / math.log(16)
+    print(f"\n## Lite, 4 steps\n\n128x128 {least:.1f} s, 256x256 {small:.1f} s, 1024x1024", end=" ")
+    print(f"{large:.1f} s: {large / small / 16:.2f} times 256x256's per pixel", flush=True)
+    return [Bar("growth of time from 256² to 1024², exponent of pixels", exponent, 1.10)]
 
 
-def compare_peaks(family: str, sizes: list[tuple[int, int]]) -> None:
-    """Print peak memory, each in a process of its own."""
-    print(f"\n## {family}, peak memory of the process\n")
-    print("| LR | ours | baseline | share |\n|---|---|---|---|")
-    for h, w in sizes:
-        a = peak(family, "ours", h, w)
-        line = f"| {w}x{h} | {a:.0f} MB |"
-        if h * w <= LARGEST_BASELINE:
-            b = peak(family, "baseline", h, w)
-            line += f" {b:.0f} MB | {a / b:.2f} |"
-        print(line, flush=True)
-
-
-def growth(sizes: list[tuple[int, int]]) -> None:
-    """Print the exponent of the lite family's time in the pixels, from the first to the last."""
-    upscale = ours(load("lite"))
-    seconds = [timed(upscale, picture(*size))[1]["whole"] for size in sizes]
-    pixels = [h * w for h, w in sizes]
-    exponent = math.log(seconds[-1] / seconds[0]) / math.log(pixels[-1] / pixels[0])
-    listed = ", ".join(f"{w}x{h} {s:.0f} s" for (h, w), s in zip(sizes, seconds, strict=True))
-    print(f"\n## lite, growth\n\n{listed}: time grows with pixels^{exponent:.3f}", flush=True)
-
-
-def half_precision(h: int, w: int) -> None:
-    """Print time and PSNR of bf16 against fp32, on networks of full size."""
-    networks, lr = load("full"), picture(h, w)
-    (expected, _), fp32 = timed(ours(networks), lr)
-    for network in networks:
-        set_precision(network, torch.bfloat16, torch.bfloat16)
-    (result, _), bf16 = timed(ours(networks), lr)
-    print(
-        f"\n## full, bf16 against fp32 at {w}x{h}\n\n{fp32['whole']:.1f} s to {bf16['whole']:.1f} "
-        f"s: {fp32['whole'] / bf16['whole']:.2f} times as fast, {psnr(result, expected):.1f} dB",
-        flush=True,
-    )
+def peaks() -> list[Bar]:
+    """Peak memory, and time, at an odd size, beside what was published."""
+    h, w = ODD
+    print("\n## Full size, fp32, a process each\n\n| LR | way | peak | time |\n|---|---|---|---|")
+    found: dict[str, float] = {}
+    for who in ("ours", "published"):
+        command = [sys.executable, "-m", "tests.bench.speed", who, str(h), str(w)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        found[who], seconds = map(float, output.stdout.split())
+        print(f"| {w}x{h} | {who} | {found[who]:.0f} MB | {seconds:.1f} s |", flush=True)
+    share = found["ours"] / found["published"]
+    return [Bar(f"{w}x{h}: share of the published way's peak", share, 0.2)]
 
 
 @torch.inference_mode()
+def measure_peak(who: str, h: int, w: int) -> None:
+    """Run once; print the peak of this process in MB, weights included, and seconds."""
+    networks = load("full")
+    way: Way = Ours(*networks) if who == "ours" else Baseline(*networks, published=True)
+    del networks
+    ctypes.CDLL(None).malloc_trim(0)  # what loading needed is no part of the run
+    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts
+    seconds = timed(way, picture(h, w))[1]["whole"]
+    status = Path("/proc/self/status").read_text()
+    peak_kb = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
+    print(f"{peak_kb / 1024:.0f} {seconds:.1f}")
+
+
 def main() -> None:
-    """All tables, or those asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peak", nargs=4, metavar=("FAMILY", "WHO", "H", "W"))
-    parser.add_argument(
-        "--only", nargs="+", choices=("full", "lite", "peaks", "growth", "bf16"), default=None
-    )
-    parser.add_argument("--runs", type=int, default=1)
+    """Measure the peak of one way."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("who", choices=("ours", "published"))
+    parser.add_argument("height", type=int)
+    parser.add_argument("width", type=int)
     parsed = parser.parse_args()
-    if parsed.peak:
-        family, who, h, w = parsed.peak
-        measure_peak(family, who, int(h), int(w))
-        return
-    wanted = parsed.only or ["full", "lite", "peaks", "growth", "bf16"]
-    if "full" in wanted:
-        compare("full", FULL_SIZES, parsed.runs)
-    if "lite" in wanted:
-        compare("lite", FULL_SIZES, parsed.runs)
-    if "peaks" in wanted:
-        compare_peaks("full", FULL_SIZES)
-        compare_peaks("lite", LITE_SIZES)
-    if "growth" in wanted:
-        growth([(256, 256), (512, 512), (1024, 1024)])
-    if "bf16" in wanted:
-        half_precision(64, 64)
+    measure_peak(parsed.who, parsed.height, parsed.width)
 
 
 if __name__ == "__main__":

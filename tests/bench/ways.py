@@ -1,5 +1,5 @@
-"""What the benches of a GPU run: networks whose weights need not be right, and the pack's way of a
-picture."""
+"""What the benches run: the pack's way of a picture, and networks for GPUs, whose weights need not
+be right."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,16 +15,27 @@ from lpnsr_impl.config import (
     AutoencoderConfig,
     UNetConfig,
 )
-from lpnsr_impl.engine.memory import USABLE, PlainMemory
-from lpnsr_impl.engine.upscaler import Method, Upscaler
+from lpnsr_impl.engine.engine import Engine, Sampling
+from lpnsr_impl.engine.finish import Finish
+from lpnsr_impl.engine.memory import USABLE, Memory, PlainMemory, Resident
+from lpnsr_impl.engine.tiles import Tiling
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
 from lpnsr_impl.pictures.images import to_01
-from lpnsr_impl.pictures.picture import Picture
+from lpnsr_impl.pictures.tiling import LARGEST_TILE
 
 LIMIT_BYTES = 20e9
 """Of a GPU's memory."""
 
 Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
+
+
+@dataclass(frozen=True)
+class Residents:
+    """Networks of a family that stay on their device."""
+
+    autoencoder: Resident[Autoencoder]
+    denoiser: Resident[Denoiser]
+    noise_predictor: Resident[NoisePredictor]
 
 
 @dataclass(frozen=True)
@@ -102,16 +113,39 @@ class Card(PlainMemory):
 
 
 class Ours:
-    """The pack's networks, and the way of a picture as its nodes go it, to main memory."""
+    """The pack's way of pictures, PreSet-A in 4 steps, as the nodes go it.
+
+    Args:
+        autoencoder, denoiser, noise_predictor: on one device.
+        memory: to plan with.
+    """
 
     def __init__(
-        self, autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor
+        self,
+        autoencoder: Autoencoder,
+        denoiser: Denoiser,
+        noise_predictor: NoisePredictor,
+        memory: Memory | None = None,
     ) -> None:
         self.autoencoder, self.denoiser = autoencoder, denoiser
         self.noise_predictor = noise_predictor
         device = next(denoiser.parameters()).device
-        self._upscaler = Upscaler(autoencoder, denoiser, noise_predictor, {}, device, memory=Card())
+        networks = Residents(
+            Resident(autoencoder, device),
+            Resident(denoiser, device),
+            Resident(noise_predictor, device),
+        )
+        self._engine = Engine(networks, memory or PlainMemory(), Tiling(LARGEST_TILE))
 
-    def upscale(self, lr: Tensor, seed: int) -> Tensor:
-        """[B,3,h,w] in [-1,1] to [B,3,4h,4w] in [0,1]."""
-        return self._upscaler.upscale(Picture(to_01(lr)), Method("PreSet-A", seed=seed))
+    def upscale(
+        self, lr: Tensor, seed: int, stage: Callable[[str], None] = lambda _: None
+    ) -> tuple[Tensor, Tensor]:
+        """[B,3,h,w] in [-1,1] to [B,3,4h,4w] in [0,1], and the last latents; `stage` is called
+        after each stage."""
+        y0 = self._engine.encode_starts(to_01(lr), None)
+        stage("encode")
+        x0 = self._engine.sample(y0, lr, Sampling(seed))
+        stage("4 steps")
+        sr, _ = self._engine.decode(x0, lr, Finish())
+        stage("decode")
+        return sr, x0
