@@ -41,7 +41,8 @@ def main() -> None:
         began = time.perf_counter()
         bars += run(section)
         print(f"\n({section}: {time.perf_counter() - began:.0f} s)", flush=True)
-    print_bars(bars)
+    if bars:
+        print_bars(bars)
 
 
 if __name__ == "__main__":
