@@ -3,7 +3,6 @@
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.pictures.images import resize
 from ..lpnsr_impl.pictures.picture import Picture
@@ -15,12 +14,10 @@ class LPNSRCompare(io.ComfyNode):
     """Shows pairs of pictures. `js/compare.js` makes a before/after slider of them."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRCompare",
             display_name="LPNSR Compare",
-            category="LPNSR",
             description="Compares the result with the low-resolution image, bicubic in the "
             "result's size, under a slider. Saves nothing.",
             search_aliases=[
@@ -49,7 +46,6 @@ class LPNSRCompare(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(cls, image: Tensor, lr_image: Tensor) -> io.NodeOutput:
         result, lr = read_image(image, "image"), read_image(lr_image, "lr_image")
         return io.NodeOutput(image, ui=ui.PreviewImage(pairs(lr, result), cls=cls))

@@ -4,7 +4,6 @@ from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.engine.engine import DECODE_WORK
 from ..lpnsr_impl.engine.finish import Finish, Inside
@@ -20,31 +19,29 @@ class LPNSRDecode(io.ComfyNode):
     """Quantise, decode and correct colours."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRDecode",
             display_name="LPNSR Decode",
-            category="LPNSR",
             description="Decodes the latent into an image of exactly four times the LR "
             "image's height and width.",
             search_aliases=["decode latent", "latent to image"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From LPNSR Sample."),
-                widgets.color_fix(),
-                widgets.tile_size(),
-                widgets.overlap(),
-                widgets.lr_image(),
-                widgets.lr_consistency(),
-                widgets.mask(),
+                widgets.COLOR_FIX,
+                widgets.TILE_SIZE,
+                widgets.OVERLAP,
+                widgets.LR_IMAGE,
+                widgets.LR_CONSISTENCY,
+                widgets.MASK,
                 io.Image.Input(
                     "start_image",
                     optional=True,
                     tooltip="The pre-upsampled image, from LPNSR Pre-Upsample: what is kept where "
                     "the mask is 0. Only with a mask.",
                 ),
-                widgets.feather(),
+                widgets.FEATHER,
             ],
             outputs=[
                 io.Image.Output(
@@ -52,17 +49,15 @@ class LPNSRDecode(io.ComfyNode):
                     display_name="image",
                     tooltip="The super-resolved image, RGBA if the LR image had alpha.",
                 ),
-                widgets.lr_psnr(),
+                widgets.LR_PSNR,
             ],
         )
 
     @classmethod
-    @override
     def validate_inputs(cls, color_fix: str | None) -> bool | str:
-        return widgets.check_choice("color_fix", color_fix)
+        return widgets.check_choices(color_fix=color_fix)
 
     @classmethod
-    @override
     def execute(
         cls,
         models: LPNSRModels,
@@ -76,7 +71,7 @@ class LPNSRDecode(io.ComfyNode):
         start_image: Tensor | None = None,
         feather: int = DEFAULT_FEATHER,
     ) -> io.NodeOutput:
-        widgets.require_choice("color_fix", color_fix)
+        widgets.require_choices(color_fix=color_fix)
         if (mask is None) != (start_image is None):
             raise ValueError(
                 "mask and start_image belong together. Connect both (start_image is the image of "

@@ -3,7 +3,6 @@
 from typing import Any
 
 from comfy_api.latest import io, ui
-from typing_extensions import override
 
 from ..lpnsr_impl.files.doctor import report
 from . import host, host_api
@@ -14,12 +13,10 @@ class LPNSRDoctor(io.ComfyNode):
     """Looks at versions, devices and files, and says what is wrong."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRDoctor",
             display_name="LPNSR Doctor",
-            category="LPNSR",
             description="Reports versions, devices and model files, what is wrong with them and "
             "what to do, as text for an issue.",
             search_aliases=["report", "diagnose", "debug", "versions"],
@@ -42,12 +39,10 @@ class LPNSRDoctor(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def fingerprint_inputs(cls, **_: Any) -> float:
         return float("nan")  # differs from itself: what is looked at may have changed
 
     @classmethod
-    @override
     def execute(cls, sha256: bool) -> io.NodeOutput:
         bar = host.Progress()
         text = report(

@@ -3,7 +3,6 @@
 from typing import Any
 
 from comfy_api.latest import io, ui
-from typing_extensions import override
 
 from ..lpnsr_impl.files.download import download, find, require_consent
 from ..lpnsr_impl.files.released import CHOICES, MIT, RELEASED
@@ -20,12 +19,10 @@ class LPNSRDownloadModels(io.ComfyNode):
     """Downloads what is not there yet, into the first folder of each kind."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRDownloadModels",
             display_name="LPNSR Download Models",
-            category="LPNSR",
             description="Downloads the released files of a preset into models/lpnsr and "
             "models/upscale_models, as far as they are not there. Run again, it goes on where it "
             "stopped. Then press R, so that the loaders list them.",
@@ -55,12 +52,10 @@ class LPNSRDownloadModels(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def validate_inputs(cls, files: str | None) -> bool | str:
         return True if files is None or files in CHOICES else _unknown(files)
 
     @classmethod
-    @override
     def fingerprint_inputs(cls, files: str | None, **_: Any) -> list[str]:
         """Runs again after a file has gone."""
         folders = host.users_folders()
@@ -68,7 +63,6 @@ class LPNSRDownloadModels(io.ComfyNode):
         return [str(path) for path in there]
 
     @classmethod
-    @override
     def execute(cls, files: str, accept_licences: bool) -> io.NodeOutput:
         if files not in CHOICES:
             raise ValueError(_unknown(files))

@@ -2,7 +2,6 @@
 
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.config import Wrap
 from ..lpnsr_impl.engine.engine import ENCODE_WORK
@@ -17,12 +16,10 @@ class ResShiftEncode(io.ComfyNode):
     """y0 = encode(y0-hat), together with the LR image that conditions every step."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="ResShiftEncode",
             display_name="ResShift Encode",
-            category="LPNSR",
             description="Encodes the pre-upsampled image into a latent that also carries "
             "the LR image.",
             search_aliases=["encode image", "image to latent"],
@@ -35,9 +32,9 @@ class ResShiftEncode(io.ComfyNode):
                     "lr_image",
                     tooltip="The low-resolution image itself, a quarter as high and wide as image.",
                 ),
-                widgets.tile_size(),
-                widgets.overlap(),
-                widgets.wrap(),
+                widgets.TILE_SIZE,
+                widgets.OVERLAP,
+                widgets.WRAP,
             ],
             outputs=[
                 io.Latent.Output(
@@ -50,12 +47,10 @@ class ResShiftEncode(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def validate_inputs(cls, wrap: str | None = None) -> bool | str:
-        return widgets.check_choice("wrap", wrap)
+        return widgets.check_choices(wrap=wrap)
 
     @classmethod
-    @override
     def execute(
         cls,
         models: LPNSRModels,
@@ -65,7 +60,7 @@ class ResShiftEncode(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
         wrap: Wrap = "none",
     ) -> io.NodeOutput:
-        widgets.require_choice("wrap", wrap)
+        widgets.require_choices(wrap=wrap)
         start = read_image(image, "image", BICUBIC_RANGE)
         lr = read_image(lr_image, "lr_image")
         progress = host.Progress(len(image) * ENCODE_WORK)

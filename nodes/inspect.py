@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.config import SCALE, PredictorMode
 from ..lpnsr_impl.engine.engine import DECODE_WORK, Sampling
@@ -31,12 +30,10 @@ class LPNSRInspect(io.ComfyNode):
     """Figures 2 and 4 of the paper for one's own picture."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRInspect",
             display_name="LPNSR Inspect",
-            category="LPNSR",
             description="Runs the chain as LPNSR Sample does, and shows the clean prediction and "
             "the noise of each step (Figures 2 and 4 of the paper). Without a noise predictor in "
             "models it shows ResShift's random noise; of a one-step student the noise it starts "
@@ -45,12 +42,12 @@ class LPNSRInspect(io.ComfyNode):
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input("samples", tooltip="From ResShift Encode."),
-                widgets.seed(),
-                widgets.steps(),
-                widgets.kappa(),
-                widgets.predictor_mode(),
-                widgets.tile_size(),
-                widgets.overlap(),
+                widgets.SEED,
+                widgets.STEPS,
+                widgets.KAPPA,
+                widgets.PREDICTOR_MODE,
+                widgets.TILE_SIZE,
+                widgets.OVERLAP,
             ],
             outputs=[
                 io.Image.Output(
@@ -70,12 +67,10 @@ class LPNSRInspect(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def validate_inputs(cls, predictor_mode: str | None) -> bool | str:
-        return widgets.check_choice("predictor_mode", predictor_mode)
+        return widgets.check_choices(predictor_mode=predictor_mode)
 
     @classmethod
-    @override
     def execute(
         cls,
         models: LPNSRModels,
@@ -87,7 +82,7 @@ class LPNSRInspect(io.ComfyNode):
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
-        widgets.require_choice("predictor_mode", predictor_mode)
+        widgets.require_choices(predictor_mode=predictor_mode)
         student = models.student
         if kappa == 0 or (steps < 2 and not student):
             raise ValueError(

@@ -5,7 +5,6 @@ from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.config import PredictorMode
 from ..lpnsr_impl.engine.engine import DECODE_WORK, ENCODE_WORK, Sampling
@@ -29,29 +28,19 @@ class LPNSRInventionMap(io.ComfyNode):
     """The deviation between pictures of several seeds: what the LR image does not determine."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRInventionMap",
             display_name="LPNSR Invention Map",
-            category="LPNSR",
             description="Upscales with several seeds and shows where the results differ: there "
             "the detail is invented. Takes as long as that many runs of LPNSR Upscale, but starts "
             "only once.",
             search_aliases=["hallucination", "uncertainty", "heat map"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
-                io.Image.Input(
-                    "image",
-                    tooltip="The low-resolution image, of any size. Grey and RGBA work too.",
-                ),
-                io.UpscaleModel.Input(
-                    "upscale_model",
-                    optional=True,
-                    tooltip="Any model of Load Upscale Model as the start (PreSet-B). Leave "
-                    "it open for bicubic (PreSet-A).",
-                ),
-                widgets.seed(),
+                widgets.IMAGE,
+                widgets.UPSCALE_MODEL,
+                widgets.SEED,
                 io.Int.Input(
                     "seeds",
                     default=4,
@@ -60,13 +49,13 @@ class LPNSRInventionMap(io.ComfyNode):
                     tooltip="How many seeds: this one and the next. More make the map smoother and "
                     "take longer, but no more memory.",
                 ),
-                widgets.steps(),
-                widgets.kappa(),
-                widgets.use_predictor(),
-                widgets.predictor_mode(),
-                widgets.color_fix(),
-                widgets.tile_size(),
-                widgets.overlap(),
+                widgets.STEPS,
+                widgets.KAPPA,
+                widgets.USE_PREDICTOR,
+                widgets.PREDICTOR_MODE,
+                widgets.COLOR_FIX,
+                widgets.TILE_SIZE,
+                widgets.OVERLAP,
             ],
             outputs=[
                 io.Image.Output(
@@ -90,12 +79,10 @@ class LPNSRInventionMap(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def validate_inputs(cls, predictor_mode: str | None, color_fix: str | None) -> bool | str:
         return widgets.check_choices(predictor_mode=predictor_mode, color_fix=color_fix)
 
     @classmethod
-    @override
     def execute(
         cls,
         models: LPNSRModels,
@@ -111,8 +98,7 @@ class LPNSRInventionMap(io.ComfyNode):
         tile_size: int = 0,
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
-        widgets.require_choice("predictor_mode", predictor_mode)
-        widgets.require_choice("color_fix", color_fix)
+        widgets.require_choices(predictor_mode=predictor_mode, color_fix=color_fix)
         lr = read_image(image, "image")
         progress = host.Progress()
         engine = stages.engine_for(models, tile_size, overlap, progress)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io, ui
-from typing_extensions import override
 
 from ..lpnsr_impl import (
     UnsupportedCheckpointError,
@@ -25,13 +24,11 @@ class LoadLPNSRModels(io.ComfyNode):
     """Loads the three networks of one family."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         files = host.model_files()
         return schema(
             node_id="LoadLPNSRModels",
             display_name="Load LPNSR Models",
-            category="LPNSR",
             description="Loads autoencoder, denoiser and noise predictor of one family from "
             "models/lpnsr. The lpnsr_lite files come with the pack.",
             search_aliases=["model loader", "super resolution model", "upscaler"],
@@ -91,7 +88,6 @@ class LoadLPNSRModels(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def validate_inputs(
         cls,
         autoencoder: str | None,
@@ -128,13 +124,11 @@ class LoadLPNSRModels(io.ComfyNode):
         return True
 
     @classmethod
-    @override
     def fingerprint_inputs(cls, **inputs: str | None) -> list[Any]:
         names = (inputs.get(widget) for widget in ("autoencoder", "denoiser", "noise_predictor"))
         return [host.file_fingerprint(name) for name in names if name]
 
     @classmethod
-    @override
     def execute(
         cls,
         autoencoder: str,

@@ -4,7 +4,6 @@ from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.config import Wrap
 from . import host, stages, widgets
@@ -16,27 +15,22 @@ class LPNSRPreUpsample(io.ComfyNode):
     """y0-hat of the paper, Section 3.1: bicubic (PreSet-A) or an SR network (PreSet-B)."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRPreUpsample",
             display_name="LPNSR Pre-Upsample",
-            category="LPNSR",
             description="Upsamples the LR image exactly x4 as the start of the diffusion: "
             "with an upscale model (PreSet-B), or bicubic without one (PreSet-A).",
             search_aliases=["upscale", "bicubic", "enlarge"],
             inputs=[
-                io.Image.Input(
-                    "image",
-                    tooltip="The low-resolution image, of any size. Grey and RGBA work too.",
-                ),
+                widgets.IMAGE,
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,
                     tooltip="Any model of Load Upscale Model. One of another scale than 4 "
                     "is resampled to x4. Leave it open for bicubic.",
                 ),
-                widgets.wrap(),
+                widgets.WRAP,
             ],
             outputs=[
                 io.Image.Output(
@@ -48,15 +42,13 @@ class LPNSRPreUpsample(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def validate_inputs(cls, wrap: str | None = None) -> bool | str:
-        return widgets.check_choice("wrap", wrap)
+        return widgets.check_choices(wrap=wrap)
 
     @classmethod
-    @override
     def execute(
         cls, image: Tensor, upscale_model: Any | None = None, wrap: Wrap = "none"
     ) -> io.NodeOutput:
-        widgets.require_choice("wrap", wrap)
+        widgets.require_choices(wrap=wrap)
         start = stages.pre_upsample(read_image(image, "image"), upscale_model, wrap)
         return io.NodeOutput(host.as_result(to_image(start)))

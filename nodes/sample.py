@@ -4,7 +4,6 @@ from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.config import PredictorMode
 from ..lpnsr_impl.engine.engine import Sampling
@@ -19,7 +18,6 @@ class LPNSRSample(io.ComfyNode):
     """The chain of 1 to T steps, with the noise predictor switched per step."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         switch = (
             "Predict the noise of the step from t = {0} to {1} (on: LPNSR) or draw it at "
@@ -28,7 +26,6 @@ class LPNSRSample(io.ComfyNode):
         return schema(
             node_id="LPNSRSample",
             display_name="LPNSR Sample",
-            category="LPNSR",
             description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 "
             "of the paper); up to 15 with a denoiser of 15 steps, in one with a one-step student.",
             search_aliases=["sampler", "super resolution", "diffusion upscale"],
@@ -38,9 +35,9 @@ class LPNSRSample(io.ComfyNode):
                     "samples",
                     tooltip="From ResShift Encode; of VAE Encode or Load Latent with lr_image.",
                 ),
-                widgets.seed(),
-                widgets.steps(),
-                widgets.kappa(),
+                widgets.SEED,
+                widgets.STEPS,
+                widgets.KAPPA,
                 *(
                     io.Boolean.Input(
                         f"predictor_t{t}",
@@ -51,10 +48,10 @@ class LPNSRSample(io.ComfyNode):
                     )
                     for t in (4, 3, 2)
                 ),
-                widgets.predictor_mode(),
-                widgets.tile_size(),
-                widgets.overlap(),
-                widgets.lr_image(),
+                widgets.PREDICTOR_MODE,
+                widgets.TILE_SIZE,
+                widgets.OVERLAP,
+                widgets.LR_IMAGE,
             ],
             outputs=[
                 io.Latent.Output(
@@ -64,12 +61,10 @@ class LPNSRSample(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def validate_inputs(cls, predictor_mode: str | None) -> bool | str:
-        return widgets.check_choice("predictor_mode", predictor_mode)
+        return widgets.check_choices(predictor_mode=predictor_mode)
 
     @classmethod
-    @override
     def execute(
         cls,
         models: LPNSRModels,
@@ -85,7 +80,7 @@ class LPNSRSample(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
         lr_image: Tensor | None = None,
     ) -> io.NodeOutput:
-        widgets.require_choice("predictor_mode", predictor_mode)
+        widgets.require_choices(predictor_mode=predictor_mode)
         predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
         sampling = Sampling(seed, steps, kappa, predictor_on, predictor_mode)
         lr = None if lr_image is None else read_image(lr_image, "lr_image")

@@ -36,4 +36,4 @@ def schema(*, inputs: list[io.Input], search_aliases: list[str], **rest: Any) ->
             widget.extra_dict["advanced"] = True
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
         rest["search_aliases"] = search_aliases
-    return io.Schema(inputs=inputs, **rest)
+    return io.Schema(category="LPNSR", inputs=inputs, **rest)

@@ -4,7 +4,6 @@ from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..lpnsr_impl.config import SCALE, PredictorMode, Wrap
 from ..lpnsr_impl.engine.engine import Sampling
@@ -24,12 +23,10 @@ class LPNSRUpscale(io.ComfyNode):
     """Pre-Upsample, Encode, Sample and Decode with the switches that make the paper's presets."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRUpscale",
             display_name="LPNSR Upscale",
-            category="LPNSR",
             description="Upscales an image in one node, x4 or to the size you set. PreSet-A: "
             "no upscale_model; PreSet-B: with one; plain ResShift: use_predictor off.",
             search_aliases=[
@@ -45,30 +42,22 @@ class LPNSRUpscale(io.ComfyNode):
             ],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
-                io.Image.Input(
-                    "image",
-                    tooltip="The low-resolution image, of any size. Grey and RGBA work too.",
-                ),
-                io.UpscaleModel.Input(
-                    "upscale_model",
-                    optional=True,
-                    tooltip="Any model of Load Upscale Model as the start (PreSet-B). Leave "
-                    "it open for bicubic (PreSet-A).",
-                ),
-                widgets.seed(),
-                widgets.steps(),
-                widgets.kappa(),
-                widgets.use_predictor(),
-                widgets.predictor_mode(),
-                widgets.color_fix(),
-                widgets.tile_size(),
-                widgets.overlap(),
-                widgets.lr_consistency(),
-                widgets.mask(),
-                widgets.feather(),
-                widgets.wrap(),
-                widgets.factor(),
-                widgets.longest_side(),
+                widgets.IMAGE,
+                widgets.UPSCALE_MODEL,
+                widgets.SEED,
+                widgets.STEPS,
+                widgets.KAPPA,
+                widgets.USE_PREDICTOR,
+                widgets.PREDICTOR_MODE,
+                widgets.COLOR_FIX,
+                widgets.TILE_SIZE,
+                widgets.OVERLAP,
+                widgets.LR_CONSISTENCY,
+                widgets.MASK,
+                widgets.FEATHER,
+                widgets.WRAP,
+                widgets.FACTOR,
+                widgets.LONGEST_SIDE,
             ],
             outputs=[
                 io.Image.Output(
@@ -77,19 +66,17 @@ class LPNSRUpscale(io.ComfyNode):
                     tooltip="Exactly four times as high and wide, or of the size set; RGBA if the "
                     "image had alpha.",
                 ),
-                widgets.lr_psnr(),
+                widgets.LR_PSNR,
             ],
         )
 
     @classmethod
-    @override
     def validate_inputs(
         cls, predictor_mode: str | None, color_fix: str | None, wrap: str | None = None
     ) -> bool | str:
         return widgets.check_choices(predictor_mode=predictor_mode, color_fix=color_fix, wrap=wrap)
 
     @classmethod
-    @override
     def execute(
         cls,
         models: LPNSRModels,
@@ -110,9 +97,7 @@ class LPNSRUpscale(io.ComfyNode):
         factor: float = SCALE,
         longest_side: int = 0,
     ) -> io.NodeOutput:
-        widgets.require_choice("predictor_mode", predictor_mode)
-        widgets.require_choice("color_fix", color_fix)
-        widgets.require_choice("wrap", wrap)
+        widgets.require_choices(predictor_mode=predictor_mode, color_fix=color_fix, wrap=wrap)
         lr = read_image(image, "image")
         inside = None if mask is None else Inside(read_mask(mask, lr), feather)
         predictor_on = ALL_ON if use_predictor else {}
