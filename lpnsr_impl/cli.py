@@ -39,17 +39,20 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     whole = argparse.ArgumentParser(prog="python -m lpnsr_impl", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True)
-    _add_train(commands.add_parser("train", help="train a network of a family", description=_TRAIN))
-    _add_evaluate(
-        commands.add_parser("evaluate", help="measure models on pictures", description=_EVALUATE)
-    )
-    _add_degrade(commands.add_parser("degrade", help="show the degradation", description=_DEGRADE))
-    _add_download(commands.add_parser("download", help="get released files", description=_DOWNLOAD))
-    _add_convert(commands.add_parser("convert", help=".pth to safetensors", description=_CONVERT))
-    _add_doctor(commands.add_parser("doctor", help="look at everything", description=_DOCTOR))
-    _add_upscale(
-        commands.add_parser("upscale", help="upscale files and folders", description=_UPSCALE)
-    )
+    for run, add_options, brief in (
+        (_train, _add_train, "train a network of a family"),
+        (_evaluate, _add_evaluate, "measure models on pictures"),
+        (_degrade, _add_degrade, "show the degradation"),
+        (_download, _add_download, "get released files"),
+        (_convert, _add_convert, ".pth to safetensors"),
+        (_doctor, _add_doctor, "look at everything"),
+        (_upscale, _add_upscale, "upscale files and folders"),
+    ):
+        command = commands.add_parser(
+            run.__name__.removeprefix("_"), help=brief, description=run.__doc__
+        )
+        command.set_defaults(run=run)
+        add_options(command)
     return whole
 
 
@@ -85,10 +88,6 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, default=256, help="largest tile, in LR pixels")
 
 
-_TRAIN = """Train one of the four networks on a folder of pictures. Run the same command again to
-go on after a stop. For several processes: accelerate launch -m lpnsr_impl train ..."""
-
-
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a .toml file, or a shipped one by name: lite-denoiser, ...")
     parser.add_argument("--data", type=Path, required=True, help="folder of HR pictures")
@@ -103,10 +102,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stop-at", type=int, help="stop early, at this step")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
-    parser.set_defaults(run=_train, needs="accelerate tensorboard pyiqa tomli")
+    parser.set_defaults(needs="accelerate tensorboard pyiqa pydantic tomli")
 
 
 def _train(parsed: argparse.Namespace) -> int:
+    """Train one of the four networks on a folder of pictures. Run the same command again to
+    go on after a stop. For several processes: accelerate launch -m lpnsr_impl train ..."""
     from .jobs.training.config import read_config
     from .jobs.training.trainer import Trainer
 
@@ -114,11 +115,6 @@ def _train(parsed: argparse.Namespace) -> int:
     trainer = Trainer(config, parsed.data, parsed.out, parsed.validation, cpu=parsed.cpu)
     trainer.run(parsed.stop_at)
     return 0
-
-
-_EVALUATE = """Upscale a folder of pictures and measure the results. Writes results.csv, table.md,
-sheet.jpg and the pictures; run it again to go on after a stop. Without --experiment it measures
-bicubic and one preset."""
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -137,18 +133,17 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics", nargs="+", help="some of PSNR SSIM LPIPS NIQE PI CLIPIQA MUSIQ"
     )
-    parser.set_defaults(run=_evaluate, needs="pyiqa matplotlib")
+    parser.set_defaults(needs="pyiqa matplotlib")
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
+    """Upscale a folder of pictures and measure the results. Writes results.csv, table.md,
+    sheet.jpg and the pictures; run it again to go on after a stop. Without --experiment it measures
+    bicubic and one preset."""
     from .jobs.evaluation.command import run
 
     print(run(parsed))  # noqa: T201
     return 0
-
-
-_DEGRADE = """Draw degradations of pictures, with a seed, as a sheet: HR on the left, LR (enlarged
-without smoothing) beside it, and what was drawn as text below."""
 
 
 def _add_degrade(parser: argparse.ArgumentParser) -> None:
@@ -159,10 +154,12 @@ def _add_degrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=int, default=256, help="HR pixels, a multiple of 4")
     parser.add_argument("--mild", type=float, default=0.0, help="probability of a mild one, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
-    parser.set_defaults(run=_degrade, needs="Pillow")
+    parser.set_defaults(needs="Pillow")
 
 
 def _degrade(parsed: argparse.Namespace) -> int:
+    """Draw degradations of pictures, with a seed, as a sheet: HR on the left, LR (enlarged
+    without smoothing) beside it, and what was drawn as text below."""
     from .jobs.degradation.sheet import make_sheet
 
     sheet = make_sheet(
@@ -174,10 +171,6 @@ def _degrade(parsed: argparse.Namespace) -> int:
     return 0
 
 
-_DOWNLOAD = """Get released files: into the folders given, or into those of the ComfyUI that this
-pack is a custom node of. Run it again to go on after a stop."""
-
-
 def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", nargs="?", choices=CHOICES, default=next(iter(CHOICES)), help="preset or file"
@@ -186,7 +179,7 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-licences", action="store_true", help="agree to the non-commercial ones"
     )
-    parser.set_defaults(run=_download, needs="huggingface_hub requests filelock")
+    parser.set_defaults(needs="huggingface_hub requests filelock")
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
@@ -209,6 +202,8 @@ def _folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
 
 
 def _download(parsed: argparse.Namespace) -> int:
+    """Get released files: into the folders given, or into those of the ComfyUI that this
+    pack is a custom node of. Run it again to go on after a stop."""
     from .files.download import download, require_consent
 
     files = CHOICES[parsed.what]
@@ -235,17 +230,14 @@ class _LoggedProgress:
             logging.info("%s: %.1f%s MB", name, done / 1e6, of)
 
 
-_CONVERT = """Write a network of the family, given as .pth or .safetensors, as safetensors with a
-header that says what it is. Nothing is overwritten."""
-
-
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="IN")
     parser.add_argument("target", type=Path, metavar="OUT", help="a .safetensors file")
-    parser.set_defaults(run=_convert)
 
 
 def _convert(parsed: argparse.Namespace) -> int:
+    """Write a network of the family, given as .pth or .safetensors, as safetensors with a
+    header that says what it is. Nothing is overwritten."""
     from .files.convert import convert
 
     header = convert(parsed.source, parsed.target)
@@ -254,17 +246,14 @@ def _convert(parsed: argparse.Namespace) -> int:
     return 0
 
 
-_DOCTOR = """Report versions, devices, files, what is wrong with them and what to do, as text for an
-issue. Run it with the Python that runs ComfyUI."""
-
-
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     _add_folders(parser)
     parser.add_argument("--sha256", action="store_true", help="of every file, which takes a while")
-    parser.set_defaults(run=_doctor)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    """Report versions, devices, files, what is wrong with them and what to do, as text for an
+    issue. Run it with the Python that runs ComfyUI."""
     from .files.doctor import report
 
     folders = _folders(parsed)
@@ -272,11 +261,6 @@ def _doctor(parsed: argparse.Namespace) -> int:
     folders["upscale_models"].append(BUNDLED_UPSCALE_MODELS)
     print(report(folders, sha256=parsed.sha256, progress=_LoggedProgress()))  # noqa: T201
     return 0
-
-
-_UPSCALE = """Upscale a picture, or all pictures of a folder and the folders in it, x4 or to a size.
-Run the same command again to go on after a stop: what is done is skipped, what changed is made
-again. IN and OUT may be URIs (s3://, gs://) where pyarrow is installed."""
 
 
 def _add_upscale(parser: argparse.ArgumentParser) -> None:
@@ -328,10 +312,13 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray-workers", type=int, metavar="N", help="at a time; without it one a GPU or CPU core"
     )
-    parser.set_defaults(run=_upscale, needs="Pillow 'pyvips[binary]', and 'ray[data]' for --ray")
+    parser.set_defaults(needs="Pillow 'pyvips[binary]', and 'ray[data]' for --ray")
 
 
 def _upscale(parsed: argparse.Namespace) -> int:
+    """Upscale a picture, or all pictures of a folder and the folders in it, x4 or to a size.
+    Run the same command again to go on after a stop: what is done is skipped, what changed is made
+    again. IN and OUT may be URIs (s3://, gs://) where pyarrow is installed."""
     from .jobs.upscale.command import run
 
     return run(parsed)
