@@ -163,18 +163,18 @@ def test_settings_can_be_overridden() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stepz=5", "unknown"),
-        ("steps=0", "expected 1 or more"),
-        ("steps=1.5", "steps is 1.5, expected int"),
+        ("stepz=5", "'stepz' is unknown, expected some of task, steps, batch"),
+        ("steps=0", "steps is 0, expected greater than or equal to 1"),
+        ("steps=1.5", "steps is 1.5, expected a valid integer"),
         ("crop=130", "multiple of 4"),
-        ('task="gan"', "expected one of"),
-        ("loss.l2=1.0", "unknown"),
-        ("betas=[0.9]", "betas"),
+        ('task="gan"', "task is 'gan', expected 'autoencoder', 'decoder'"),
+        ("loss.l2=1.0", "'l2' is unknown, expected some of l1, lpips"),
+        ("betas=[0.9]", r"betas\.1 is missing"),
         ("steps", "Strings need quotes"),
         ("loss={l1=0.0}", "all losses are 0"),
-        ("compile=1", "compile is 1, expected bool"),
-        ("clip=0.0", "clip is 0.0, expected above 0"),
-        ("discriminator.every=0", "expected 1 or more"),
+        ("compile=1", "compile is 1, expected a valid boolean"),
+        ("clip=0.0", "clip is 0.0, expected greater than 0"),
+        ("discriminator.every=0", "discriminator.every is 0, expected greater"),
     ],
 )
 def test_wrong_settings_are_named(override: str, message: str, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """Settings of a training, read from a TOML file. Every key, its meaning and its default."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -13,6 +17,10 @@ else:
     import tomli as tomllib
 
 TaskName = Literal["autoencoder", "decoder", "denoiser", "noise_predictor", "compact"]
+OneOrMore = Annotated[int, Field(ge=1)]
+AboveZero = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+HRSize = Annotated[int, Field(multiple_of=4)]
 SHIPPED = Path(__file__).parent / "configs"
 
 MAY_CHANGE = frozenset(
@@ -21,8 +29,14 @@ MAY_CHANGE = frozenset(
 """Settings that a training can go on with others of: what it learns does not depend on them."""
 
 
+class _Table:
+    """A table of the file: unknown keys and values of other types are errors."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+
 @dataclass(frozen=True)
-class Networks:
+class Networks(_Table):
     """Weights: paths, or names of files in `lpnsr_impl/weights`; empty for none."""
 
     init: str = ""  # start from these; a denoiser's file may start a noise predictor
@@ -34,7 +48,7 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class LossWeights(_Table):
     """Factors of the losses; 0 leaves one out. Images are in [-1,1]."""
 
     l1: float = 0.0  # image (Eq. 12)
@@ -50,50 +64,50 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
-class Discriminator:
+class Discriminator(_Table):
     """Spectral-norm PatchGAN, used where `loss.gan` is above 0."""
 
     channels: int = 64
-    layers: int = 3
+    layers: OneOrMore = 3
     start_epoch: int = 2  # the first epoch is 1
-    every: int = 2  # updated at every second step
+    every: OneOrMore = 2  # updated at every second step
     learning_rate: float = 5e-5
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Table):
     """A training. Sizes of crops are in HR pixels."""
 
     task: TaskName
-    steps: int
-    batch: int  # over all processes
-    crop: int
+    steps: OneOrMore
+    batch: OneOrMore  # over all processes
+    crop: Annotated[HRSize, Field(ge=16)]
     family: str = ""  # stored in the exported file; networks of one family go together
     size: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of a network made anew
     networks: Networks = Networks()
     loss: LossWeights = LossWeights()
     discriminator: Discriminator = Discriminator()
-    learning_rate: float = 5e-5
-    learning_rate_end: float = 1e-5  # cosine
+    learning_rate: AboveZero = 5e-5
+    learning_rate_end: AboveZero = 1e-5  # cosine
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    clip: float = 1.0  # gradient norm
+    clip: AboveZero = 1.0  # gradient norm
     ema: float = 0.999
     precision: Literal["no", "fp16", "bf16"] = "no"  # mixed precision
     checkpointing: bool = False  # recompute the chain's activations in the backward pass
     compile: bool = False
     degradation: bool = True  # else LR is the picture averaged 4x4
-    mild: float = 0.0  # probability of a mild degradation
-    chain: float = 0.0  # decoder: part of the crops whose latents the chain makes from LR
-    reuse: int = 1  # times that a degraded crop is used, flipped and turned anew
+    mild: Share = 0.0  # probability of a mild degradation
+    chain: Share = 0.0  # decoder: part of the crops whose latents the chain makes from LR
+    reuse: OneOrMore = 1  # times that a degraded crop is used, flipped and turned anew
     seed: int = 0
     workers: int = 0  # processes that prepare pictures
-    validation_pictures: int = 16  # kept out of the training
-    validation_crop: int = 256
-    validate_every: int = 500
+    validation_pictures: OneOrMore = 16  # kept out of the training
+    validation_crop: HRSize = 256
+    validate_every: OneOrMore = 500
     validation_niqe: bool = False  # adds the figure "niqe"; needs pyiqa, and crops above 192
     best: str = "l1"  # which of the task's validation figures picks the best; the lowest wins
-    save_every: int = 250
+    save_every: OneOrMore = 250
 
 
 def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -123,9 +137,27 @@ def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ValueError(
             f"{path.name} {list(overrides)}: {e}. Strings need quotes, Windows paths single ones."
         ) from e
-    config = _parse(TrainConfig, table, path.name)
-    _check(config, path.name)
+    try:
+        config = TypeAdapter(TrainConfig).validate_json(json.dumps(table, default=str))
+    except ValidationError as e:
+        problems = "; ".join(_problem(error) for error in e.errors())
+        raise ValueError(f"{path.name}: {problems}.") from e
+    if not any(vars(config.loss).values()):
+        names = ", ".join(vars(config.loss))
+        raise ValueError(f"{path.name}: all losses are 0; set one of [loss] {names}.")
     return config
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Such as "steps is 0, expected greater than or equal to 1"."""
+    *tables, name = error["loc"]
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] == "unexpected_keyword_argument":
+        kind: Any = reduce(lambda kind, table: get_type_hints(kind)[table], tables, TrainConfig)
+        return f"{name!r} is unknown, expected some of {', '.join(get_type_hints(kind))}"
+    return f"{key} is {error['input']!r}, {error['msg'].replace('Input should be', 'expected')}"
 
 
 def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
@@ -163,66 +195,3 @@ def _merge(table: dict[str, Any], other: dict[str, Any]) -> None:
             _merge(table[key], value)
         else:
             table[key] = value
-
-
-def _parse(kind: type, table: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from a table, strictly."""
-    hints = get_type_hints(kind)
-    unknown = table.keys() - hints.keys()
-    if unknown:
-        raise ValueError(
-            f"{where}: unknown {sorted(unknown)}, expected some of {', '.join(hints)}."
-        )
-    required = {
-        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
-    }
-    missing = required - table.keys()
-    if missing:
-        raise ValueError(f"{where}: {', '.join(sorted(missing))} missing.")
-    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return _parse(hint, value, where)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where} is {value!r}, expected one of {arguments}.")
-        return value
-    if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
-        return tuple(_value(kind, item, where) for kind, item in zip(arguments, value, strict=True))
-    if hint is float and type(value) is int:
-        return float(value)
-    assert origin not in (Union, UnionType), "settings have one type each"
-    kind = cast(type, origin or hint)
-    if not isinstance(value, kind) or (type(value) is bool and hint is not bool):
-        raise ValueError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}.")
-    return value
-
-
-def _check(config: TrainConfig, where: str) -> None:
-    least = {
-        **dict.fromkeys(("steps", "batch", "reuse", "validate_every", "save_every"), 1),
-        "crop": 16,
-        **dict.fromkeys(("validation_pictures", "discriminator.every", "discriminator.layers"), 1),
-    }
-    for key, value in least.items():
-        owner, _, name = key.rpartition(".")
-        given = getattr(config.discriminator if owner else config, name)
-        if given < value:
-            raise ValueError(f"{where}: {key} is {given}, expected {value} or more.")
-    for key in ("clip", "learning_rate", "learning_rate_end"):
-        if not getattr(config, key) > 0:
-            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected above 0.")
-    for key in ("mild", "chain"):
-        if not 0 <= getattr(config, key) <= 1:
-            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected 0 to 1.")
-    for key in ("crop", "validation_crop"):
-        if getattr(config, key) % 4:
-            raise ValueError(f"{where}: {key} is {getattr(config, key)}, expected a multiple of 4.")
-    if not any(vars(config.loss).values()):
-        raise ValueError(
-            f"{where}: all losses are 0; set one of [loss] {', '.join(vars(config.loss))}."
-        )
