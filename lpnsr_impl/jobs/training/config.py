@@ -155,7 +155,9 @@ def _problem(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "unexpected_keyword_argument":
-        kind: Any = reduce(lambda kind, table: get_type_hints(kind)[table], tables, TrainConfig)
+        kind: Any = reduce(
+            lambda kind, table: get_type_hints(kind)[str(table)], tables, TrainConfig
+        )
         return f"{name!r} is unknown, expected some of {', '.join(get_type_hints(kind))}"
     return f"{key} is {error['input']!r}, {error['msg'].replace('Input should be', 'expected')}"
 

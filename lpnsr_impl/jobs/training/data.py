@@ -2,6 +2,7 @@
 `index` alone, so a resumed training goes on with just the samples it would have had."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from ..degradation import degrade, draw
 Sample = dict[str, Tensor]
 
 
+@dataclass(eq=False)
 class Crops(Dataset[Sample]):
     """HR crops with their LR.
 
     A sample is {"hr": [3,s,s], "lr": [3,s/4,s/4]} in [-1,1], and int64 [] each "index", "crop" (the
     number of what was cut and degraded) and "turn" (how it was flipped and turned afterwards).
 
-    Args:
+    Attributes:
         pictures: files.
         crop: s, a multiple of 4; smaller pictures are mirrored to it.
         seed: of all draws.
@@ -35,25 +37,14 @@ class Crops(Dataset[Sample]):
             all before, turned anew.
     """
 
-    def __init__(
-        self,
-        pictures: list[Path],
-        crop: int,
-        seed: int,
-        *,
-        degraded: bool,
-        augment: bool,
-        mild: float = 0.0,
-        reuse: int = 1,
-    ) -> None:
-        self.pictures = pictures
-        self.crop = crop
-        self.seed = seed
-        self.degraded = degraded
-        self.augment = augment
-        self.mild = mild
-        self.reuse = reuse if augment else 1
-        self._order: tuple[int, np.ndarray] | None = None  # of the epoch last asked for
+    pictures: list[Path]
+    crop: int
+    seed: int
+    degraded: bool
+    augment: bool
+    mild: float = 0.0
+    reuse: int = 1
+    _order: tuple[int, np.ndarray] | None = field(default=None, init=False)  # of the last epoch
 
     def __len__(self) -> int:
         return len(self.pictures)

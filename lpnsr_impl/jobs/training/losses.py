@@ -23,23 +23,23 @@ class ImageLoss(nn.Module):
     def __init__(self, weights: LossWeights) -> None:
         super().__init__()
         self.weights = weights
-        self.lpips = load_lpips() if weights.lpips else None
-        self.features = FeatureLoss() if weights.features else None
+        loaders = {"lpips": load_lpips, "features": FeatureLoss}
+        self.networks = nn.ModuleDict(
+            {name: load() for name, load in loaders.items() if getattr(weights, name)}
+        )
 
     def forward(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Each loss that has a weight, multiplied by it."""
-        weights, losses = self.weights, {}
-        if weights.l1:
-            losses["l1"] = weights.l1 * F.l1_loss(image, target)
-        if weights.pyramid:
-            losses["pyramid"] = weights.pyramid * pyramid_loss(image, target)
-        if weights.gradient:
-            losses["gradient"] = weights.gradient * gradient_loss(image, target)
-        if self.lpips is not None:
-            losses["lpips"] = weights.lpips * self.lpips(to_01(image), to_01(target)).mean()
-        if self.features is not None:
-            losses["features"] = weights.features * self.features(to_01(image), to_01(target))
-        return losses
+        losses = {"l1": F.l1_loss, "pyramid": pyramid_loss, "gradient": gradient_loss}
+        weighted = {
+            name: weight * loss(image, target)
+            for name, loss in losses.items()
+            if (weight := getattr(self.weights, name))
+        }
+        for name, network in self.networks.items():
+            distance = network(to_01(image), to_01(target)).mean()
+            weighted[name] = getattr(self.weights, name) * distance
+        return weighted
 
 
 def pyramid_loss(image: Tensor, target: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1] and int64 [B] each "
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ...config import SCALE
 from ...engine.noise import seeded_noise
 from ...files.checkpoints import check_family, load_autoencoder
 from ...files.folders import find_weights
+from ...method import sampler
 from ...method.sampler import NoiseSource, sample
 from ...method.schedule import Schedule
 from ...models import Autoencoder, Denoiser, NoisePredictor, UNet
@@ -94,15 +96,12 @@ class Task(nn.Module, ABC):
 
     def noise(self, batch: Sample) -> NoiseSource:
         """The noise of each sample, [B,C,h,w]."""
-        seeds = [int(_rng(self.config.seed, int(i)).integers(2**63)) for i in batch["index"]]
-        sources = [seeded_noise(seed, self.schedule.num_timesteps) for seed in seeds]
+        rngs = [np.random.default_rng([self.config.seed, int(i), 3]) for i in batch["index"]]
+        steps = self.schedule.num_timesteps
+        sources = [seeded_noise(int(rng.integers(2**63)), steps) for rng in rngs]
         return lambda kind, t, shape: torch.cat(
             [source(kind, t, torch.Size((1, *shape[1:]))) for source in sources]
         )
-
-
-def _rng(seed: int, index: int) -> np.random.Generator:
-    return np.random.default_rng([seed, index, 3])
 
 
 def figures_of(image: Tensor, hr: Tensor) -> dict[str, float]:
@@ -158,6 +157,27 @@ class LatentTask(Task):
         if not name:
             raise ValueError("networks.autoencoder is empty; training this needs one.")
         self.autoencoder = load_autoencoder(find_weights(name))
+
+    def chain(
+        self,
+        denoiser: sampler.Denoiser,
+        noise_predictor: sampler.NoisePredictor | None,
+        batch: Sample,
+        y0: Tensor,
+    ) -> Tensor:
+        """x0_pred of all steps, the predictor on at each if there is one. [B,C,h,w]"""
+        steps = self.schedule.num_timesteps
+        on = dict.fromkeys(range(2, steps + 1), noise_predictor is not None)
+        return sample(
+            denoiser,
+            noise_predictor,
+            self.schedule,
+            y0,
+            batch["lr"],
+            steps=steps,
+            predictor_on=on,
+            noise=self.noise(batch),
+        )
 
     def check_crops(self, *networks: UNet) -> None:
         """Check that latents of the crops fit the windows of networks.
@@ -229,17 +249,7 @@ class DenoiserTask(LatentTask):
             figures[f"latent_t{step}"] = float(F.mse_loss(x0_pred, x0))
         figures["latent"] = sum(figures.values()) / len(figures)
         assert isinstance(network, Denoiser)
-        x0_pred = sample(
-            network,
-            None,
-            self.schedule,
-            y0,
-            batch["lr"],
-            steps=self.schedule.num_timesteps,
-            predictor_on={},
-            noise=self.noise(batch),
-        )
-        image = self.autoencoder.decode(x0_pred)
+        image = self.autoencoder.decode(self.chain(network, None, batch, y0))
         return {**figures, **figures_of(image, batch["hr"])}, image
 
 
@@ -285,16 +295,8 @@ class NoisePredictorTask(LatentTask):
         return losses
 
     def _chain(self, network: nn.Module, batch: Sample, y0: Tensor) -> Tensor:
-        return sample(
-            lambda *x: self._recomputed(self.denoiser, *x),
-            lambda *x: self._recomputed(network, *x),
-            self.schedule,
-            y0,
-            batch["lr"],
-            steps=self.schedule.num_timesteps,
-            predictor_on=dict.fromkeys(range(2, self.schedule.num_timesteps + 1), True),
-            noise=self.noise(batch),
-        )  # fmt: skip
+        denoiser = partial(self._recomputed, self.denoiser)
+        return self.chain(denoiser, partial(self._recomputed, network), batch, y0)
 
     def _recomputed(self, function: Callable[..., Any], *inputs: Any) -> Any:
         if self.config.checkpointing and torch.is_grad_enabled():

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +80,21 @@ class Trainer:
         held_out: list[Path] = readable_pictures(validation) if validation else []
         if not validation:
             pictures, held_out = split_pictures(pictures, config.validation_pictures, config.seed)
-        pairs: dict[str, Any] = {"degraded": config.degradation, "mild": config.mild}
         self.crops = Crops(
-            pictures, config.crop, config.seed, augment=True, reuse=config.reuse, **pairs
-        )
-        self.held_out = Crops(
-            held_out[: config.validation_pictures],
-            config.validation_crop,
+            pictures,
+            config.crop,
             config.seed,
+            degraded=config.degradation,
+            augment=True,
+            mild=config.mild,
+            reuse=config.reuse,
+        )
+        self.held_out = replace(
+            self.crops,
+            pictures=held_out[: config.validation_pictures],
+            crop=config.validation_crop,
             augment=False,
-            **pairs,
+            reuse=1,
         )
         self.measurer = Measurer(["NIQE"]) if config.validation_niqe else None
         if self.measurer and self.measurer.missing:
@@ -125,15 +130,11 @@ class Trainer:
             of = config.discriminator
             torch.manual_seed(config.seed + 1)
             judge = PatchDiscriminator(task.gan_channels, of.channels, of.layers)
-            self.judge, self.judge_optimizer = self.accelerator.prepare(
-                judge,
-                AdamW(
-                    judge.parameters(),
-                    of.learning_rate,
-                    config.betas,
-                    weight_decay=config.weight_decay,
-                ),
+            parameters = judge.parameters()
+            optimizer = AdamW(
+                parameters, of.learning_rate, config.betas, weight_decay=config.weight_decay
             )
+            self.judge, self.judge_optimizer = self.accelerator.prepare(judge, optimizer)
 
     # Running
 
@@ -300,23 +301,20 @@ class Trainer:
 
     # Saving and resuming
 
-    def _state(self) -> dict[str, Any]:
-        state = {
-            "step": self.step,
-            "best": self.best,
-            "pictures": self._pictures(),
-            "network": self.task.network.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+    def _parts(self) -> dict[str, Any]:
+        """All that has a state_dict, by its name in `state.pt`."""
+        parts = {
+            "network": self.task.network,
+            "ema": self.ema,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
         }
         if self.judge is not None:
-            judge = self.accelerator.unwrap_model(self.judge)
-            state["judge"] = judge.state_dict()
-            state["judge_optimizer"] = self.judge_optimizer.state_dict()
+            parts["judge"] = self.accelerator.unwrap_model(self.judge)
+            parts["judge_optimizer"] = self.judge_optimizer
         if self.accelerator.scaler is not None:
-            state["scaler"] = self.accelerator.scaler.state_dict()
-        return state
+            parts["scaler"] = self.accelerator.scaler
+        return parts
 
     def _pictures(self) -> str:
         """Changes with the names of training and validation pictures."""
@@ -328,8 +326,10 @@ class Trainer:
         if self.accelerator.is_main_process:
             with written_whole(self.out / "config.json") as file:
                 file.write(json.dumps(asdict(self.config), indent=2).encode())
+            state = {name: part.state_dict() for name, part in self._parts().items()}
+            state |= {"step": self.step, "best": self.best, "pictures": self._pictures()}
             with written_whole(self.out / "state.pt") as file:
-                torch.save(self._state(), file)
+                torch.save(state, file)
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> None:
@@ -355,15 +355,8 @@ class Trainer:
                 "give another --out."
             )
         self.step, self.best = state["step"], state["best"]
-        self.task.network.load_state_dict(state["network"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.judge is not None:
-            self.accelerator.unwrap_model(self.judge).load_state_dict(state["judge"])
-            self.judge_optimizer.load_state_dict(state["judge_optimizer"])
-        if self.accelerator.scaler is not None and "scaler" in state:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         logger.info("goes on at step %d of %s", self.step, self.out)
 
 
