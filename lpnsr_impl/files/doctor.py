@@ -21,7 +21,7 @@ from .checkpoints import AUTOENCODER, DENOISER, PARTS, RELEASED_FAMILY, describe
 from .download import find, hash_file, part_files, read_record, refused_files
 from .folders import weight_files
 from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind, ReleasedFile
-from .weights import read_checkpoint
+from .weights import first_line, read_checkpoint
 
 _PACKAGES = (
     "torch",
@@ -37,19 +37,6 @@ _PACKAGES = (
 )
 _NEEDED_TO_DOWNLOAD = ("huggingface_hub", "requests", "filelock")
 _VARIABLES = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", MIRROR_VARIABLE)
-
-# What reading a file of unknown content can raise.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    MemoryError,
-)
 _HOW_TO_DOWNLOAD = "the node LPNSR Download Models or `python -m lpnsr_impl download` gets them"
 
 
@@ -178,8 +165,8 @@ def _look_at(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> 
             what, family = _network(path)
         else:
             what = _upscale_model(path)
-    except _UNREADABLE as e:
-        problem = f"{path}: {_first_line(e)}"
+    except Exception as e:  # noqa: BLE001  (nothing in a file can break the report)
+        problem = f"{path}: {first_line(e)}"
     digest = None
     if sha256 and os.access(path, os.R_OK):
         digest = hash_file(path, partial(progress, path.name))
@@ -319,7 +306,3 @@ def _package_problems() -> list[str]:
     if not missing:
         return []
     return [f"Downloads need what is not installed: pip install {' '.join(missing)}"]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -132,20 +132,19 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         raise UnsupportedCheckpointError(
             f"{path.name} is no plain file of tensors: loading it would run code, or it is "
             "damaged. Refused; get the file from its authors, as .safetensors where they offer "
-            f"it. ({_first_line(e)})"
+            f"it. ({first_line(e)})"
         ) from e
     except (
         RuntimeError,
         EOFError,
         OSError,
         ValueError,
-        KeyError,
-        IndexError,
+        LookupError,
         AttributeError,
         TypeError,
     ) as e:
         raise UnsupportedCheckpointError(
-            f"{path.name} is no readable PyTorch file ({_first_line(e)}). It is damaged or cut "
+            f"{path.name} is no readable PyTorch file ({first_line(e)}). It is damaged or cut "
             "short; get the file again."
         ) from e
     if not isinstance(loaded, Mapping):
@@ -155,7 +154,8 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of its message, or its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
