@@ -47,15 +47,14 @@ def preset_method(
     preset = options.preset or ("B" if starts else "A")
     if preset == "B" and not starts:
         raise ValueError("PreSet-B starts from an SR network; give its file as --upscale-model.")
+    start = Path(starts[0]).name if preset == "B" else BICUBIC
     if student:
         logger.info("%s takes its one step, whatever --steps and switches say.", student.name)
-        return Method(
-            student.name, start=Path(starts[0]).name if preset == "B" else BICUBIC, steps=1
-        )
+        return Method(student.name, start=start, steps=1)
     off = set(ALL_ON) if preset == "ResShift" else set(options.predictor_off)
     return Method(
         preset if preset == "ResShift" else f"PreSet-{preset}",
-        start=Path(starts[0]).name if preset == "B" else BICUBIC,
+        start=start,
         steps=options.steps,
         predictor_on={t: t not in off for t in ALL_ON},
     )
@@ -78,12 +77,8 @@ def with_options(
             f"{', '.join(needy)} asks for a noise predictor, and --noise-predictor is none. Give "
             "one, or --preset ResShift."
         )
-    shared = {
-        "predictor_mode": options.predictor_mode,
-        "color_fix": options.color_fix,
-        "seed": options.seed,
-    }
-    return [Method(**{**vars(method), **shared}) for method in methods]
+    shared = {key: getattr(options, key) for key in ("predictor_mode", "color_fix", "seed")}
+    return [replace(method, **shared) for method in methods]
 
 
 def model_fingerprints(names: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import putchunk
 from lpnsr_impl.jobs.upscale.formats import FORMATS, result_name
 from lpnsr_impl.jobs.upscale.metadata import Metadata
 from lpnsr_impl.jobs.upscale.picture import (
-    Picture,
+    FilePicture,
     encode_picture,
     read_picture_data,
     what_is_lost,
@@ -75,7 +75,7 @@ def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
     return png[:at] + chunk.getvalue() + png[at:]
 
 
-def as_samples(picture: Picture) -> np.ndarray:
+def as_samples(picture: FilePicture) -> np.ndarray:
     planes = [picture.rgb[:, :1] if picture.grey else picture.rgb]
     planes += [picture.alpha] if picture.alpha is not None else []
     x = torch.cat(planes, dim=1)[0].movedim(0, -1)
@@ -242,7 +242,7 @@ def camera_exif(orientation: int) -> Image.Exif:
     return exif
 
 
-def enlarged(picture: Picture) -> Picture:
+def enlarged(picture: FilePicture) -> FilePicture:
     """Four times as large."""
     double = {"scale_factor": 4.0, "mode": "nearest"}
     alpha = picture.alpha

@@ -8,7 +8,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -29,41 +29,7 @@ class Listing:
     problems: dict[str, str] = field(default_factory=dict[str, str])
 
 
-class Folder(Protocol):
-    """Where pictures come from or go to. Every method may raise OSError."""
-
-    def place(self, name: str = "") -> tuple[str, PurePosixPath]:
-        """Kind of file system and full path of a name, links followed, for comparisons."""
-        ...
-
-    def files(self, leave_out: "Folder | None") -> Listing:
-        """All files, but for those of a folder that lies within."""
-        ...
-
-    def stat(self, name: str) -> Stat | None:
-        """None if there is no such file."""
-        ...
-
-    def read(self, name: str) -> bytes: ...
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a new file. A failure leaves none."""
-        ...
-
-    def move(self, name: str, new_name: str) -> None:
-        """At once, replacing what is there."""
-        ...
-
-    def delete(self, name: str) -> None:
-        """If it is there."""
-        ...
-
-    def within(self, folder: str) -> list[str]:
-        """Names of the files right in a folder of this one; none if it is not there."""
-        ...
-
-
-def open_folder(place: str) -> Folder:
+def open_folder(place: str) -> "Folder":
     """The folder of a path or a URI.
 
     Raises:
@@ -103,15 +69,17 @@ def is_full(error: OSError) -> bool:
 
 
 class LocalFolder:
-    """A folder of this machine's file system."""
+    """A folder of this machine's file system. Every method may raise OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def place(self, name: str = "") -> tuple[str, PurePosixPath]:
+        """Kind of file system and full path of a name, links followed, for comparisons."""
         return "local", PurePosixPath(Path(os.path.realpath(self._path / name)).as_posix())
 
-    def files(self, leave_out: Folder | None) -> Listing:
+    def files(self, leave_out: "Folder | None") -> Listing:
+        """All files, but for those of a folder that lies within."""
         listing = Listing()
 
         def problem(error: OSError) -> None:
@@ -133,6 +101,7 @@ class LocalFolder:
         return path.relative_to(self._path).as_posix()
 
     def stat(self, name: str) -> Stat | None:
+        """None if there is no such file."""
         try:
             found = (self._path / name).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -146,6 +115,7 @@ class LocalFolder:
         return path.read_bytes()
 
     def put(self, name: str, data: bytes) -> None:
+        """Write a new file. A failure leaves none."""
         path = self._path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -158,12 +128,15 @@ class LocalFolder:
             raise
 
     def move(self, name: str, new_name: str) -> None:
+        """At once, replacing what is there."""
         os.replace(self._path / name, self._path / new_name)
 
     def delete(self, name: str) -> None:
+        """If it is there."""
         (self._path / name).unlink(missing_ok=True)
 
     def within(self, folder: str) -> list[str]:
+        """Names of the files right in a folder of this one; none if it is not there."""
         try:
             return [self._name(p) for p in (self._path / folder).iterdir() if not p.is_dir()]
         except (FileNotFoundError, NotADirectoryError):
@@ -171,7 +144,7 @@ class LocalFolder:
 
 
 class ArrowFolder:
-    """A folder of any file system that pyarrow opens by a URI."""
+    """A folder of any file system that pyarrow opens by a URI, used as a `LocalFolder` is."""
 
     def __init__(self, uri: str) -> None:
         from pyarrow import fs
@@ -190,7 +163,7 @@ class ArrowFolder:
     def _path(self, name: str) -> str:
         return str(PurePosixPath(self._root) / name)
 
-    def files(self, leave_out: Folder | None) -> Listing:
+    def files(self, leave_out: "Folder | None") -> Listing:
         from pyarrow import fs
 
         kind, root = self.place()
@@ -248,3 +221,7 @@ class ArrowFolder:
             for info in self._fs.get_file_info(selector)
             if info.type == fs.FileType.File
         ]
+
+
+Folder: TypeAlias = LocalFolder | ArrowFolder
+"""Where pictures come from or go to."""

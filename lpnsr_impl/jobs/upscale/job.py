@@ -9,7 +9,7 @@ from ...pictures.target import described
 from .folders import is_full
 from .formats import FORMATS, SPARE, Format, format_of
 from .networks import Networks
-from .picture import Picture, bits_lost, encode_picture, read_picture_data, what_is_lost
+from .picture import FilePicture, bits_lost, encode_picture, read_picture_data, what_is_lost
 from .plan import Item
 from .results import Job, Results
 
@@ -122,7 +122,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {s} s" if minutes else f"{s} s"
 
 
-def _choose(item: Item, picture: Picture, size: tuple[int, int]) -> tuple[str, Format]:
+def _choose(item: Item, picture: FilePicture, size: tuple[int, int]) -> tuple[str, Format]:
     """Name and format of a result of (height, width).
 
     Raises:

@@ -10,10 +10,9 @@ from ...config import Wrap
 from ...engine.upscaler import Method, load_upscaler
 from ...models import check_compiler, compile_network, set_precision
 from ...pictures.images import fill_transparent
-from ...pictures.picture import Picture as Pixels
 from ...pictures.target import Pass, Target, plan_passes
 from ..options import model_fingerprints
-from .picture import Picture
+from .picture import FilePicture
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,28 +84,25 @@ class Networks:
                 if settings.compiled:
                     compile_network(network)
 
-    def passes(self, picture: Picture) -> list[Pass]:
+    def passes(self, picture: FilePicture) -> list[Pass]:
         """How a picture gets its size.
 
         Raises:
             ValueError: the size can't be reached.
         """
-        h, w = picture.rgb.shape[2:]
+        _, h, w = picture.size
         return plan_passes(h, w, self._settings.target)
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: FilePicture) -> FilePicture:
         """Upscale. Alpha is bicubic; what can't be seen takes the colours around it first.
 
         Raises:
             MemoryError: the result does not fit into memory, or not even the smallest tiles do.
             ValueError: the result has no finite colours, or its size can't be reached.
         """
-        rgb, alpha, settings = picture.rgb, picture.alpha, self._settings
+        settings, alpha = self._settings, picture.alpha
         if alpha is not None:
-            rgb = fill_transparent(rgb, alpha)
-        result = self._upscaler.upscale(
-            Pixels(rgb, alpha), settings.method, settings.wrap, settings.target
-        )
-        return replace(
-            picture, rgb=result[:, :3], alpha=result[:, 3:] if alpha is not None else None
-        )
+            picture = replace(picture, rgb=fill_transparent(picture.rgb, alpha))
+        result = self._upscaler.upscale(picture, settings.method, settings.wrap, settings.target)
+        alpha = None if alpha is None else result[:, 3:]
+        return replace(picture, rgb=result[:, :3], alpha=alpha)

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from ...pictures.picture import Picture
 from . import deep
 from .formats import Format
 from .metadata import Metadata, read_metadata, upright
@@ -20,28 +21,24 @@ _GREY = {"1", "L", "LA", "La"}
 _DEEP_MODES = {"I;16", "I;16B", "I", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa"}
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture of 8 or 16 bits a channel.
+@dataclass(frozen=True, kw_only=True)
+class FilePicture(Picture):
+    """A file's picture (B = 1).
 
     Attributes:
-        rgb: [1,3,h,w] in [0,1].
-        alpha: [1,1,h,w] in [0,1], or None. Colours are not multiplied by it.
         grey: the file had one channel of colour, and so does the result.
         bits: 8 or 16.
         metadata: what surrounds the pixels.
         notes: lines for the user about what could not be kept.
     """
 
-    rgb: Tensor
-    alpha: Tensor | None
     grey: bool
     bits: int
     metadata: Metadata
     notes: tuple[str, ...] = ()
 
 
-def read_picture_data(data: bytes) -> Picture:
+def read_picture_data(data: bytes) -> FilePicture:
     """The picture of a file's contents, upright.
 
     Raises:
@@ -61,7 +58,7 @@ def read_picture_data(data: bytes) -> Picture:
             return _read(file, data)
 
 
-def encode_picture(picture: Picture, format: Format) -> bytes:
+def encode_picture(picture: FilePicture, format: Format) -> bytes:
     """A file's contents.
 
     Args:
@@ -99,7 +96,7 @@ def encode_picture(picture: Picture, format: Format) -> bytes:
     return out.getvalue()
 
 
-def what_is_lost(picture: Picture, format: Format, size: tuple[int, int]) -> str | None:
+def what_is_lost(picture: FilePicture, format: Format, size: tuple[int, int]) -> str | None:
     """What of a picture's result of `size`, (h, w), the format can't hold; None if it holds all.
 
     Fewer bits are `bits_lost`.
@@ -114,12 +111,12 @@ def what_is_lost(picture: Picture, format: Format, size: tuple[int, int]) -> str
     return None
 
 
-def bits_lost(picture: Picture, format: Format) -> bool:
+def bits_lost(picture: FilePicture, format: Format) -> bool:
     """Whether 16 bits become 8."""
     return picture.bits == 16 and not format.deep
 
 
-def _read(file: Image.Image, data: bytes) -> Picture:
+def _read(file: Image.Image, data: bytes) -> FilePicture:
     frames = getattr(file, "n_frames", 1)
     metadata, notes = read_metadata(file)
     if frames > 1 and file.format != "MPO":
@@ -154,14 +151,14 @@ def _read(file: Image.Image, data: bytes) -> Picture:
     return _picture(torch.from_numpy(array), 8, metadata, notes)
 
 
-def _picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> Picture:
+def _picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> FilePicture:
     """From samples, [h,w] or [h,w,1..4] in [0,1]."""
     x = x.reshape(*x.shape[:2], -1).movedim(-1, 0)[None].contiguous()
     channels = x.shape[1]
     grey = channels < 3
     rgb = x[:, :1].repeat(1, 3, 1, 1) if grey else x[:, :3]
     alpha = x[:, -1:] if channels in (2, 4) else None
-    return Picture(rgb, alpha, grey, bits, metadata, tuple(notes))
+    return FilePicture(rgb, alpha, grey=grey, bits=bits, metadata=metadata, notes=tuple(notes))
 
 
 def _bits(file: Image.Image, data: bytes) -> int:
