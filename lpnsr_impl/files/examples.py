@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from .whole import written_whole
+
 
 def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
     """Copy files into a folder, each once for good: what a user has deleted stays away.
@@ -18,7 +20,7 @@ def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
         record: a text file that remembers what was offered where.
     """
     try:
-        offered = set(_lines(record))
+        offered = os.fsdecode(record.read_bytes()).splitlines() if record.is_file() else []
         copied = [
             str(folder / example.name)
             for example in examples
@@ -34,31 +36,17 @@ def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
         )
 
 
-def _lines(record: Path) -> list[str]:
-    return os.fsdecode(record.read_bytes()).splitlines() if record.is_file() else []
-
-
 def _copied(example: Path, target: Path) -> bool:
     """Whether the file is there now."""
     content = example.read_bytes()
     try:
-        file = target.open("xb")
+        with written_whole(target, replace=False) as file:
+            file.write(content)
     except FileExistsError:
         return True
     except OSError as e:
-        _warn(target, e)
-        return False
-    try:
-        with file:
-            file.write(content)
-    except OSError as e:  # a full disk, where half a file would stay for good
-        target.unlink()
-        _warn(target, e)
+        logging.warning(
+            "LPNSR: %s can't be made (%s); choose a file of yours in the workflow.", target, e
+        )
         return False
     return True
-
-
-def _warn(target: Path, error: OSError) -> None:
-    logging.warning(
-        "LPNSR: %s can't be made (%s); choose a file of yours in the workflow.", target, error
-    )

@@ -23,7 +23,6 @@ class Schedule:
         min_noise_level: bound on the noise at t = 1, which gives `sqrt_eta[0]`; above 0.
         sqrt_eta_end: sqrt(eta_T), above `sqrt_eta[0]` and at most 1.
         power: p, the growth of log(eta) between both ends; above 0.
-        trained_kappa: the kappa that the table of eta was made for.
 
     Attributes:
         sqrt_eta, eta, alpha: float64 tensors [T]; entry `t - 1` belongs to step t.
@@ -39,19 +38,16 @@ class Schedule:
         min_noise_level: float = ScheduleConfig.min_noise_level,
         sqrt_eta_end: float = ScheduleConfig.sqrt_eta_end,
         power: float = ScheduleConfig.power,
-        *,
-        trained_kappa: float = TRAINED_KAPPA,
     ) -> None:
         if num_timesteps < 2:
             raise ValueError(f"num_timesteps is {num_timesteps}, expected 2 or more.")
         if not (math.isfinite(kappa) and kappa >= 0):
             raise ValueError(f"kappa is {kappa}, expected a finite number of 0 or more.")
-        if min_noise_level <= 0 or trained_kappa <= 0 or power <= 0:
+        if min_noise_level <= 0 or power <= 0:
             raise ValueError(
-                f"min_noise_level is {min_noise_level}, trained_kappa {trained_kappa} and power "
-                f"{power}; expected all of them above 0."
+                f"min_noise_level is {min_noise_level} and power {power}; expected both above 0."
             )
-        sqrt_eta_start = min(min_noise_level / trained_kappa, min_noise_level)
+        sqrt_eta_start = min(min_noise_level / TRAINED_KAPPA, min_noise_level)
         if not sqrt_eta_start < sqrt_eta_end <= 1:
             raise ValueError(
                 f"sqrt_eta_end is {sqrt_eta_end}, expected above {sqrt_eta_start} and at most 1."

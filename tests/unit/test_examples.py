@@ -74,7 +74,7 @@ def test_a_full_disk_gets_no_half_file_and_another_try(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def full(path: Path, mode: str = "r", **options: str) -> object:
-        return Full(path, "x") if mode == "xb" else real(path, mode, **options)
+        return Full(path, "w") if mode == "wb" else real(path, mode, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(examples.Path, "open", full)
