@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.engine.estimates import autoencoder_activations
-from ..lpnsr_impl.engine.memory import USABLE, is_out_of_memory
+from ..lpnsr_impl.engine.memory import USABLE, in_results, is_out_of_memory
 from ..lpnsr_impl.engine.progress import Progress as Silent
 from ..lpnsr_impl.files import examples
 from ..lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
@@ -200,16 +200,17 @@ class Memory:
     @property
     def result_device(self) -> torch.device:
         """Where IMAGE, MASK and LATENT tensors go."""
-        return result_device()
+        return mm.intermediate_device()
 
     @property
     def result_dtype(self) -> torch.dtype:
-        """Of IMAGE, MASK and LATENT tensors."""
-        return result_dtype()
+        """Of IMAGE, MASK and LATENT tensors; fp16 where the host was started so."""
+        dtype: Callable[[], torch.dtype] = getattr(mm, "intermediate_dtype", lambda: torch.float32)
+        return dtype()
 
     def room_for_results(self) -> int:
         """Free bytes where IMAGE and LATENT tensors go."""
-        device = result_device()
+        device = self.result_device
         if device.type == "cpu":
             return available()
         free: Any = mm.get_free_memory(device)
@@ -265,20 +266,9 @@ def _evictable(device: torch.device) -> int:
     )
 
 
-def result_device() -> torch.device:
-    """Where IMAGE, MASK and LATENT tensors go."""
-    return mm.intermediate_device()
-
-
-def result_dtype() -> torch.dtype:
-    """Of IMAGE, MASK and LATENT tensors; fp16 where the host was started so."""
-    dtype: Callable[[], torch.dtype] = getattr(mm, "intermediate_dtype", lambda: torch.float32)
-    return dtype()
-
-
 def as_result(tensor: Tensor) -> Tensor:
     """An IMAGE, MASK or LATENT as the host wants results."""
-    return tensor.to(result_device(), result_dtype())
+    return in_results(Memory(), tensor)
 
 
 # Progress
@@ -330,7 +320,8 @@ class Progress(Silent):
         preview = latent_previewer(y0[:1], lr[:1])
 
         def on_step(t: int, x_t: Tensor, x0_pred: Tensor) -> None:
-            self._show(preview(x0_pred[:1]))
+            if (shown := preview(x0_pred[:1])) is not None:
+                self._bar.update_absolute(self._bar.current, preview=shown)
 
         return on_step
 
@@ -354,10 +345,6 @@ class Progress(Silent):
         """Show the time it took, and the plan."""
         self.say(f"done in {duration(time.monotonic() - self._began)}")
 
-    def _show(self, preview: Preview | None) -> None:
-        if preview is not None:
-            self._bar.update_absolute(self._bar.current, preview=preview)
-
 
 def duration(seconds: float) -> str:
     """In words, e.g. "12 s" or "3 min"."""
@@ -376,23 +363,19 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
     Returns:
         A function of a latent [1,C,H,W]. It gives None where previews are switched off.
     """
+    if args.preview_method == LatentPreviewMethod.NoPreviews:
+        return lambda x0: None
     h, w = lr.shape[2:]
-    previewer: Any = None
-    if args.preview_method != LatentPreviewMethod.NoPreviews:
-        step = max(1, min(h, w) // 256)  # a sample of the pixels is enough
-        factors, bias = fit_rgb_factors(y0[:, :, :h:step, :w:step], lr[:, :, ::step, ::step])
-        latent_format: Any = LatentFormat()
-        latent_format.latent_channels = y0.shape[1]
-        latent_format.latent_rgb_factors = factors.tolist()
-        latent_format.latent_rgb_factors_bias = bias.tolist()
-        previewer = latent_preview.get_previewer(y0.device, latent_format)
-
-    def preview(x0: Tensor) -> Preview | None:
-        if previewer is None:
-            return None
-        return previewer.decode_latent_to_preview_image("JPEG", x0[:, :, :h, :w])
-
-    return preview
+    step = max(1, min(h, w) // 256)  # a sample of the pixels is enough
+    factors, bias = fit_rgb_factors(y0[:, :, :h:step, :w:step], lr[:, :, ::step, ::step])
+    latent_format: Any = LatentFormat()
+    latent_format.latent_channels = y0.shape[1]
+    latent_format.latent_rgb_factors = factors.tolist()
+    latent_format.latent_rgb_factors_bias = bias.tolist()
+    previewer: Any = latent_preview.get_previewer(y0.device, latent_format)
+    if previewer is None:
+        return lambda x0: None
+    return lambda x0: previewer.decode_latent_to_preview_image("JPEG", x0[:, :, :h, :w])
 
 
 # Report

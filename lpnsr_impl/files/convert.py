@@ -4,7 +4,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..models import Denoiser, UNet
+from torch import nn
+
+from ..models import Autoencoder, Denoiser, UNet
 from .checkpoints import load_network
 from .students import student_header
 from .weights import read_checkpoint, write_safetensors
@@ -31,15 +33,9 @@ def convert(source: Path, target: Path) -> dict[str, str]:
         raise _there_already(target)
     checkpoint = read_checkpoint(source)
     part, network = load_network(checkpoint)
-    header = {
-        **checkpoint.header,
-        "lpnsr.part": part,
-        "lpnsr.config": json.dumps(asdict(network.config)),
-    }
+    header = {**checkpoint.header, **network_header(network), "lpnsr.part": part}
     if network.family:
         header["lpnsr.family"] = network.family
-    if isinstance(network, UNet):
-        header["lpnsr.schedule"] = json.dumps(asdict(network.schedule))
     if isinstance(network, Denoiser) and network.student:
         header |= student_header(network.student)
     # Cloned, since safetensors refuses tensors that share memory.
@@ -48,6 +44,16 @@ def convert(source: Path, target: Path) -> dict[str, str]:
         write_safetensors(target, tensors, header, replace=False)
     except FileExistsError as e:  # it has appeared meanwhile
         raise _there_already(target) from e
+    return header
+
+
+def network_header(network: nn.Module) -> dict[str, str]:
+    """`lpnsr.config` and `lpnsr.schedule` of a network of the family; empty for another one."""
+    header: dict[str, str] = {}
+    if isinstance(network, Autoencoder | UNet):
+        header["lpnsr.config"] = json.dumps(asdict(network.config))
+    if isinstance(network, UNet):
+        header["lpnsr.schedule"] = json.dumps(asdict(network.schedule))
     return header
 
 

@@ -20,7 +20,7 @@ from ..version import pack_version
 from .checkpoints import AUTOENCODER, DENOISER, PARTS, RELEASED_FAMILY, describe, load_network
 from .download import find, hash_file, part_files, read_record, refused_files
 from .folders import weight_files
-from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind, ReleasedFile
+from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind
 from .weights import first_line, read_checkpoint
 
 _PACKAGES = (
@@ -264,7 +264,8 @@ def _folder_problems(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
                 problems.append(
                     f"{path} is not used, since {used} comes first. Remove one of them."
                 )
-    for file, folder in _released_in(folders):
+    released = [(f, folder) for f in RELEASED for folder in folders[f.folder] if folder.is_dir()]
+    for file, folder in released:
         problems += [
             f"{aside} is a download of another content than the published one. Remove it, or, if "
             f"you trust it, rename it to {file.name}."
@@ -275,12 +276,6 @@ def _folder_problems(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
             for part in part_files(folder / file.name)
         ]
     return problems
-
-
-def _released_in(
-    folders: Mapping[FolderKind, Sequence[Path]],
-) -> list[tuple[ReleasedFile, Path]]:
-    return [(f, folder) for f in RELEASED for folder in folders[f.folder] if folder.is_dir()]
 
 
 def _family_problems(networks: Sequence[_File]) -> list[str]:

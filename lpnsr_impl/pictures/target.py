@@ -123,43 +123,24 @@ def work(passes: list[Pass]) -> list[float]:
     return [each.lr[0] * each.lr[1] / (h * w) for each in passes]
 
 
-def bytes_needed(
-    passes: list[Pass], batch: int = 1, channels: int = 3, has_mask: bool = False
-) -> int:
-    """Main memory that the largest pass needs: its results, what one of them is made from, and with
-    a mask the starts of all.
+def check_memory(
+    passes: list[Pass], available: int, batch: int = 1, channels: int = 3, has_mask: bool = False
+) -> None:
+    """Check that the largest pass fits into so many bytes of main memory: its results, what one of
+    them is made from, and with a mask the starts of all. Networks come on top, in tiles.
 
-    Networks come on top; they go in tiles.
+    Raises:
+        MemoryError: it does not fit.
     """
     pictures = WORKING_PICTURES + has_mask * batch
-    return max(
+    needed = max(
         _VALUE_BYTES * (batch * channels * math.prod(each.size) + pictures * 3 * math.prod(each.x4))
         for each in passes
     )
-
-
-def check_memory(
-    passes: list[Pass],
-    available: int,
-    batch: int = 1,
-    channels: int = 3,
-    has_mask: bool = False,
-) -> None:
-    """
-    Args:
-        passes: from `plan_passes`.
-        available: bytes of memory.
-        batch, channels: of the pictures.
-        has_mask: whether the starts of all are kept.
-
-    Raises:
-        MemoryError: the result does not fit.
-    """
-    needed = bytes_needed(passes, batch, channels, has_mask)
     if needed > available:
-        pictures = f"{batch} pictures of " if batch > 1 else ""
+        several = f"{batch} pictures of " if batch > 1 else ""
         raise MemoryError(
-            f"{described(passes)}: {pictures}{_size(passes[-1].size)} need {needed / 2**30:.1f} GB "
+            f"{described(passes)}: {several}{_size(passes[-1].size)} need {needed / 2**30:.1f} GB "
             f"of memory for pixels alone, and {available / 2**30:.1f} GB are free. Choose a "
             "smaller size or fewer pictures at a time, or close other programs."
         )

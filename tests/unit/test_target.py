@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from lpnsr_impl.pictures.target import (
     Pass,
     Target,
-    bytes_needed,
     check_memory,
     described,
     plan_passes,
@@ -124,11 +123,16 @@ def test_what_does_not_fit_into_memory_is_refused() -> None:
     """A video is as large as its frames; one picture is worked on at a time."""
     x4 = plan_passes(256, 256, Target())
     picture = 1024 * 1024 * 3 * 4
-    assert bytes_needed(x4) == 6 * picture
-    assert bytes_needed(x4, 100) == 105 * picture
-    assert bytes_needed(plan_passes(256, 256, Target(2)), 100) == 30 * picture
-    assert bytes_needed(x4, 100, has_mask=True) == 205 * picture
-    assert bytes_needed(x4, channels=4) == 5 * picture + 1024 * 1024 * 4 * 4
-    check_memory(x4, 105 * picture, 100)
+    x2 = plan_passes(256, 256, Target(2))
+    for passes, needed, batch, channels, has_mask in (
+        (x4, 6 * picture, 1, 3, False),
+        (x4, 105 * picture, 100, 3, False),
+        (x2, 30 * picture, 100, 3, False),
+        (x4, 205 * picture, 100, 3, True),
+        (x4, 5 * picture + 1024 * 1024 * 4 * 4, 1, 4, False),
+    ):
+        check_memory(passes, needed, batch, channels, has_mask)
+        with pytest.raises(MemoryError):
+            check_memory(passes, needed - 1, batch, channels, has_mask)
     with pytest.raises(MemoryError, match=r"100 pictures of 1024x1024 need 1\.2 GB .* 0\.6 GB are"):
         check_memory(x4, 52 * picture, 100)

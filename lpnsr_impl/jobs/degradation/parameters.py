@@ -104,11 +104,9 @@ class Degradation:
 
 
 def draw(rng: np.random.Generator, mild: float = 0.0) -> Degradation:
-    """Draw a degradation; all randomness, that of the noise included, comes from `rng`.
+    """Draw a degradation, with the probability `mild` (0 to 1) a mild one.
 
-    Args:
-        rng: where all comes from.
-        mild: probability of a mild one, 0 to 1.
+    All randomness, that of the noise included, comes from `rng`.
     """
     if mild and rng.random() < mild:
         return _draw_mild(rng)

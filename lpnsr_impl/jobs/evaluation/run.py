@@ -1,11 +1,12 @@
 """Methods times pictures: results as PNG, one CSV row each, resumable."""
 
 import csv
+import io
 import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,13 +90,11 @@ def evaluate(
     _check_settings(out, {**settings, "methods": {m.name: asdict(m) for m in methods}})
     table = out / "results.csv"
     rows = {(row["method"], row["picture"]): row for row in _read(table) if not row["problem"]}
-    if table.exists():
-        _write(table, list(rows.values()))
     todo = [(m, p) for m in methods for p in pairs if (m.name, p.name) not in rows]
     for i, (method, pair) in enumerate(todo):
         row = _evaluate_one(upscaler, method, pair, measurer, out)
         rows[method.name, pair.name] = row
-        _append(table, row)
+        _write(table, rows.values())
         logger.info("%d of %d: %s, %s%s", i + 1, len(todo), method.name, pair.name,
                     f": {row['problem']}" if row["problem"] else "")  # fmt: skip
     return [rows[m.name, p.name] for m in methods for p in pairs]
@@ -172,17 +171,10 @@ def _read(table: Path) -> list[Row]:
         return [row for row in csv.DictReader(file) if row["seconds"] or row["problem"]]
 
 
-def _write(table: Path, rows: Sequence[Row]) -> None:
-    part = table.with_suffix(".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(table)
-
-
-def _append(table: Path, row: Row) -> None:
-    if not table.exists():
-        _write(table, [])
-    with table.open("a", encoding="utf-8", newline="") as file:
-        csv.DictWriter(file, COLUMNS).writerow(row)
+def _write(table: Path, rows: Iterable[Row]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    with written_whole(table) as file:
+        file.write(text.getvalue().encode())

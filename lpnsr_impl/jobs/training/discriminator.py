@@ -30,13 +30,7 @@ class PatchDiscriminator(nn.Module):
         self.body = nn.Sequential(*body, spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score patches.
-
-        Args:
-            x: [B,C,h,w].
-
-        Returns:
-            [B,1,h',w'].
+        """Score patches. [B,C,h,w] -> [B,1,h',w']
 
         Raises:
             ValueError: h or w is below 3 * 2^layers.

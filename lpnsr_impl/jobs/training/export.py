@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ...files.convert import network_header
 from ...files.weights import write_safetensors
-from ...models import UNet
 from ...version import commit
 
 
@@ -34,15 +33,11 @@ def export_network(
         dtype: of the stored weights.
     """
     header = {
+        **network_header(network),
         "lpnsr.family": family,
         "lpnsr.part": part,
         "lpnsr.provenance": json.dumps({**provenance, "commit": commit()}),
     }
-    config = getattr(network, "config", None)
-    if is_dataclass(config) and not isinstance(config, type):
-        header["lpnsr.config"] = json.dumps(asdict(config))
-    if isinstance(network, UNet):
-        header["lpnsr.schedule"] = json.dumps(asdict(network.schedule))
     tensors = {
         key: tensor.detach().to("cpu", dtype).contiguous()
         for key, tensor in network.state_dict().items()

@@ -42,11 +42,7 @@ class FeatureLoss(nn.Module):
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         """A mean over batch and positions of squared distances, summed over stages.
 
-        Args:
-            image, target: [B,3,H,W] in [0,1].
-
-        Returns:
-            [], 0 for equal pictures.
+        [B,3,H,W] each, in [0,1] -> [], 0 for equal pictures.
         """
         with torch.no_grad():
             wanted = [F.normalize(x.float(), dim=1) for x in self._features(target)]

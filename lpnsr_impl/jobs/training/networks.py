@@ -32,7 +32,9 @@ def make_network(config: TrainConfig) -> nn.Module:
     makers = {
         "autoencoder": _make_autoencoder,
         "decoder": _make_autoencoder,
-        "denoiser": _make_denoiser,
+        "denoiser": lambda config, init: (
+            load_stepwise_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
+        ),
         "noise_predictor": _make_noise_predictor,
         "compact": _make_compact,
     }
@@ -82,10 +84,6 @@ def load_stepwise_denoiser(path: Path) -> Denoiser:
             "in steps. Give the denoiser that it was distilled from."
         )
     return denoiser
-
-
-def _make_denoiser(config: TrainConfig, init: Path | None) -> Denoiser:
-    return load_stepwise_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
 
 
 def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
@@ -162,10 +160,8 @@ def copy_denoiser(denoiser: Denoiser, predictor: NoisePredictor) -> int:
     """Start a noise predictor from the features of a denoiser, which may have more levels.
 
     Levels are matched from the finest on. The first convolution reads x_t and lr with the
-    denoiser's weights and x0_pred with zeros. What has another shape stays as it is.
-
-    Returns:
-        How many tensors were copied.
+    denoiser's weights and x0_pred with zeros. What has another shape stays as it is. The result is
+    the number of tensors that were copied.
     """
     levels = len(denoiser.config.level_channels), len(predictor.config.level_channels)
     skipped = (levels[0] - levels[1]) * (denoiser.config.num_res_blocks + 1)

@@ -16,9 +16,6 @@ from .data import Sample, turned, turned_back
 class Teacher(nn.Module):
     """A frozen upscale model x4 of any architecture that spandrel knows.
 
-    Args:
-        path: its weights.
-
     Raises:
         ValueError: it does not turn RGB pictures into ones of four times their size.
     """

@@ -33,12 +33,7 @@ class Outcome:
 
 
 class Worker:
-    """Does the pictures of a job.
-
-    Args:
-        job: what to do.
-        networks: upscale.
-    """
+    """Does the pictures of a job."""
 
     def __init__(self, job: Job, networks: Networks) -> None:
         self._results = Results(job)
@@ -100,11 +95,7 @@ class Report:
                 return
 
     def finish(self) -> int:
-        """Log a summary.
-
-        Returns:
-            Exit code: 1 if anything failed.
-        """
+        """Log a summary; give the exit code, which is 1 if anything failed."""
         not_tried = self._total - self._seen
         rest = f", {not_tried} not tried" if not_tried else ""
         logger.info("%d made, %d failed%s.", self._made, len(self._failed), rest)
