@@ -119,7 +119,8 @@ def speed() -> list[Bar]:
                 statistics.median(turn[name][1][stage] for turn in turns) for name in ways
             )
             times = f"{base:.2f} s | {fp32:.2f} s | {base / fp32:.2f} | {bf16:.2f} s"
-            print(f"| {w}x{h} | {stage} | {times} | {fp32 / bf16:.2f} | {base / bf16:.2f} |")
+            ratios = f"{fp32 / bf16:.2f} | {base / bf16:.2f}"
+            print(f"| {w}x{h} | {stage} | {times} | {ratios} |", flush=True)
         size = f"{w}x{h}"  # from here on of the whole, the last of the stages
         bars.append(Bar(f"{size}: fp32 against the baseline", base / fp32, BEFORE[h], least=True))
         to_fp32 = psnr(turns[-1]["bf16"][0], turns[-1]["fp32"][0])
