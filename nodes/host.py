@@ -26,6 +26,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ..lpnsr_impl.accelerate import accelerate, has_fast_bf16, set_precision
 from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.engine.estimates import autoencoder_activations
 from ..lpnsr_impl.engine.memory import USABLE, in_results, is_out_of_memory
@@ -35,14 +36,7 @@ from ..lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIO
 from ..lpnsr_impl.files.released import FolderKind
 from ..lpnsr_impl.main_memory import available
 from ..lpnsr_impl.method.sampler import StepCallback
-from ..lpnsr_impl.models import (
-    Autoencoder,
-    Denoiser,
-    NoisePredictor,
-    check_compiler,
-    compile_network,
-    set_precision,
-)
+from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from ..lpnsr_impl.pictures.images import fit_rgb_factors
 
 MODEL_FOLDER = "lpnsr"
@@ -173,21 +167,29 @@ def manage(network: N, precision: str, compiled: bool = False) -> Managed[N]:
         num_parameters = sum(p.numel() for p in network.parameters())
         weight, compute = (chosen, chosen) if chosen else _unet_dtypes(num_parameters)
     set_precision(network, weight, compute)
-    if compiled:
-        check_compiler(device)
-        compile_network(network)
+    accelerate(network, device, compiled)
     return Managed(network, ModelPatcher(network, load_device=device, offload_device=offload))
 
 
 def _autoencoder_dtype() -> torch.dtype:
-    return mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
+    device = mm.vae_device()
+    chosen = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
+    return _or_fast_bf16(chosen, device, args.fp32_vae)
 
 
 def _unet_dtypes(num_parameters: int) -> tuple[torch.dtype, torch.dtype]:
     """Of the weights, and of the activations."""
     device = mm.get_torch_device()
-    weight = mm.unet_dtype(device, num_parameters)
+    weight = _or_fast_bf16(mm.unet_dtype(device, num_parameters), device, args.fp32_unet)
+    if weight == torch.bfloat16 and has_fast_bf16(device):
+        return weight, weight
     return weight, mm.unet_manual_cast(weight, device) or weight
+
+
+def _or_fast_bf16(chosen: torch.dtype, device: torch.device, wants_fp32: bool) -> torch.dtype:
+    """The host's choice, or bf16 on CPUs that have it: the host takes fp32 on all of them."""
+    is_default = chosen == torch.float32 and not (wants_fp32 or args.force_fp32)
+    return torch.bfloat16 if is_default and has_fast_bf16(device) else chosen
 
 
 Networks = Sequence[Any]

@@ -9,6 +9,7 @@ import torch
 from spandrel import ImageModelDescriptor, ModelLoader
 from torch import Tensor
 
+from ..accelerate import accelerate, set_precision
 from ..config import PredictorMode, Wrap
 from ..files.checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
 from ..files.folders import find_weights
@@ -152,6 +153,8 @@ def load_upscaler(
     *,
     device: str = "cpu",
     tile: int = LARGEST_TILE,
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> Upscaler:
     """Load files, by path or by the name of a bundled one.
 
@@ -161,11 +164,14 @@ def load_upscaler(
         upscale_models: files of any architecture that spandrel knows.
         device: where they run.
         tile: largest tile, in LR pixels.
+        dtype: of weights and activations.
+        compiled: whether torch.compile makes the kernels.
 
     Raises:
         FileNotFoundError: a file is not there.
         UnsupportedCheckpointError: a file is not what it should be.
         ValueError: the networks are of different families, or an upscale model is not for RGB.
+        RuntimeError: torch.compile does not work on the device.
     """
     predictor = None
     if noise_predictor != "none":
@@ -180,7 +186,8 @@ def load_upscaler(
     )
     for network in (upscaler.autoencoder, upscaler.denoiser, predictor):
         if network is not None:
-            network.to(device)
+            set_precision(network.to(device), dtype, dtype)
+            accelerate(network, upscaler.device, compiled)
     for model in upscaler.upscale_models.values():
         model.to(upscaler.device)
     check_family(upscaler.autoencoder, upscaler.denoiser, upscaler.noise_predictor)

@@ -257,8 +257,6 @@ def _load(part: Part[Network], checkpoint: Checkpoint, operations: Operations) -
         for key, tensor in checkpoint.tensors.items()
     }
     network.load_state_dict(tensors, strict=True, assign=True)
-    # Convolutions are faster so, on CPUs and GPUs.
-    network.to(memory_format=torch.channels_last)
     return network.requires_grad_(False).eval()
 
 

@@ -1,26 +1,14 @@
 """VQ-f4 autoencoder of VQGAN, as ResShift uses it, with the released checkpoint's module names."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
-from ..main_memory import give_back
-from .convolution import Upsample, norm_silu_conv, pointwise
-from .layers import Operations, add, group_norm
-
-_CODE_SEARCH_ROWS = 256
-"""Positions compared with the codebook at once: 8 MB of distances for 8192 codes."""
-
-
-_LARGE = 1 << 26
-"""Bytes of an activation from which on it pays to give memory back before the next one."""
-
-
-def _before_much_memory(x: Tensor) -> None:
-    if not torch.compiler.is_compiling() and x.nbytes >= _LARGE:
-        give_back(x.device)
+from .layers import Operations, Upsample
 
 
 def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
@@ -43,14 +31,13 @@ class ResBlock(nn.Module):
             if in_channels == out_channels
             else operations.Conv2d(in_channels, out_channels, 1)
         )
+        self.silu = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,in,h,w] -> [B,out,h,w]. Without gradients the result may take x's memory."""
-        h = norm_silu_conv(self.norm1, self.conv1, x)
-        if isinstance(self.nin_shortcut, nn.Identity):
-            return norm_silu_conv(self.norm2, self.conv2, h, plus=x, spare=True)
-        shortcut = pointwise(self.nin_shortcut, x, spare=True)
-        return norm_silu_conv(self.norm2, self.conv2, h, plus=shortcut, spare=True)
+        """[B,in,h,w] -> [B,out,h,w]"""
+        h = self.conv1(self.silu(self.norm1(x)))  # [B,out,h,w]
+        h = self.conv2(self.silu(self.norm2(h)))  # [B,out,h,w]
+        return self.nin_shortcut(x) + h
 
 
 class Attention(nn.Module):
@@ -66,16 +53,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
-        h = group_norm(self.norm, x)
+        h = self.norm(x).contiguous(memory_format=torch.channels_last)  # pixels are rows now
+        q, k, v = (project(h).flatten(2).mT[:, None] for project in (self.q, self.k, self.v))
         # Contiguous, or a kernel that holds the whole [h*w,h*w] matrix would be chosen.
-        q, k, v = (
-            rearrange(pointwise(project, h), "b c h w -> b 1 (h w) c").contiguous()
-            for project in (self.q, self.k, self.v)
-        )
-        h = F.scaled_dot_product_attention(q, k, v)  # [B,1,h*w,C]
-        return add(
-            pointwise(self.proj_out, rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2])), x
-        )
+        h = self.attend(q.contiguous(), k.contiguous(), v.contiguous())  # [B,1,h*w,C]
+        return x + self.proj_out(h[:, 0].mT.unflatten(2, x.shape[2:]))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q k^T C^-1/2) v, all [B,1,h*w,C]"""
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 class Downsample(nn.Module):
@@ -125,9 +111,7 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,in,h,w] -> [B,out,h,w]"""
         for block in self.block:
-            _before_much_memory(x)
             x = block(x)
-        _before_much_memory(x)
         return x
 
 
@@ -185,6 +169,7 @@ class Encoder(nn.Module):
         )
         self.mid = Middle(config, operations)
         self.norm_out = _norm(levels[-1], groups, operations)
+        self.silu = nn.SiLU()
         self.conv_out = operations.Conv2d(levels[-1], config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,7 +177,8 @@ class Encoder(nn.Module):
         h = self.conv_in(x)
         for level in self.down:
             h = level(h)
-        return norm_silu_conv(self.norm_out, self.conv_out, self.mid(h))
+        h = self.mid(h)  # [B,C,H/4,W/4]
+        return self.conv_out(self.silu(self.norm_out(h)))
 
 
 class Decoder(nn.Module):
@@ -209,6 +195,7 @@ class Decoder(nn.Module):
             for i in range(len(levels))
         )
         self.norm_out = _norm(levels[0], groups, operations)
+        self.silu = nn.SiLU()
         self.conv_out = operations.Conv2d(levels[0], config.image_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -216,38 +203,48 @@ class Decoder(nn.Module):
         h = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             h = level(h)
-        return norm_silu_conv(self.norm_out, self.conv_out, h)
+        return self.conv_out(self.silu(self.norm_out(h)))
 
 
 class Quantizer(nn.Module):
-    """Replaces each latent vector by its nearest code (L2). The search runs in fp32."""
+    """Replaces each latent vector by its nearest code (L2). The search runs in fp32.
+
+    Attributes:
+        rows: latent vectors compared with the codebook at once; 128 MB of distances to 8192 codes.
+    """
+
+    rows = 4096
 
     def __init__(self, num_codes: int, channels: int, operations: Operations) -> None:
         super().__init__()
         self.embedding = operations.Embedding(num_codes, channels)
 
     def codes(self, z: Tensor) -> Tensor:
-        """Index of the nearest code, [B,C,h,w] -> int64 [B,h,w], some positions at a time."""
+        """Index of the nearest code, [B,C,h,w] -> int64 [B,h,w]."""
         codebook = self._codebook(z)
         square = codebook.square().sum(dim=1)  # [K]
-        vectors = rearrange(z.float(), "b c h w -> (b h w) c")
-        with torch.autocast(z.device.type, enabled=False):  # which would round the distances
-            nearest = [
-                torch.addmm(square, rows, codebook.T, alpha=-2).argmin(
-                    dim=1
-                )  # |e|^2 - 2 z.e, least at the nearest
-                for rows in vectors.split(_CODE_SEARCH_ROWS)
+        vectors = z.float().movedim(1, 3).reshape(-1, z.shape[1])  # [B*h*w,C]
+        with _without_autocast(z.device):  # which would round the distances
+            nearest = [  # |e|^2 - 2 z.e is least where |z - e| is
+                torch.addmm(square, rows, codebook.T, alpha=-2).argmin(dim=1)
+                for rows in vectors.split(self.rows)
             ]
         return torch.cat(nearest).view(z.shape[0], *z.shape[2:])
 
     def forward(self, z: Tensor) -> Tensor:
         """[B,C,h,w] -> float32 [B,C,h,w]"""
-        return rearrange(F.embedding(self.codes(z), self._codebook(z)), "b h w c -> b c h w")
+        return F.embedding(self.codes(z), self._codebook(z)).movedim(3, 1)
 
     def _codebook(self, z: Tensor) -> Tensor:
-        return self.embedding.weight.to(
-            z.device, torch.float32
-        )  # the host may have left it elsewhere
+        # The host may have left it elsewhere.
+        return self.embedding.weight.to(z.device, torch.float32)  # [K,C]
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Devices without autocast, like DirectML's, refuse to switch it off."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 class Autoencoder(nn.Module):

@@ -5,11 +5,10 @@ weights passes its own (ComfyUI: `comfy.ops`), so networks never move weights th
 """
 
 import math
-from collections.abc import Callable
-from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Operations = Any
@@ -18,33 +17,16 @@ Operations = Any
 NORM_GROUPS = 32
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+class Upsample(nn.Module):
+    """Nearest x2, then a 3x3 convolution."""
 
+    def __init__(self, channels: int, operations: Operations) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, padding=1)
 
-def constant(function: Callable[P, R]) -> Callable[P, R]:
-    """Call the function once for the same arguments; `inspect.unwrap` gives the function itself.
-
-    What torch.compile compiles has it in its graph, as it can't see through a cache.
-    """
-    cached = lru_cache(maxsize=16)(function)  # a network's levels, for two sizes
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        chosen = function if torch.compiler.is_compiling() else cached
-        return chosen(*args, **kwargs)
-
-    return call
-
-
-def group_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """Apply a GroupNorm in fp32, whatever the activations are. [B,C,h,w] -> [B,C,h,w]"""
-    return norm(x.float()).to(x.dtype)
-
-
-def add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y; in x's memory where no gradient needs it."""
-    return x + y if torch.is_grad_enabled() else x.add_(y)
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,2h,2w]"""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def timestep_embedding(t_index: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -58,8 +40,7 @@ def timestep_embedding(t_index: Tensor, width: int, max_period: float = 10000.0)
         float32 [B,width].
     """
     half = width // 2
-    frequencies = torch.exp(
-        -math.log(max_period) / half * torch.arange(half, device=t_index.device)
-    )
-    angles = t_index.float()[:, None] * frequencies
+    i = torch.arange(half, device=t_index.device)
+    frequencies = torch.exp(-math.log(max_period) / half * i)  # [half]
+    angles = t_index[:, None] * frequencies  # [B,half]
     return torch.cat([angles.cos(), angles.sin()], dim=1)

@@ -2,77 +2,46 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..pictures.images import padded_size, reflect_pad
-from .convolution import by_strips, pointwise, pointwise_mlp
-from .layers import NORM_GROUPS, Operations, add, constant, group_norm
+from .layers import NORM_GROUPS, Operations
 
 _MASKED = -100.0
+_MOST_WINDOWS = 1 << 15
+"""In one attention call: CUDA's grids end at 65,535."""
 
 
-@constant
-def relative_position_index(window: int, device: torch.device) -> Tensor:
+def relative_position_index(window: int) -> Tensor:
     """Row of the bias table for each pair of positions in a window: int64 [N*N], N = window^2."""
-    with torch.inference_mode(False):  # a cached inference tensor could not be used in training
-        y, x = torch.meshgrid(2 * [torch.arange(window, device=device)], indexing="ij")
-        y, x = y.flatten(), x.flatten()
-        dy = y[:, None] - y[None, :] + window - 1
-        dx = x[:, None] - x[None, :] + window - 1
-        return (dy * (2 * window - 1) + dx).flatten()
+    y, x = torch.meshgrid(2 * [torch.arange(window, device="cpu")], indexing="ij")
+    y, x = y.flatten(), x.flatten()  # [N]
+    dy = y[:, None] - y[None, :] + window - 1  # [N,N]
+    dx = x[:, None] - x[None, :] + window - 1
+    return (dy * (2 * window - 1) + dx).flatten()
 
 
-@constant
-def shift_mask(window: int, shift: int, device: torch.device) -> Tensor:
+def shift_mask(window: int, shift: int) -> Tensor:
     """Where attention is suppressed in the bottom row of shifted windows: bool [N,N].
 
     This is the released networks' mask, as the goldens pin it, and not Swin's: only in the bottom
     row of windows, between the columns left and right of `window - shift`. Rows that the cyclic
     shift brings together, and the rightmost windows, do see each other.
     """
-    with torch.inference_mode(False):
-        column = torch.arange(window, device=device).repeat(window)  # [N], row-major positions
-        right = column >= window - shift
-        return right[:, None] != right[None, :]
-
-
-@constant
-def window_positions(
-    b: int, h: int, w: int, window: int, shift: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Which pixel stands where when [B,h,w] maps are cut into windows, and back.
-
-    Windows that stick out see the map mirrored at its edge, and shifted ones go on at the opposite
-    edge. The bottom windows of all maps come last.
-
-    Returns:
-        The pixel of each place in a window, int64 [nW*B*N]; one place of each pixel, [B*h*w].
-    """
-    with torch.inference_mode(False):
-        pixels = reflect_pad(
-            torch.arange(b * h * w, device=device).view(b, 1, h, w), *padded_size(h, w, window)
-        ).squeeze(1)
-        sizes = {"nh": pixels.shape[1] // window, "a": window, "b": window}
-        pixels = rearrange(
-            pixels.roll((-shift, -shift), dims=(1, 2)),
-            "n (nh a) (nw b) -> (nh nw n a b)",
-            **sizes,
-        )
-        places = rearrange(
-            torch.arange(len(pixels), device=device),
-            "(nh nw n a b) -> n (nh a) (nw b)",
-            n=b,
-            **sizes,
-        )
-        places = places.roll((shift, shift), dims=(1, 2))[:, :h, :w].flatten()
-        return pixels, places
+    column = torch.arange(window, device="cpu").repeat(window)  # [N], row-major positions
+    right = column >= window - shift
+    return right[:, None] != right[None, :]
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside one window, with a learned bias per relative position."""
+    """Multi-head attention inside windows, with a learned bias per relative position."""
 
-    def __init__(self, width: int, num_heads: int, window: int, operations: Operations) -> None:
+    relative_position_index: Tensor
+    shift_mask: Tensor
+
+    def __init__(
+        self, width: int, num_heads: int, window: int, shift: int, operations: Operations
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window = window
@@ -81,39 +50,42 @@ class WindowAttention(nn.Module):
         )
         self.qkv = operations.Linear(width, 3 * width)
         self.proj = operations.Linear(width, width)
+        for name, value in (
+            ("relative_position_index", relative_position_index(window)),
+            ("shift_mask", shift_mask(window, shift)),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
     def position_bias(self, x: Tensor) -> Tensor:
-        """[1,heads,N,N] as x: the host need not have cast or moved the table."""
-        index = relative_position_index(self.window, x.device)
-        bias = self.relative_position_bias_table.to(x)[index]  # [N*N,heads]
-        return rearrange(bias, "(n m) heads -> 1 heads n m", n=self.window**2)
+        """[1,heads,N,N] as x, contiguous: CUDA's kernels copy others to the size of all windows.
 
-    def forward(self, x: Tensor, shift: int, num_masked: int) -> Tensor:
-        """x: [nW,N,C]; in the last `num_masked` windows the shift mask suppresses attention.
-        Without gradients the result may take x's memory."""
-        bias = self.position_bias(x)
+        The host need not have cast or moved table and index.
+        """
+        table = self.relative_position_bias_table.to(x)  # [(2w-1)^2,heads]
+        bias = table.T.index_select(1, self.relative_position_index.to(x.device))  # [heads,N*N]
+        return bias.view(1, -1, self.window**2, self.window**2)
+
+    def forward(self, x: Tensor, num_masked: int) -> Tensor:
+        """[nW,N,C] -> [nW,N,C]; the shift mask holds in the last `num_masked` windows."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        bias = self.position_bias(x)  # [1,heads,N,N]
         split = len(x) - num_masked
-        if not num_masked:
-            return self._attend(x, bias)
-        mask = shift_mask(self.window, shift, x.device).to(x.dtype)
-        masked = self._attend(x[split:], bias + _MASKED * mask)
-        return torch.cat([self._attend(x[:split], bias), masked]) if split else masked
+        windows = [(range_, bias) for range_ in _ranges(0, split)]
+        if num_masked:
+            bias = torch.add(bias, self.shift_mask.to(x.device), alpha=_MASKED)
+            windows += [(range_, bias) for range_ in _ranges(split, len(x))]
+        parts = [  # [n,heads,N,d] each
+            F.scaled_dot_product_attention(q[i], k[i], v[i], attn_mask=mask) for i, mask in windows
+        ]
+        h = torch.cat(parts) if len(parts) > 1 else parts[0]  # [nW,heads,N,d]
+        return self.proj(h.transpose(1, 2).flatten(2))
 
-    def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x: [b,N,C]; bias: [1,heads,N,N] -> [b,N,C]"""
 
-        def attended(x: Tensor) -> Tensor:
-            q, k, v = rearrange(
-                self.qkv(x),
-                "b n (three heads d) -> three b heads n d",
-                three=3,
-                heads=self.num_heads,
-            )
-            mask = bias.expand(len(x), -1, -1, -1)
-            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            return self.proj(rearrange(h, "b heads n d -> b n (heads d)"))
-
-        return by_strips(attended, self.qkv, x, 3 * x.shape[1] * x.shape[2])
+def _ranges(start: int, stop: int) -> list[slice]:
+    return [
+        slice(first, min(first + _MOST_WINDOWS, stop))
+        for first in range(start, stop, _MOST_WINDOWS)
+    ]
 
 
 class Mlp(nn.Module):
@@ -126,7 +98,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
-        return pointwise_mlp(self.fc1, self.fc2, x)
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class SwinBlock(nn.Module):
@@ -145,24 +117,31 @@ class SwinBlock(nn.Module):
         self.window = window
         self.shift = shift
         self.norm1 = operations.GroupNorm(NORM_GROUPS, width, eps=1e-5)
-        self.attn = WindowAttention(width, num_heads, window, operations)
+        self.attn = WindowAttention(width, num_heads, window, shift, operations)
         self.norm2 = operations.GroupNorm(NORM_GROUPS, width, eps=1e-5)
         self.mlp = Mlp(width, mlp_width, operations)
 
     def attention(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]"""
+        """[B,C,h,w] -> [B,C,h,w]; windows that stick out see the map mirrored at its edge."""
         b, c, h, w = x.shape
-        pixels, places = window_positions(b, h, w, self.window, self.shift, x.device)
-        rows = x.movedim(1, 3).reshape(-1, c)
-        windows = rows[pixels].view(-1, self.window**2, c)
-        bottom = b * (padded_size(h, w, self.window)[1] // self.window)
-        windows = self.attn(windows, self.shift, bottom if self.shift else 0)
-        return windows.view(-1, c)[places].view(b, h, w, c).movedim(3, 1)
+        n, shift = self.window, self.shift
+        x = reflect_pad(x, *padded_size(h, w, n)).movedim(1, 3)  # [B,H,W,C]
+        if shift:
+            x = x.roll((-shift, -shift), dims=(1, 2))
+        x = x.unflatten(2, (-1, n)).unflatten(1, (-1, n))  # [B,rows,n,columns,n,C]
+        rows, columns = x.shape[1], x.shape[3]
+        x = x.permute(1, 3, 0, 2, 4, 5).reshape(-1, n * n, c)  # [rows*columns*B,n*n,C]
+        x = self.attn(x, b * columns if shift else 0)  # the bottom windows are the last
+        x = x.view(rows, columns, b, n, n, c).permute(2, 0, 3, 1, 4, 5)
+        x = x.reshape(b, rows * n, columns * n, c)  # [B,H,W,C]
+        if shift:
+            x = x.roll((shift, shift), dims=(1, 2))
+        return x[:, :h, :w].movedim(3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
-        x = add(self.attention(group_norm(self.norm1, x)), x)
-        return add(self.mlp(group_norm(self.norm2, x)), x)
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
 class PointwiseProjection(nn.Module):
@@ -174,7 +153,7 @@ class PointwiseProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,in,h,w] -> [B,out,h,w]"""
-        return pointwise(self.proj, x)
+        return self.proj(x)
 
 
 class SwinStage(nn.Module):

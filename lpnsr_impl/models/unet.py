@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import LPNSR_SCHEDULE, StudentConfig, UNetConfig
-from .convolution import Upsample, norm_silu_conv, pointwise
-from .layers import NORM_GROUPS, Operations, timestep_embedding
+from .layers import NORM_GROUPS, Operations, Upsample, timestep_embedding
 from .swin import SwinStage
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -43,13 +42,11 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: [B,in,h,w], emb: [B,embed_width] -> [B,out,h,w]"""
-        h = norm_silu_conv(self.in_layers[0], self.in_layers[-1], x)
+        h = self.in_layers(x)  # [B,out,h,w]
         scale, shift = self.emb_layers(emb)[:, :, None, None].chunk(2, dim=1)  # [B,out,1,1] each
-        norm, conv = self.out_layers[0], self.out_layers[-1]
-        if isinstance(self.skip_connection, nn.Identity):  # x may be a skip of the U-Net
-            return norm_silu_conv(norm, conv, h, scale, shift, plus=x)
-        skip = pointwise(self.skip_connection, x)
-        return norm_silu_conv(norm, conv, h, scale, shift, plus=skip, spare=True)
+        norm, silu, dropout, conv = self.out_layers
+        h = torch.addcmul(shift, norm(h), 1 + scale)  # [B,out,h,w]
+        return self.skip_connection(x) + conv(dropout(silu(h)))
 
 
 class Downsample(nn.Module):
@@ -200,7 +197,7 @@ class UNet(nn.Module):
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return norm_silu_conv(self.out[0], self.out[-1], h)
+        return self.out(h)
 
     def _check_input(self, x: Tensor) -> None:
         multiple = self.config.size_multiple

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lpnsr_impl.config import SCALE
 from lpnsr_impl.engine.memory import USABLE, is_out_of_memory
-from lpnsr_impl.models import compile_network
 from lpnsr_impl.pictures.tiling import apply_tiled, plan_tiles
 
 from .baseline import Baseline
@@ -155,9 +154,7 @@ def _pictures(
 def _compiled(stopwatch: Stopwatch, dtype: torch.dtype, sizes: Sizes) -> Iterator[dict[str, Any]]:
     """Calls by compiled networks, beside the same by others; each compiles in its first run."""
     device, side = stopwatch.device, sizes.tiles[0]
-    eager, networks = (made_networks(dtype, device, sizes) for _ in range(2))
-    for network in networks:
-        compile_network(network)
+    eager, networks = (made_networks(dtype, device, sizes, compiled) for compiled in (False, True))
     mine, theirs = (calls(Ours(*some), side, 1, device) for some in (networks, eager))
     for what, run in mine.items():
         if stopwatch.left > TO_COMPILE:

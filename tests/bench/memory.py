@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from lpnsr_impl import load_autoencoder, load_denoiser
+from lpnsr_impl.accelerate import accelerate
 from tests.golden.fill import fill
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,13 @@ def peak_bytes() -> int:
 
 
 def load(part: str, family: str) -> torch.nn.Module:
-    """Lite weights, or full-size ones by formula."""
+    """As for a CPU: lite weights, or full-size ones by formula."""
+    network = _read(part, family)
+    accelerate(network, torch.device("cpu"))
+    return network
+
+
+def _read(part: str, family: str) -> torch.nn.Module:
     loader = load_denoiser if part == "denoise" else load_autoencoder
     name = "denoiser" if part == "denoise" else "autoencoder"
     if family == "lite":

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
+from lpnsr_impl.accelerate import accelerate, set_precision
 from lpnsr_impl.files.folders import find_weights
-from lpnsr_impl.models import set_precision
 from tests.golden.fill import fill
 
 from .bars import Bar
@@ -53,6 +53,7 @@ def load(family: str, dtype: torch.dtype = torch.float32) -> Networks:
     networks = _read(family)
     for network in networks:
         set_precision(network, dtype, dtype)
+        accelerate(network, torch.device("cpu"))
     return networks
 
 

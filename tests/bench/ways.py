@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lpnsr_impl.accelerate import accelerate, set_precision
 from lpnsr_impl.config import (
     RELEASED_AUTOENCODER,
     RELEASED_DENOISER,
@@ -19,7 +20,7 @@ from lpnsr_impl.engine.engine import Engine, Sampling
 from lpnsr_impl.engine.finish import Finish
 from lpnsr_impl.engine.memory import USABLE, Memory, PlainMemory, Resident
 from lpnsr_impl.engine.tiles import Tiling
-from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
+from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from lpnsr_impl.pictures.images import to_01
 from lpnsr_impl.pictures.tiling import LARGEST_TILE
 
@@ -70,7 +71,9 @@ SMALL = Sizes(
 """For trying whether the benches work."""
 
 
-def made_networks(dtype: torch.dtype, device: str, sizes: Sizes) -> Networks:
+def made_networks(
+    dtype: torch.dtype, device: str, sizes: Sizes, compiled: bool = False
+) -> Networks:
     """In one precision."""
     predictor = replace(sizes.denoiser, in_channels=9, out_channels=6)
     with torch.device(device):
@@ -80,7 +83,11 @@ def made_networks(dtype: torch.dtype, device: str, sizes: Sizes) -> Networks:
             NoisePredictor(predictor),
         )
     for network in networks:
+        for module in network.modules():  # they are made on the CPU
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
         set_precision(network.requires_grad_(False), dtype, dtype)
+        accelerate(network, torch.device(device), compiled)
     return networks
 
 

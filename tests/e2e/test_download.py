@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from spandrel.architectures.SwinIR import SwinIR
 
+from lpnsr_impl.accelerate import has_fast_bf16
 from lpnsr_impl.files.released import (
     AUTOENCODER,
     DENOISER,
@@ -31,6 +32,8 @@ from tests.host.server import PromptError, Server, load_api_workflow, node_of_ty
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 from .conftest import PROBE
+
+CPU = torch.device("cpu")
 
 RESSHIFT = f"{GITHUB}zsyOAOA/ResShift/releases/download/v2.0/"
 SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
@@ -70,7 +73,8 @@ def server(
         environment.setenv("LPNSR_DOWNLOAD_MIRROR", f"{web.url}/github")
         base = tmp_path_factory.mktemp("comfyui")
         models = {"is_default": "true", **folders}
-        with running(base, model_folders=models, packs=PROBE) as server:
+        device = ("--cpu", "--fp32-vae")
+        with running(base, model_folders=models, packs=PROBE, device=device) as server:
             published = {
                 path.rpartition("/")[2]: hashlib.sha256(file.content).hexdigest()
                 for path, file in web.files.items()
@@ -223,7 +227,10 @@ def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Pa
     (text,) = server.run(prompt)["doctor"]["text"]
     assert re.search(r"ComfyUI \d+\.\d+\.\d+, options .*--cpu", text)
     assert "comfyui-frontend-package 1." in text
-    assert "precision auto of the released models: autoencoder torch.float32" in text
+    # As the command line says, and where it says nothing, as the CPU likes it.
+    unets = "bfloat16 computing in torch.bfloat16" if has_fast_bf16(CPU) else "float32"
+    auto = "precision auto of the released models: autoencoder torch.float32, U-Nets torch."
+    assert auto + unets in text
     assert f"lpnsr: {extra / 'lpnsr'}, " in text
     assert f"lpnsr: {server.base / 'models' / 'lpnsr'}, " in text
     assert "lpnsr_lite_denoiser.safetensors, 17.7 MB, a denoiser" in text

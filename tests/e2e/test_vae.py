@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lpnsr_impl import load_autoencoder
-from lpnsr_impl.models import set_precision
+from lpnsr_impl.accelerate import set_precision
 from lpnsr_impl.pictures.images import to_01, to_pm1
 from tests.host.server import PromptError
 

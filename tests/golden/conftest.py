@@ -1,4 +1,4 @@
-"""Full-size networks with formula-made weights, each built once a session."""
+"""Full-size networks with formula-made weights, each built once a session, fast as for a CPU."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
+from lpnsr_impl.accelerate import accelerate, restore
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 
 from .fill import fill
 
 HERE = Path(__file__).parent
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +32,40 @@ def goldens() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="session")
 def autoencoder(keys: dict) -> Autoencoder:
-    return load_autoencoder(fill(keys["autoencoder_vq_f4"]))
+    network = load_autoencoder(fill(keys["autoencoder_vq_f4"]))
+    accelerate(network, CPU)
+    return network
 
 
 @pytest.fixture(scope="session")
 def denoiser(keys: dict) -> Denoiser:
-    return load_denoiser(fill(keys["resshift_denoiser"]))
+    network = load_denoiser(fill(keys["resshift_denoiser"]))
+    accelerate(network, CPU)
+    return network
 
 
 @pytest.fixture(scope="session")
 def noise_predictor(keys: dict) -> NoisePredictor:
-    return load_noise_predictor(fill(keys["noise_predictor"]))
+    network = load_noise_predictor(fill(keys["noise_predictor"]))
+    accelerate(network, CPU)
+    return network
+
+
+@pytest.fixture(params=["accelerated", "plain"])
+def way(
+    request: pytest.FixtureRequest,
+    autoencoder: Autoencoder,
+    denoiser: Denoiser,
+    noise_predictor: NoisePredictor,
+):
+    """For tests of single networks: also as `models` has them."""
+    networks = (autoencoder, denoiser, noise_predictor)
+    if request.param == "plain":
+        for network in networks:
+            restore(network)
+    yield
+    for network in networks:
+        accelerate(network, CPU)
 
 
 @pytest.fixture(autouse=True)

@@ -46,12 +46,14 @@ def test_schedule_posterior(goldens: dict[str, Tensor]) -> None:
     assert_close(variance, goldens["schedule.posterior_variance"], 1e-6)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(("tag", "t_index"), [("64x64", 3), ("64x64", 0), ("64x128", 2)])
 def test_denoiser(goldens: dict[str, Tensor], denoiser: Denoiser, tag: str, t_index: int) -> None:
     x, lr = noise(f"in.x_t.{tag}", size(tag)), 0.5 * noise(f"in.lr.{tag}", size(tag))
     assert_close(denoiser(x, t_index, lr), goldens[f"denoiser.{tag}.t{t_index}"], NETWORK_BAR)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(("tag", "t_index"), [("64x64", 3), ("64x64", 0), ("64x128", 2)])
 def test_noise_predictor(
     goldens: dict[str, Tensor], noise_predictor: NoisePredictor, tag: str, t_index: int
@@ -62,11 +64,13 @@ def test_noise_predictor(
     assert_close(logvar, goldens[f"predictor.{tag}.t{t_index}.logvar"], NETWORK_BAR)
 
 
+@pytest.mark.usefixtures("way")
 def test_encode(goldens: dict[str, Tensor], autoencoder: Autoencoder) -> None:
     image = torch.tanh(0.5 * noise("in.image", (1, 3, 128, 96)))
     assert_close(autoencoder.encode(image), goldens["vae.encode"], NETWORK_BAR)
 
 
+@pytest.mark.usefixtures("way")
 def test_quantize_and_decode(goldens: dict[str, Tensor], autoencoder: Autoencoder) -> None:
     latent = noise("in.latent", (1, 3, 24, 32))
     assert_close(autoencoder.quantize(latent), goldens["vae.quantize"], 1e-6)

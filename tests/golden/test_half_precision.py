@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpnsr_impl import Schedule, sample
-from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor, set_precision
+from lpnsr_impl.accelerate import accelerate, set_precision
+from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 
 from .fill import noise
 
@@ -67,6 +68,7 @@ def networks(
     copies = deepcopy((autoencoder, denoiser, noise_predictor))
     for network in copies:
         set_precision(network, precision.dtype, precision.dtype)
+        accelerate(network, torch.device("cpu"))
     return copies
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
-from lpnsr_impl.models import check_compiler, compile_network
+from lpnsr_impl.accelerate import check_compiler
+from lpnsr_impl.accelerate.compiled import compile_network
 from tests.golden.fill import noise
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
@@ -89,7 +90,22 @@ def test_a_compiled_network_goes_when_it_is_let_go() -> None:
 
 def test_torch_dynamo_waits_until_something_is_compiled() -> None:
     """It takes a second and 150 MB of every start of ComfyUI."""
-    code = "import sys, lpnsr_impl; sys.exit('torch._dynamo' in sys.modules)"
+    code = """
+import sys
+import torch
+import lpnsr_impl
+from lpnsr_impl.accelerate import accelerate
+from lpnsr_impl.models import Autoencoder, Denoiser
+from tests.small import AUTOENCODER, UNET
+autoencoder, denoiser = Autoencoder(AUTOENCODER), Denoiser(UNET)
+x = torch.zeros(1, 3, 16, 16)
+with torch.inference_mode():
+    for _ in range(2):
+        autoencoder.decode(denoiser(autoencoder.encode(torch.zeros(1, 3, 64, 64)), 1, x))
+        accelerate(autoencoder, torch.device("cpu"))
+        accelerate(denoiser, torch.device("cpu"))
+sys.exit("torch._dynamo" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code], cwd=PACK, check=False).returncode == 0
 
 

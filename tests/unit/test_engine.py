@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser
+from lpnsr_impl.accelerate import accelerate, set_precision
 from lpnsr_impl.config import UNetConfig
 from lpnsr_impl.engine.memory import PlainMemory, Resident
 from lpnsr_impl.engine.progress import Call, Progress
 from lpnsr_impl.engine.tiles import Tiles, Tiling, Work
 from lpnsr_impl.engine.upscaler import Method, Upscaler
 from lpnsr_impl.files.folders import find_weights
-from lpnsr_impl.models import set_precision
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.tiling import TilePlan
 from tests.bench.counting import FAKE, counted
@@ -149,11 +149,16 @@ def test_three_megapixels_fit_into_three_gigabytes() -> None:
     denoiser = load_denoiser(find_weights("lpnsr_lite_denoiser.safetensors"))
     for network in (autoencoder, denoiser):
         set_precision(network, torch.float16, torch.float16)
+        accelerate(network, torch.device("cuda"))
         for module in network.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 with FAKE:
                     there = torch.empty(parameter.shape, dtype=parameter.dtype, device="cuda")
                 setattr(module, name, torch.nn.Parameter(there, requires_grad=False))
+            for name, buffer in module.named_buffers(recurse=False):
+                with FAKE:
+                    there = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda")
+                setattr(module, name, there)
     memory = Limited(0.7 * 3e9, 0.7 * 3e9)
     upscaler = Upscaler(autoencoder, denoiser, None, {}, torch.device("cuda"), 512, memory)
     with FAKE:

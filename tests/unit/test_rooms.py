@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CORE = Path(__file__).parents[2] / "lpnsr_impl"
-ROOMS = ["method", "pictures", "models", "files", "engine", "jobs"]
+ROOMS = ["method", "pictures", "models", "accelerate", "files", "engine", "jobs"]
 SHARED = {"config", "main_memory", "version"}
 """Modules beside the rooms, which use none of them."""
 

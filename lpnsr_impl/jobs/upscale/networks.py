@@ -8,7 +8,6 @@ import torch
 
 from ...config import Wrap
 from ...engine.upscaler import Method, load_upscaler
-from ...models import check_compiler, compile_network, set_precision
 from ...pictures.images import fill_transparent
 from ...pictures.target import Pass, Target, plan_passes
 from ..options import model_fingerprints
@@ -64,25 +63,19 @@ class Networks:
     """Loaded networks. They turn pictures into pictures of the size wanted."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises as `load_upscaler`, and RuntimeError if torch.compile does not work."""
+        """Raises as `load_upscaler`."""
         self._settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if settings.compiled:
-            check_compiler(torch.device(device))
-        self._upscaler = upscaler = load_upscaler(
+        self._upscaler = load_upscaler(
             settings.autoencoder,
             settings.denoiser,
             settings.noise_predictor,
             [settings.upscale_model] if settings.upscale_model else [],
             device=device,
             tile=settings.tile,
+            dtype=PRECISIONS[settings.precision],
+            compiled=settings.compiled,
         )
-        dtype = PRECISIONS[settings.precision]
-        for network in (upscaler.autoencoder, upscaler.denoiser, upscaler.noise_predictor):
-            if network is not None:
-                set_precision(network, dtype, dtype)
-                if settings.compiled:
-                    compile_network(network)
 
     def passes(self, picture: FilePicture) -> list[Pass]:
         """How a picture gets its size.

@@ -95,11 +95,15 @@ FAKE = FakeTensorMode()
 def offloaded(network, dtype):
     """A copy in the given precision, whose fake weights are all on the CPU."""
     network = copy.deepcopy(network)
-    core_of(network, "models").set_precision(network, dtype, dtype)
+    accelerate = core_of(network, "accelerate")
+    accelerate.set_precision(network, dtype, dtype)
+    accelerate.accelerate(network, torch.device("cuda"))
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             fake = FAKE.from_tensor(parameter.data)
             setattr(module, name, torch.nn.Parameter(fake, requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, FAKE.from_tensor(buffer))
     return network
 
 

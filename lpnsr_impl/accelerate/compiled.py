@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .autoencoder import Autoencoder
-from .unet import UNet
+from ..models import Autoencoder, UNet
 
 _MOST_SIZES = 128
 """Kernels of one function. More are not made: it runs without, and PyTorch warns of it."""
@@ -17,7 +16,7 @@ def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> N
     """Have torch.compile make kernels for a network, at its first run of each size of tile.
 
     Kernels for exact sizes are the faster ones, and tiles of a picture are all alike. They compute
-    the plain layers, without the shortcuts of `convolution`; results differ by rounding.
+    the plain layers; results differ by rounding.
 
     Args:
         network: in its precision. A copy of it would go on with this one's weights.

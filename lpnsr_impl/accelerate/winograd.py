@@ -6,13 +6,15 @@ F(4x4, 3x3) makes 4x4 outputs of 6x6 inputs by 36 products instead of 144. Behin
 6x6 inputs are 4x4 pixels, each seen several times. Doubled pixels are a polynomial times 1 + x, so
 the products of the interpolation point -1 are 0, and 25 are left.
 
-Exact but for rounding. It goes by strips of rows, which stay in the caches: memory that a process
-sees for the first time costs more than arithmetic on it.
+It rounds more than a sum of products does: against float64 the root of the mean square error is
+2e-6 to 3e-6 of the result's, ten times that of the direct convolution in fp32, at most 5e-5.
+
+It goes by strips of rows, which stay in the caches: memory that a process sees for the first time
+costs more than arithmetic on it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,58 +83,46 @@ UPSAMPLE_CONV = Filtering(
 """The same, of the map enlarged by nearest x2."""
 
 
-def filtered(
-    x: Tensor,
-    conv: Any,
-    filtering: Filtering = CONV,
-    before: Callable[[Tensor, Tensor], Any] | None = None,
-    plus: Tensor | None = None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """plus + conv(before(x)), or plus + conv(nearest x2 of it).
+def filtered(x: Tensor, weight: Tensor, bias: Tensor | None, filtering: Filtering = CONV) -> Tensor:
+    """A 3x3 convolution with a padding of 1, of x or of nearest x2 of it.
 
     Args:
         x: float32 [B,in,h,w].
-        conv: Conv2d, 3x3 with a padding of 1.
+        weight: [out,in,3,3].
+        bias: [out], or None.
         filtering: `CONV` or `UPSAMPLE_CONV`.
-        before: before(rows, out) writes what is to be filtered, for rows [B,n,w,in] of x at a time.
-        plus: [B,out,h',w'], or None for 0.
-        out: where the result goes, maybe `plus` itself; None for new memory.
 
     Returns:
-        [B,out,h',w'], h' and w' being h and w or twice that.
+        [B,out,h',w'] channels-last, h' and w' being h and w or twice that.
     """
-    (b, c, h, w), o, step = x.shape, conv.out_channels, filtering.step
+    (b, c, h, w), o, step = x.shape, len(weight), filtering.step
     tiles_h, tiles_w = -(-h // step), -(-w // step)
     strip_rows = min(tiles_h, max(1, round(_STRIP_TILES / (b * tiles_w))))  # of tiles
-    outputs_of = _outputs_of(conv, filtering, b * strip_rows * tiles_w)
-    x = x.movedim(1, 3)
+    outputs_of = _outputs_of(weight, bias, filtering, b * strip_rows * tiles_w)
+    x = x.movedim(1, 3)  # [B,h,w,in]
     scale = _OUTPUTS // step
-    y = x.new_empty(b, scale * h, scale * w, o) if out is None else out.movedim(1, 3)
-    base = None if plus is None else plus.movedim(1, 3)
+    y = x.new_empty(b, scale * h, scale * w, o)
     strip = x.new_zeros(b, step * strip_rows + 2, step * tiles_w + 2, c)
     for first in range(0, tiles_h, strip_rows):
         count = min(strip_rows, tiles_h - first)
-        # The strip's first row is the one above its tiles; two rows are there from the last strip.
-        there = 2 if first else 1
+        # The strip's first row is the one above its tiles.
         top, bottom = step * first - 1, min(step * (first + count) + 1, h)
-        new, into = x[:, top + there : bottom], strip[:, there : bottom - top, 1 : w + 1]
-        before(new, into) if before else into.copy_(new)
+        strip[:, max(-top, 0) : bottom - top, 1 : w + 1] = x[:, max(top, 0) : bottom]
         strip[:, bottom - top :] = 0
         windows = strip.unfold(1, step + 2, step)[:, :count].unfold(2, step + 2, step)
         outputs = outputs_of(windows.permute(0, 1, 2, 4, 5, 3))
-        strip[:, :2] = strip[:, step * count : step * count + 2]
-        rows = slice(_OUTPUTS * first, _OUTPUTS * (first + count))
-        _place(outputs, y[:, rows], None if base is None else base[:, rows])
+        _place(outputs, y[:, _OUTPUTS * first : _OUTPUTS * (first + count)])
     return y.movedim(3, 1)
 
 
-def _outputs_of(conv: Any, filtering: Filtering, tiles: int) -> Callable[[Tensor], Tensor]:
+def _outputs_of(
+    weight: Tensor, bias: Tensor | None, filtering: Filtering, tiles: int
+) -> Callable[[Tensor], Tensor]:
     """A function of windows [B,n,m,k,k,in] of the input to [B,n,m,4,4,out], in memory that the
     next call overwrites; B n m is at most `tiles`."""
     of_input, to_output = (torch.kron(m, m) for m in (filtering.of_input, filtering.to_output))
-    (p, k), (o, c) = of_input.shape, conv.weight.shape[:2]
-    weight = _filtered_weight(conv, filtering)
+    (p, k), (o, c) = of_input.shape, weight.shape[:2]
+    filtered_weight = _filtered_weight(weight, filtering)
     constant = len(filtering.of_input) * _POINT_1 + _POINT_1  # a constant comes by this product
     first, second = weight.new_empty(2, tiles * max(k * c, p * c, p * o, 16 * o))
 
@@ -143,9 +133,9 @@ def _outputs_of(conv: Any, filtering: Filtering, tiles: int) -> Callable[[Tensor
         factors = second[: n * p * c].view(n, p, c)
         torch.bmm(of_input.expand(n, p, k), inputs, out=factors)
         products = first[: n * p * o].view(p, n, o)
-        torch.bmm(factors.transpose(0, 1), weight, out=products)
-        if conv.bias is not None:
-            products[constant] += conv.bias
+        torch.bmm(factors.transpose(0, 1), filtered_weight, out=products)
+        if bias is not None:
+            products[constant] += bias
         result = second[: n * 16 * o].view(n, 16, o)
         torch.bmm(to_output.expand(n, 16, p), products.transpose(0, 1), out=result)
         return result.view(*windows.shape[:3], _OUTPUTS, _OUTPUTS, o)
@@ -153,21 +143,18 @@ def _outputs_of(conv: Any, filtering: Filtering, tiles: int) -> Callable[[Tensor
     return outputs
 
 
-def _place(tiles: Tensor, y: Tensor, base: Tensor | None) -> None:
-    """y = base + tiles, of [B,n,m,4,4,C] tiles and [B,h,w,C] maps; what sticks out is left out."""
+def _place(tiles: Tensor, y: Tensor) -> None:
+    """y = tiles, of [B,n,m,4,4,C] tiles and a [B,h,w,C] map; what sticks out is left out."""
     b, n, m, _, _, c = tiles.shape
     h, w = y.shape[1:3]
     tiles = tiles.transpose(2, 3)  # [B,n,4,m,4,C]
     if (h, w) == (_OUTPUTS * n, _OUTPUTS * m):
-        y = y.view(tiles.shape)
-        base = None if base is None else base.view(tiles.shape)
+        y.view(tiles.shape).copy_(tiles)
     else:
-        tiles = tiles.reshape(b, _OUTPUTS * n, _OUTPUTS * m, c)[:, :h, :w]
-    y.copy_(tiles) if base is None else torch.add(base, tiles, out=y)
+        y.copy_(tiles.reshape(b, _OUTPUTS * n, _OUTPUTS * m, c)[:, :h, :w])
 
 
-def _filtered_weight(conv: Any, filtering: Filtering) -> Tensor:
-    """[P,in,out], P for both axes"""
+def _filtered_weight(weight: Tensor, filtering: Filtering) -> Tensor:
+    """[out,in,3,3] -> [P,in,out], P for both axes"""
     matrix = torch.kron(filtering.of_weight, filtering.of_weight)
-    weight = conv.weight.reshape(-1, 9)
-    return (matrix @ weight.T).view(len(matrix), *conv.weight.shape[:2]).mT
+    return (matrix @ weight.reshape(-1, 9).T).view(len(matrix), *weight.shape[:2]).mT
