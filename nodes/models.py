@@ -121,7 +121,7 @@ def unpack_latent(
             "This LATENT has NaN or infinite values. Choose precision fp32 or bf16 in Load LPNSR "
             "Models."
         )
-    if condition.wrap != "none":  # whatever was done to it on its way
+    if not is_periodic(samples, h, w, condition.wrap):  # something was done to it on its way
         samples = continued(samples[:, :, :h, :w], height, width, condition.wrap)
     return samples, condition
 

@@ -61,7 +61,7 @@ def upscale(
         finish = Finish(
             color_fix,
             None if is_plain else each.size,
-            lr.rgb,
+            None if is_plain else lr.rgb,
             lr.alpha if last else None,
             lr_consistency and last,
             inside,
