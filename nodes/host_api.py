@@ -11,6 +11,9 @@ from typing import Any
 
 USED = (
     "comfy.cli_args:LatentPreviewMethod.NoPreviews",
+    "comfy.cli_args:args.force_fp32",
+    "comfy.cli_args:args.fp32_unet",
+    "comfy.cli_args:args.fp32_vae",
     "comfy.cli_args:args.preview_method",
     "comfy.latent_formats:LatentFormat()",
     "comfy.model_management:cleanup_models_gc()",
