@@ -103,7 +103,6 @@ class LPNSRInventionMap(io.ComfyNode):
         progress = host.Progress()
         engine = stages.engine_for(models, tile_size, overlap, progress)
         sampling = Sampling(seed, steps, kappa, ALL_ON if use_predictor else {}, predictor_mode)
-        engine.switches(sampling)
         once = engine.sample_work(sampling) + DECODE_WORK
         progress.begin(len(image) * (ENCODE_WORK + seeds * once))
         y0 = engine.encode_starts(lr.rgb, stages.start_by(upscale_model)).float()

@@ -127,10 +127,14 @@ class Engine:
         return predictor_on
 
     def sample_work(self, sampling: Sampling) -> float:
-        """Calls of networks for one picture."""
+        """Calls of networks for one picture.
+
+        Raises:
+            ValueError: see `switches`.
+        """
         if self._denoiser.student:
             return 1
-        return sampling.steps + len(predictor_steps(sampling.steps, sampling.predictor_on))
+        return sampling.steps + len(predictor_steps(sampling.steps, self.switches(sampling)))
 
     def encode(self, start: Tensor, wrap: Wrap = "none") -> Tensor:
         """y0 of pre-upsampled pictures. `ENCODE_WORK` for each.

@@ -1,7 +1,8 @@
 """How much memory a network's activations need, from measurements.
 
-`python -m tests.bench.memory` prints them, in layers of the first level in fp32: up to 7.2 for the
-autoencoder and 37.1 for the U-Net. A quarter is added for workspaces of the kernels.
+In layers of the first level: on a GPU `python -m tests.bench gpu` counts up to 6 for the released
+autoencoder and 21 for the U-Nets. On a CPU, where freed memory is kept in pieces,
+`python -m tests.bench.memory` measures more: up to 8.5 and 27, once 16 for the lite decoder.
 """
 
 from ..accelerate import attention_bytes

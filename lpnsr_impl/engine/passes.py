@@ -46,13 +46,13 @@ def upscale(
         not finite.
         MemoryError: the result does not fit into memory, or not even the smallest tiles do.
     """
-    engine.switches(sampling)
+    work_of_chain = engine.sample_work(sampling)  # which checks that these steps can be run
     b, h, w = lr.size
     passes = plan_passes(h, w, target or Target())
     room = engine.memory.room_for_results()
     check_memory(passes, room, b, lr.channels, has_mask=inside is not None)
     is_plain = passes == plan_passes(h, w, Target())
-    once = b * (ENCODE_WORK + engine.sample_work(sampling) + DECODE_WORK)
+    once = b * (ENCODE_WORK + work_of_chain + DECODE_WORK)
     engine.progress.begin(once * sum(work(passes)), "" if is_plain else described(passes))
     rgb, images, psnr = lr.rgb, lr.rgb, 0.0
     for i, (each, weight) in enumerate(zip(passes, work(passes), strict=True), 1):

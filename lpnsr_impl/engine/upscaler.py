@@ -1,5 +1,6 @@
 """The networks of a family as files give them, and one picture through them."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from .engine import Engine, Sampling, Start, made_start
 from .memory import Memory, PlainMemory, Resident
 from .passes import upscale
 from .tiles import Tiling
+
+logger = logging.getLogger(__name__)
 
 BICUBIC = "bicubic"
 
@@ -138,11 +141,17 @@ class Upscaler:
                     device=self.memory.result_device,
                 )
             except (RuntimeError, MemoryError) as e:
-                if not self.memory.is_out_of_memory(e) or tile <= SMALLEST_MODEL_INPUT:
+                if not self.memory.is_out_of_memory(e):
                     raise
             # Out here nothing holds the failed run's tensors any more.
             self.memory.empty_cache()
+            if tile <= SMALLEST_MODEL_INPUT:
+                raise MemoryError(
+                    f"Out of memory even with tiles of {tile}x{tile} pixels, the smallest for an "
+                    "upscale model. Close other programs, or choose a smaller upscale model."
+                )
             tile = max(tile // 2, SMALLEST_MODEL_INPUT)
+            logger.warning("Out of memory; the upscale model goes on with tiles of %d.", tile)
 
 
 def load_upscaler(

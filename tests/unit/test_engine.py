@@ -168,3 +168,31 @@ def test_three_megapixels_fit_into_three_gigabytes() -> None:
     assert results[0].shape == (1, 3, 4000, 12000)
     assert results[0].device.type == "cpu"
     assert 0.5e9 < counts.peak < 3e9
+
+
+class Nearest:
+    """An upscale model that runs out of memory above a side."""
+
+    scale = 4
+
+    def __init__(self, largest: int) -> None:
+        self.largest = largest
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if max(x.shape[2:]) > self.largest:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return x.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def started(largest: int) -> Tensor:
+    """The start of a picture of 100x150 pixels by such a model."""
+    networks: Any = (None, None, None, {"nearest": Nearest(largest)})
+    lr = Picture(torch.rand(1, 3, 100, 150, generator=torch.Generator().manual_seed(1)))
+    return Upscaler(*networks).upscale(lr, Method("m", "nearest", steps=0))
+
+
+def test_tiles_of_upscale_models_halve_too_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert torch.allclose(started(64), started(256), atol=1e-5)
+    assert "the upscale model goes on with tiles of 64" in caplog.text
+    with pytest.raises(MemoryError, match="tiles of 64x64 pixels, the smallest for an upscale"):
+        started(32)

@@ -147,7 +147,7 @@ def test_a_picture_that_kills_its_workers_is_given_up(
         ray.get(tries.begin.remote("00.png"))
     plan = make_plan(str(folder), str(tmp_path / "out"), "same")
     job = Job(plan.source, plan.out, "settings")
-    upscaler = ray_job.Upscaler(job, SETTINGS, tries, None)
+    upscaler = ray_job.UpscaleActor(job, SETTINGS, tries, None)
     names = np.array([item.result for item in plan.items[:2]])
     outcomes = upscaler({"name": names, "result": names, "spare": np.array(["", ""])})
     assert outcomes["status"].tolist() == [FAILED, MADE]

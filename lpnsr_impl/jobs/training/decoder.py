@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...engine.pipeline import seeded_noise
+from ...engine.noise import seeded_noise
 from ...files.checkpoints import check_family, load_noise_predictor
 from ...files.folders import find_weights
 from ...method.sampler import ALL_ON, sample

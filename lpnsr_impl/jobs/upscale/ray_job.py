@@ -50,7 +50,7 @@ class Tries:
         return dict(self._begun)
 
 
-class Upscaler:
+class UpscaleActor:
     """An actor: loads the networks once, and does batches of pictures."""
 
     def __init__(self, job: Job, settings: Settings, tries: Any, threads: int | None) -> None:
@@ -108,7 +108,7 @@ def do_on_ray(
         rows = [{"name": i.name, "result": i.result, "spare": i.spare or ""} for i in items]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
         outcomes = dataset.map_batches(
-            Upscaler,
+            UpscaleActor,
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=min(room, len(items))),
             num_cpus=1,
