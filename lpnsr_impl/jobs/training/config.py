@@ -42,8 +42,8 @@ class Networks(_Table):
     init: str = ""  # start from these; a denoiser's file may start a noise predictor
     autoencoder: str = ""  # frozen; for denoiser and noise predictor
     denoiser: str = ""  # frozen; for the noise predictor, and the chain of a decoder
-    noise_predictor: str = ""  # frozen; for the chain of a decoder
-    start: str = ""  # decoder: an upscale model x4 that half of its chains start from, else bicubic
+    noise_predictor: str = ""  # frozen; for the chain of a decoder, and rollouts
+    start: str = ""  # upscale model x4 that half of all chains start from; else bicubic
     teacher: str = ""  # compact: an upscale model x4 whose pictures are learnt instead of HR
 
 
@@ -99,6 +99,7 @@ class TrainConfig(_Table):
     degradation: bool = True  # else LR is the picture averaged 4x4
     mild: Share = 0.0  # probability of a mild degradation
     chain: Share = 0.0  # decoder: part of the crops whose latents the chain makes from LR
+    rollout: Share = 0.0  # denoiser: part of the samples that are the last step of its own chain
     reuse: OneOrMore = 1  # times that a degraded crop is used, flipped and turned anew
     seed: int = 0
     workers: int = 0  # processes that prepare pictures

@@ -9,18 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...engine.noise import seeded_noise
-from ...files.checkpoints import check_family, load_noise_predictor
 from ...files.folders import find_weights
-from ...method.sampler import ALL_ON, sample
-from ...method.schedule import Schedule
 from ...models import Autoencoder
-from ...pictures.images import bicubic_upsample
 from .config import TrainConfig
 from .data import Sample, turned_back
 from .networks import load_stepwise_denoiser
 from .tasks import IMAGE_LOSSES, Losses, Task, figures_of
-from .teacher import Teacher
+from .user_runs import UserRuns
 
 
 class DecoderTask(Task):
@@ -43,15 +38,12 @@ class DecoderTask(Task):
             raise ValueError("networks.init is empty; a decoder is trained for latents that exist.")
         for fixed in (self.network.encoder, self.network.quant_conv, self.network.quantize):
             fixed.requires_grad_(False)
-        self.denoiser = self.noise_predictor = self.start = None
+        self.denoiser = self.user = None
         if config.chain:
-            if not names.denoiser or not names.noise_predictor:
-                raise ValueError("chain is above 0; give networks.denoiser and .noise_predictor.")
+            if not names.denoiser:
+                raise ValueError("chain is above 0; give networks.denoiser.")
             self.denoiser = load_stepwise_denoiser(find_weights(names.denoiser))
-            self.noise_predictor = load_noise_predictor(find_weights(names.noise_predictor))
-            check_family(self.network, self.denoiser, self.noise_predictor)
-            self.schedule = Schedule(**vars(self.denoiser.schedule))
-            self.start = Teacher(find_weights(names.start)) if names.start else None
+            self.user = UserRuns(names, self.network, self.denoiser)
 
     def forward(self, batch: Sample) -> Losses:
         """Image losses of what the decoder makes of codes."""
@@ -72,33 +64,19 @@ class DecoderTask(Task):
         if rng.random() >= self.config.chain:
             return self.network.encode(batch["hr"])
         if self.folder is None or self.config.reuse == 1:
-            return self._chain(self.network, batch, rng)
+            return self._run(batch, rng)
         kept = self.folder / "latents" / f"{int(batch['crop']):07}.pt"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = kept.with_suffix(f".{os.getpid()}.part")
-            torch.save(self._chain(self.network, batch, rng).cpu(), part)
+            torch.save(self._run(batch, rng).cpu(), part)
             part.replace(kept)
         return torch.load(kept, map_location=batch["hr"].device, weights_only=True)
 
-    def _chain(self, network: Autoencoder, batch: Sample, rng: np.random.Generator) -> Tensor:
-        """A run as users have them: half of them in all steps, three in four with the predictor."""
+    def _run(self, batch: Sample, rng: np.random.Generator) -> Tensor:
+        assert self.user is not None
         assert self.denoiser is not None
-        most = self.schedule.num_timesteps
-        steps = most if rng.random() < 0.5 else int(rng.integers(1, most + 1))
-        predicted, own_start = rng.random() < 0.75, rng.random() < 0.5
-        lr = batch["lr"]
-        start = self.start(lr) if self.start and own_start else bicubic_upsample(lr)
-        return sample(
-            self.denoiser,
-            self.noise_predictor if predicted else None,
-            self.schedule,
-            network.encode(start),
-            lr,
-            steps=steps,
-            predictor_on=ALL_ON if predicted else {},
-            noise=seeded_noise(int(rng.integers(2**63)), most),
-        ).float()
+        return self.user.run(self.denoiser, batch["lr"], rng)
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
         """Errors of the round trip, and of the chain's picture, or without a chain of the same."""
@@ -108,7 +86,7 @@ class DecoderTask(Task):
         figures = {f"round_trip_{name}": value for name, value in round_trip.items()}
         if self.denoiser:
             rng = np.random.default_rng([self.config.seed, int(batch["crop"]), 6])
-            image = network.decode(self._chain(network, batch, rng))
+            image = network.decode(self._run(batch, rng))
         return {**figures, **figures_of(image, batch["hr"])}, image
 
 

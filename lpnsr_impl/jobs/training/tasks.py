@@ -31,6 +31,7 @@ from .data import Sample
 from .losses import ImageLoss
 from .networks import load_stepwise_denoiser, make_network
 from .teacher import Teacher
+from .user_runs import UserRuns
 
 IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient"})
 COMMITMENT = 0.25
@@ -193,12 +194,21 @@ class LatentTask(Task):
                     "so that the windows of these networks fit."
                 )
 
+    def upsampled(self, batch: Sample) -> Tensor:
+        """LR at the size of HR, which the chain starts from: bicubic x4. [B,3,s,s]"""
+        return bicubic_upsample(batch["lr"])
+
     @torch.no_grad()
     def latents(self, batch: Sample) -> tuple[Tensor, Tensor]:
-        """x0 = encode(hr) and y0 = encode(bicubic x4 of lr), [B,C,h,w] each."""
-        both = torch.cat([batch["hr"], bicubic_upsample(batch["lr"])])
+        """x0 = encode(hr) and y0 = encode(upsampled lr), [B,C,h,w] each."""
+        both = torch.cat([batch["hr"], self.upsampled(batch)])
         x0, y0 = self.autoencoder.encode(both).chunk(2)
         return x0, y0
+
+    def decoded(self, x0_pred: Tensor) -> Tensor:
+        """The picture that users get, straight through the quantiser. [B,3,s,s]"""
+        codes = x0_pred + (self.autoencoder.quantize(x0_pred) - x0_pred).detach()
+        return self.autoencoder.decode(codes, quantize=False)
 
     def diffused(self, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor) -> Tensor:
         """x_t of Eq. 2 with a step t for each sample. [B,C,h,w]"""
@@ -214,24 +224,52 @@ class LatentTask(Task):
 
 
 class DenoiserTask(LatentTask):
-    """ResShift's objective: x0 from q(x_t | x0, y0), t uniform over 1...T."""
+    """ResShift's objective: x0 from q(x_t | x0, y0), t uniform over 1...T.
+
+    A part `rollout` of the samples is the last step of a chain that the network runs by itself
+    instead, so that it learns to mend what it leaves in x_1; image losses are of those alone.
+    """
 
     network: Denoiser
-    uses = frozenset({"latent"})
+    uses = IMAGE_LOSSES | {"latent"}
     figures = ("l1", "minus_psnr", "latent", *(f"latent_t{t}" for t in range(1, 5)))
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         self.schedule = Schedule(**vars(self.network.schedule))
         self.check_crops(self.network)
+        self.user = None
+        if config.rollout:
+            self.user = UserRuns(config.networks, self.autoencoder, self.network)
+        elif any(getattr(config.loss, name) for name in IMAGE_LOSSES):
+            raise ValueError("A denoiser's image losses are of rollouts; set rollout above 0.")
 
     def forward(self, batch: Sample) -> Losses:
-        """Squared error of x0_pred."""
+        """Squared error of x0_pred, and image losses of the rollouts'."""
         x0, y0 = self.latents(batch)
         t = batch["index"] % self.schedule.num_timesteps + 1
-        x0_pred = self._predict(self.network, batch, x0, y0, t)
-        terms = {"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)}
-        return Losses(terms)
+        rngs = [np.random.default_rng([self.config.seed, int(i), 7]) for i in batch["index"]]
+        rolled = [i for i, rng in enumerate(rngs) if rng.random() < self.config.rollout]
+        direct = [i for i in range(len(rngs)) if i not in rolled]
+        wanted, found = x0[direct + rolled], x0[:0]
+        if direct:
+            of = {key: x[direct] for key, x in batch.items()}
+            found = self._predict(self.network, of, x0[direct], y0[direct], t[direct])
+        if not rolled:
+            return Losses({"latent": self.config.loss.latent * F.mse_loss(found, wanted)})
+        assert self.user is not None
+        ends = torch.cat(
+            [self.user.run(self._last_alone, batch["lr"][i : i + 1], rngs[i]) for i in rolled]
+        )
+        found = torch.cat([found, ends])
+        terms = {"latent": self.config.loss.latent * F.mse_loss(found, wanted)}
+        image, hr = self.decoded(ends), batch["hr"][rolled]
+        return Losses({**terms, **self.image_loss(image, hr)}, fake=image, real=hr)
+
+    def _last_alone(self, x: Tensor, t_index: int, lr: Tensor) -> Tensor:
+        """The network, learning at t = 1 alone."""
+        with torch.set_grad_enabled(t_index == 0 and torch.is_grad_enabled()):
+            return self.network(x, t_index, lr)
 
     def _predict(
         self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
@@ -275,9 +313,17 @@ class NoisePredictorTask(LatentTask):
         self.schedule = Schedule(**vars(self.denoiser.schedule))
         self.check_crops(self.denoiser, self.network)
         self.gan_channels = self.denoiser.config.out_channels
-        weights = config.loss
-        self._end_to_end = any((weights.l1, weights.lpips, weights.pyramid, weights.gradient,
-                                weights.gan))  # fmt: skip
+        self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
+        self._end_to_end = any(getattr(config.loss, name) for name in IMAGE_LOSSES)
+
+    def upsampled(self, batch: Sample) -> Tensor:
+        """Bicubic x4; with `networks.start`, half of them by that upscale model (PreSet-B)."""
+        pictures = super().upsampled(batch)
+        if self.start is not None:
+            for i, index in enumerate(batch["index"]):
+                if np.random.default_rng([self.config.seed, int(index), 6]).random() < 0.5:
+                    pictures[i] = self.start(batch["lr"][i : i + 1])[0]
+        return pictures
 
     def forward(self, batch: Sample) -> Losses:
         """The chain from t = T with the predictor on at every step."""
@@ -285,9 +331,7 @@ class NoisePredictorTask(LatentTask):
         losses = Losses({})
         if self._end_to_end:
             x0_pred = self._chain(self.network, batch, y0)
-            # Straight through the quantiser, so that the loss sees the picture that users get.
-            codes = x0_pred + (self.autoencoder.quantize(x0_pred) - x0_pred).detach()
-            image = self._recomputed(self.autoencoder.decode, codes, False)
+            image = self._recomputed(self.decoded, x0_pred)
             losses = Losses(self.image_loss(image, batch["hr"]), fake=x0_pred, real=x0)
         if self.config.loss.noise:
             t = batch["index"] % (self.schedule.num_timesteps - 1) + 2

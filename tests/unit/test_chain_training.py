@@ -1,23 +1,27 @@
-"""A decoder alone, taught on latents as the encoder and as the chain make them."""
+"""What is taught on the chain's results: a decoder alone, a denoiser by rollouts, a predictor."""
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lpnsr_impl import load_autoencoder
 from lpnsr_impl.jobs.training.config import LossWeights, Networks, TrainConfig
 from lpnsr_impl.jobs.training.data import Crops
 from lpnsr_impl.jobs.training.decoder import DecoderTask
+from lpnsr_impl.jobs.training.tasks import DenoiserTask, NoisePredictorTask
 from lpnsr_impl.jobs.training.trainer import Trainer
+from lpnsr_impl.jobs.training.user_runs import UserRuns
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 from tests.unit.test_training import UNET_HEADER
 
+START = "lpnsr_lite_compact_x4.safetensors"
 PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
 
 
@@ -97,7 +101,7 @@ def test_latents_are_made_once_for_each_crop_however_it_is_turned(
     assert len({int(batch["turn"]) for batch in batches}) > 2
     with torch.no_grad():
         first = task(batches[0])
-        task.denoiser = task.noise_predictor = None  # they are not asked again
+        task.denoiser = task.user = None  # they are not asked again
         for batch in batches[1:]:
             losses = task(batch)
             assert losses.fake is not None
@@ -137,9 +141,111 @@ def test_validation_is_of_the_chain_and_of_the_round_trip(
     [
         ("init", "networks.init is empty"),
         ("denoiser", "give networks.denoiser"),
-        ("noise_predictor", "give networks.denoiser and .noise_predictor"),
     ],
 )
 def test_what_it_needs_is_said(config: TrainConfig, missing: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DecoderTask(replace(config, networks=replace(config.networks, **{missing: ""})))
+
+
+# A denoiser by rollouts, and a predictor
+
+
+@pytest.fixture
+def rolled(config: TrainConfig) -> TrainConfig:
+    """A denoiser all of whose samples are ends of chains."""
+    files = config.networks
+    networks = Networks(
+        init=files.denoiser, autoencoder=files.init, noise_predictor=files.noise_predictor
+    )
+    losses = LossWeights(latent=1, l1=1)
+    return replace(
+        config, task="denoiser", networks=networks, chain=0.0, rollout=1.0, reuse=1, loss=losses
+    )
+
+
+def test_a_rollout_is_the_chain_that_the_nodes_run(
+    rolled: TrainConfig,
+    pictures: Path,
+) -> None:
+    task, batch = DenoiserTask(rolled), batch_of(pictures, 0, 1)
+    runs = UserRuns(rolled.networks, task.autoencoder, task.network)
+    with torch.no_grad():
+        ends: list[Tensor] = []
+        for i, index in enumerate(batch["index"]):
+            rng = np.random.default_rng([rolled.seed, int(index), 7])
+            rng.random()
+            ends.append(runs.run(task.network, batch["lr"][i : i + 1], rng))
+        x0, _ = task.latents(batch)
+        terms = task(batch).terms
+    assert torch.isclose(terms["latent"], F.mse_loss(torch.cat(ends), x0))
+    picture = task.autoencoder.decode(torch.cat(ends))
+    assert torch.isclose(terms["l1"], F.l1_loss(picture, batch["hr"]), rtol=1e-4)
+
+
+def test_its_last_step_alone_learns(rolled: TrainConfig, pictures: Path) -> None:
+    task, learning = DenoiserTask(rolled), dict[int, bool]()
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, int, Tensor], x0_pred: Tensor) -> None:
+        learning[inputs[1]] = x0_pred.requires_grad
+
+    task.network.register_forward_hook(watch)
+    sum(task(batch_of(pictures, *range(6))).terms.values(), torch.zeros(())).backward()
+    assert learning == {3: False, 2: False, 1: False, 0: True}
+    assert all(p.grad is None for p in task.autoencoder.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in task.network.parameters())
+
+
+def test_some_samples_are_rollouts_and_the_others_are_what_they_were(
+    rolled: TrainConfig,
+    pictures: Path,
+) -> None:
+    plain = replace(rolled, rollout=0.0, loss=LossWeights(latent=1))
+    counts: list[int] = []
+    for i in range(12):
+        batch = batch_of(pictures, i)
+        with torch.no_grad():
+            mixed = DenoiserTask(replace(rolled, rollout=0.5))(batch)
+            expected = DenoiserTask(plain)(batch)
+        counts.append("l1" in mixed.terms)
+        if not counts[-1]:
+            assert torch.equal(mixed.terms["latent"], expected.terms["latent"])
+    assert 2 <= sum(counts) <= 10
+
+
+def test_image_losses_without_rollouts_are_refused(rolled: TrainConfig) -> None:
+    with pytest.raises(ValueError, match="set rollout above 0"):
+        DenoiserTask(replace(rolled, rollout=0.0))
+
+
+def test_a_predictor_learns_from_both_starts(
+    config: TrainConfig,
+    pictures: Path,
+) -> None:
+    files = config.networks
+    networks = replace(files, init=files.noise_predictor, autoencoder=files.init, start=START)
+    settings = replace(config, task="noise_predictor", networks=networks, reuse=1, chain=0.0)
+    task, batch = NoisePredictorTask(settings), batch_of(pictures, *range(12))
+    assert task.start is not None
+    own, bicubic = task.start(batch["lr"]), super(NoisePredictorTask, task).upsampled(batch)
+    is_own = [
+        torch.allclose(x, y, atol=1e-5) for x, y in zip(task.upsampled(batch), own, strict=True)
+    ]
+    is_bicubic = [torch.equal(x, y) for x, y in zip(task.upsampled(batch), bicubic, strict=True)]
+    assert is_bicubic == [not one for one in is_own]
+    assert 2 <= sum(is_own) <= 10
+
+
+def test_features_alone_train_a_predictor_end_to_end(
+    config: TrainConfig,
+    pictures: Path,
+) -> None:
+    files = config.networks
+    networks = replace(files, init=files.noise_predictor, autoencoder=files.init)
+    settings = replace(
+        config, task="noise_predictor", networks=networks, reuse=1, chain=0.0,
+        loss=LossWeights(features=1),
+    )  # fmt: skip
+    terms = NoisePredictorTask(settings)(batch_of(pictures, 0)).terms
+    assert terms.keys() == {"features"}
+    assert terms["features"].requires_grad
