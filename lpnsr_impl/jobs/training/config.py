@@ -99,7 +99,7 @@ class TrainConfig(_Table):
     degradation: bool = True  # else LR is the picture averaged 4x4
     mild: Share = 0.0  # probability of a mild degradation
     chain: Share = 0.0  # decoder: part of the crops whose latents the chain makes from LR
-    rollout: Share = 0.0  # denoiser: part of the samples that are the last step of its own chain
+    rollout: Share = 0.0  # denoiser: part of the steps that are of the ends of its own chain
     reuse: OneOrMore = 1  # times that a degraded crop is used, flipped and turned anew
     seed: int = 0
     workers: int = 0  # processes that prepare pictures

@@ -226,8 +226,8 @@ class LatentTask(Task):
 class DenoiserTask(LatentTask):
     """ResShift's objective: x0 from q(x_t | x0, y0), t uniform over 1...T.
 
-    A part `rollout` of the samples is the last step of a chain that the network runs by itself
-    instead, so that it learns to mend what it leaves in x_1; image losses are of those alone.
+    A part `rollout` of the steps has image losses instead, of the last step of chains that the
+    network runs by itself, so that it learns to mend what it leaves in x_1.
     """
 
     network: Denoiser
@@ -238,33 +238,39 @@ class DenoiserTask(LatentTask):
         super().__init__(config)
         self.schedule = Schedule(**vars(self.network.schedule))
         self.check_crops(self.network)
+        has_image_losses = any(getattr(config.loss, name) for name in IMAGE_LOSSES)
+        if has_image_losses != (config.rollout > 0):
+            raise ValueError(
+                f"rollout is {config.rollout} and there are {'' if has_image_losses else 'no '}"
+                "image losses; a denoiser's image losses are those of rollouts. Set both or none."
+            )
         self.user = None
         if config.rollout:
             self.user = UserRuns(config.networks, self.autoencoder, self.network)
-        elif any(getattr(config.loss, name) for name in IMAGE_LOSSES):
-            raise ValueError("A denoiser's image losses are of rollouts; set rollout above 0.")
 
     def forward(self, batch: Sample) -> Losses:
-        """Squared error of x0_pred, and image losses of the rollouts'."""
+        """Squared error of x0_pred, or image losses of rollouts."""
+        if self._rolls(batch):
+            return self._rolled(batch)
         x0, y0 = self.latents(batch)
         t = batch["index"] % self.schedule.num_timesteps + 1
-        rngs = [np.random.default_rng([self.config.seed, int(i), 7]) for i in batch["index"]]
-        rolled = [i for i, rng in enumerate(rngs) if rng.random() < self.config.rollout]
-        direct = [i for i in range(len(rngs)) if i not in rolled]
-        wanted, found = x0[direct + rolled], x0[:0]
-        if direct:
-            of = {key: x[direct] for key, x in batch.items()}
-            found = self._predict(self.network, of, x0[direct], y0[direct], t[direct])
-        if not rolled:
-            return Losses({"latent": self.config.loss.latent * F.mse_loss(found, wanted)})
+        x0_pred = self._predict(self.network, batch, x0, y0, t)
+        return Losses({"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)})
+
+    def _rolls(self, batch: Sample) -> bool:
+        """The same for all samples of a step, so that several processes do the same."""
+        step = int(batch["index"][0]) // self.config.batch
+        rng = np.random.default_rng([self.config.seed, step, 7])
+        return bool(rng.random() < self.config.rollout)
+
+    def _rolled(self, batch: Sample) -> Losses:
         assert self.user is not None
-        ends = torch.cat(
-            [self.user.run(self._last_alone, batch["lr"][i : i + 1], rngs[i]) for i in rolled]
-        )
-        found = torch.cat([found, ends])
-        terms = {"latent": self.config.loss.latent * F.mse_loss(found, wanted)}
-        image, hr = self.decoded(ends), batch["hr"][rolled]
-        return Losses({**terms, **self.image_loss(image, hr)}, fake=image, real=hr)
+        ends: list[Tensor] = []
+        for index, lr in zip(batch["index"], batch["lr"].split(1), strict=True):
+            rng = np.random.default_rng([self.config.seed, int(index), 8])
+            ends.append(self.user.run(self._last_alone, lr, rng))
+        image = self.decoded(torch.cat(ends))
+        return Losses(self.image_loss(image, batch["hr"]), fake=image, real=batch["hr"])
 
     def _last_alone(self, x: Tensor, t_index: int, lr: Tensor) -> Tensor:
         """The network, learning at t = 1 alone."""

@@ -181,7 +181,7 @@ class Trainer:
         with self.accelerator.autocast():
             losses: Losses = self.wrapped(batch)
         terms = dict(losses.terms)
-        judging = self._judging()
+        judging = self._judging() and losses.fake is not None
         if judging and self.judge is not None and losses.fake is not None:
             self.judge.requires_grad_(False)
             with self.accelerator.autocast():
