@@ -1,4 +1,4 @@
-"""What the trainer has for lite-2: features, a teacher, crops used again, mild pictures, norms."""
+"""What the trainer has for small models: features, a teacher, crops used again, mild pictures, norms."""
 
 import json
 import sys
