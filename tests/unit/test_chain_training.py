@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lpnsr_impl import load_autoencoder
+from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.jobs.training.config import Discriminator, LossWeights, Networks, TrainConfig
 from lpnsr_impl.jobs.training.data import Crops
 from lpnsr_impl.jobs.training.decoder import DecoderTask
 from lpnsr_impl.jobs.training.tasks import DenoiserTask, NoisePredictorTask
+from lpnsr_impl.jobs.training.teacher import Teacher
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.jobs.training.user_runs import UserRuns
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
@@ -110,6 +112,26 @@ def test_latents_are_made_once_for_each_crop_however_it_is_turned(
             assert torch.equal(losses.fake, first.fake)
             assert torch.equal(losses.real, batches[0]["hr"])
     assert [p.name for p in (tmp_path / "latents").iterdir()] == ["0000000.pt"]
+
+
+def test_a_teachers_pictures_are_learnt_from_the_chains_latents_and_hr_from_the_encoders(
+    config: TrainConfig, pictures: Path
+) -> None:
+    networks = replace(config.networks, teacher=START)
+    loss = LossWeights(l1=1, truth=0.5)
+    settings = replace(config, networks=networks, reuse=1, chain=0.5, loss=loss)
+    task, batch = DecoderTask(settings), batch_of(pictures, *range(8))
+    with torch.no_grad():
+        losses = task(batch)
+        taught = Teacher(find_weights(START))(batch["lr"])
+    assert losses.real is not None
+    by_teacher = [torch.allclose(a, b, atol=1e-5) for a, b in zip(losses.real, taught, strict=True)]
+    by_hr = [torch.equal(a, b) for a, b in zip(losses.real, batch["hr"], strict=True)]
+    assert by_hr == [not one for one in by_teacher]
+    assert 1 <= sum(by_hr) <= 7
+    assert losses.fake is not None
+    truth = F.l1_loss(losses.fake, batch["hr"]) / 2
+    assert torch.isclose(losses.terms["truth"], truth)
 
 
 def test_it_goes_on_bit_for_bit(config: TrainConfig, pictures: Path, tmp_path: Path) -> None:
@@ -210,6 +232,16 @@ def test_some_steps_are_rollouts_and_the_others_are_what_they_were(
                 assert terms.keys() == {"latent"}
                 assert torch.equal(terms["latent"], plain(batch).terms["latent"])
     assert 3 <= sum(ends) <= 9
+
+
+def test_a_rollout_learns_a_teachers_pictures(rolled: TrainConfig, pictures: Path) -> None:
+    networks = replace(rolled.networks, teacher=START)
+    task, batch = DenoiserTask(replace(rolled, networks=networks)), batch_of(pictures, 0, 1)
+    with torch.no_grad():
+        losses = task(batch)
+    taught = Teacher(find_weights(START))(batch["lr"])
+    assert losses.real is not None
+    assert torch.allclose(losses.real, taught, atol=1e-5)
 
 
 @pytest.mark.parametrize("change", [{"rollout": 0.0}, {"loss": LossWeights(latent=1)}])

@@ -1,4 +1,4 @@
-"""What the trainer has for small models: features, a teacher, crops used again, mild pictures, norms."""
+"""What small models need: features, a teacher, crops used again, mild pictures, norms."""
 
 import json
 import sys
@@ -162,7 +162,7 @@ def test_a_training_with_a_teacher_goes_on_bit_for_bit(pictures: Path, tmp_path:
     ("change", "message"),
     [
         ({"networks": Networks()}, "give networks.teacher"),
-        ({"task": "autoencoder", "size": {}, "loss": LossWeights(l1=1)}, "'compact' alone"),
+        ({"task": "autoencoder", "size": {}, "loss": LossWeights(l1=1)}, "no LR pictures"),
         ({"networks": Networks(teacher="no.pth")}, "There is no file 'no.pth'"),
     ],
 )

@@ -44,7 +44,7 @@ class Networks(_Table):
     denoiser: str = ""  # frozen; for the noise predictor, and the chain of a decoder
     noise_predictor: str = ""  # frozen; for the chain of a decoder, and rollouts
     start: str = ""  # upscale model x4 that half of all chains start from; else bicubic
-    teacher: str = ""  # compact: an upscale model x4 whose pictures are learnt instead of HR
+    teacher: str = ""  # an upscale model x4 whose pictures are learnt instead of HR
 
 
 @dataclass(frozen=True)

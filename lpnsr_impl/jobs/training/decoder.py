@@ -49,20 +49,23 @@ class DecoderTask(Task):
         """Image losses of what the decoder makes of codes."""
         if self.config.reuse > 1:
             batch = upright(batch)
+        latents, targets = list[Tensor](), list[Tensor]()
         with torch.no_grad():
-            z = torch.cat(
-                [self._latent({key: x[i : i + 1] for key, x in batch.items()})
-                 for i in range(len(batch["hr"]))]
-            )  # fmt: skip
-            codes = self.network.quantize(z)
+            for i in range(len(batch["hr"])):
+                sample = {key: x[i : i + 1] for key, x in batch.items()}
+                rng = np.random.default_rng([self.config.seed, int(sample["crop"]), 5])
+                if rng.random() < self.config.chain:
+                    latents.append(self._latent(sample, rng))
+                    targets.append(self.target(sample))
+                else:
+                    latents.append(self.network.encode(sample["hr"]))
+                    targets.append(sample["hr"])
+            codes = self.network.quantize(torch.cat(latents))
         image = self.network.decode(codes, quantize=False)
-        return Losses(self.image_loss(image, batch["hr"]), fake=image, real=batch["hr"])
+        return self.image_losses(image, batch, torch.cat(targets))
 
-    def _latent(self, batch: Sample) -> Tensor:
-        """x0 of one crop, [1,C,h,w]."""
-        rng = np.random.default_rng([self.config.seed, int(batch["crop"]), 5])
-        if rng.random() >= self.config.chain:
-            return self.network.encode(batch["hr"])
+    def _latent(self, batch: Sample, rng: np.random.Generator) -> Tensor:
+        """x0 that the chain makes of one crop, [1,C,h,w]."""
         if self.folder is None or self.config.reuse == 1:
             return self._run(batch, rng)
         kept = self.folder / "latents" / f"{int(batch['crop']):07}.pt"

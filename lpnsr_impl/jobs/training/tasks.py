@@ -6,7 +6,7 @@ A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1] and int64 [B] each "
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from .networks import load_stepwise_denoiser, make_network
 from .teacher import Teacher
 from .user_runs import UserRuns
 
-IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient"})
+IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient", "truth"})
 COMMITMENT = 0.25
 """Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
 
@@ -55,6 +55,7 @@ class Task(nn.Module, ABC):
     Attributes:
         network: the network in training.
         gan_channels: channels of what the discriminator judges.
+        taught: whether a teacher's pictures can stand for HR.
         folder: where it may keep what is costly to make again, or None.
 
     Raises:
@@ -62,6 +63,7 @@ class Task(nn.Module, ABC):
     """
 
     gan_channels = 3
+    taught = True
     folder: Path | None = None
     part: str = ""  # of the family, where the task has another name
     uses: frozenset[str]  # names of the losses it has
@@ -77,18 +79,45 @@ class Task(nn.Module, ABC):
             )
         if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
             raise ValueError("loss.gan needs another loss beside it.")
-        if config.networks.teacher and config.task != "compact":
-            raise ValueError("networks.teacher is for the task 'compact' alone.")
+        teacher = config.networks.teacher
+        if teacher and not self.taught:
+            raise ValueError(f"The task {config.task!r} has no LR pictures for networks.teacher.")
+        if config.loss.truth and not teacher:
+            raise ValueError("loss.truth stands beside a teacher's losses; give networks.teacher.")
         known = (*self.figures, "niqe") if config.validation_niqe else self.figures
         if config.best not in known:
             raise ValueError(f"best is {config.best!r}, expected one of {', '.join(known)}.")
         self.config = config
         self.network = make_network(config)
         self.image_loss = ImageLoss(config.loss)
+        self.teacher = Teacher(find_weights(teacher)) if teacher else None
         self.schedule = Schedule()
 
     @abstractmethod
     def forward(self, batch: Sample) -> Losses: ...
+
+    def image_losses(self, image: Tensor, batch: Sample, target: Tensor | None = None) -> Losses:
+        """Losses of pictures, [B,3,s,s] in [-1,1].
+
+        Args:
+            image: they are of this.
+            batch: with "hr", for the truth.
+            target: what it is compared with; None is the teacher's picture, or HR without one.
+        """
+        target = self.target(batch) if target is None else target
+        terms = self.image_loss(image, target)
+        if self.config.loss.truth:
+            terms["truth"] = self.config.loss.truth * F.l1_loss(image, batch["hr"])
+        return Losses(terms, fake=image, real=target)
+
+    def target(self, batch: Sample) -> Tensor:
+        """The teacher's pictures of LR, kept in `folder` where crops are used more than once; HR
+        without a teacher. [B,3,s,s] in [-1,1]"""
+        if self.teacher is None:
+            return batch["hr"]
+        if self.folder is None or self.config.reuse == 1:
+            return self.teacher(batch["lr"])
+        return self.teacher.remember(batch, self.folder / "teacher")
 
     @abstractmethod
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
@@ -118,6 +147,7 @@ class AutoencoderTask(Task):
     """VQ autoencoder: reconstruction, and codes that follow the latents."""
 
     network: Autoencoder
+    taught = False
     uses = IMAGE_LOSSES | {"codebook"}
     figures = ("l1", "minus_psnr", "code")
 
@@ -270,7 +300,7 @@ class DenoiserTask(LatentTask):
             rng = np.random.default_rng([self.config.seed, int(index), 8])
             ends.append(self.user.run(self._last_alone, lr, rng))
         image = self.decoded(torch.cat(ends))
-        return Losses(self.image_loss(image, batch["hr"]), fake=image, real=batch["hr"])
+        return self.image_losses(image, batch)
 
     def _last_alone(self, x: Tensor, t_index: int, lr: Tensor) -> Tensor:
         """The network, learning at t = 1 alone."""
@@ -338,7 +368,7 @@ class NoisePredictorTask(LatentTask):
         if self._end_to_end:
             x0_pred = self._chain(self.network, batch, y0)
             image = self._recomputed(self.decoded, x0_pred)
-            losses = Losses(self.image_loss(image, batch["hr"]), fake=x0_pred, real=x0)
+            losses = replace(self.image_losses(image, batch), fake=x0_pred, real=x0)
         if self.config.loss.noise:
             t = batch["index"] % (self.schedule.num_timesteps - 1) + 2
             losses.terms["noise"] = self.config.loss.noise * self._noise_loss(batch, x0, y0, t)
@@ -388,39 +418,17 @@ class NoisePredictorTask(LatentTask):
 
 
 class CompactTask(Task):
-    """A regressor for PreSet-B's start, in an architecture that spandrel loads.
+    """A regressor for PreSet-B's start, in an architecture that spandrel loads."""
 
-    With `networks.teacher` it learns that upscale model's pictures instead of HR. Where crops are
-    used more than once, its pictures are kept in `folder`.
-    """
-
-    uses = IMAGE_LOSSES | {"truth"}
+    uses = IMAGE_LOSSES
     figures = ("l1", "minus_psnr", "bicubic_l1")
 
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
-        name = config.networks.teacher
-        if config.loss.truth and not name:
-            raise ValueError("loss.truth stands beside a teacher's losses; give networks.teacher.")
-        self.teacher = Teacher(find_weights(name)) if name else None
-
     def forward(self, batch: Sample) -> Losses:
-        """Image losses, from the teacher's picture where there is a teacher."""
-        image, target = self._upscale(self.network, batch), self._target(batch)
-        terms = self.image_loss(image, target)
-        if self.config.loss.truth:
-            terms["truth"] = self.config.loss.truth * F.l1_loss(image, batch["hr"])
-        return Losses(terms, fake=image, real=target)
+        """Image losses."""
+        return self.image_losses(self._upscale(self.network, batch), batch)
 
     def _upscale(self, network: nn.Module, batch: Sample) -> Tensor:
         return to_pm1(network(to_01(batch["lr"])))
-
-    def _target(self, batch: Sample) -> Tensor:
-        if self.teacher is None:
-            return batch["hr"]
-        if self.folder is None or self.config.reuse == 1:
-            return self.teacher(batch["lr"])
-        return self.teacher.remember(batch, self.folder / "teacher")
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
         """Error of the picture, and of bicubic for comparison."""
