@@ -74,12 +74,13 @@ def test_results_can_be_had_again(upscaler: Upscaler, name: str, tmp_path: Path)
         assert float(now[label]) == pytest.approx(float(then[label]), abs=tolerance)
 
 
-def test_preset_b_is_ahead_of_bicubic() -> None:
-    assert means("PSNR")["T=4 PreSet-B"] > means("PSNR")["bicubic"]
-    assert means("NIQE")["T=4 PreSet-B"] < means("NIQE")["bicubic"]
+def test_preset_b_is_ahead_of_bicubic_but_for_psnr() -> None:
+    assert means("SSIM")["T=4 PreSet-B"] > means("SSIM")["bicubic"] + 0.02
+    assert means("NIQE")["T=4 PreSet-B"] < means("NIQE")["bicubic"] - 2
 
 
-def test_the_predictor_is_closer_to_the_truth_than_random_noise() -> None:
-    """Its NIQE is not better, as the card says."""
-    for label in ("PSNR", "SSIM"):
-        assert means(label)["T=4 PreSet-A"] > means(label)["T=4 ResShift"]
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_predicted_noise_is_better_than_random_noise(steps: int) -> None:
+    predicted, random = f"T={steps} PreSet-A", f"T={steps} ResShift"
+    assert means("PSNR")[predicted] > means("PSNR")[random]
+    assert means("NIQE")[predicted] < means("NIQE")[random]
