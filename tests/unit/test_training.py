@@ -684,7 +684,8 @@ def test_niqe_can_pick_the_best(
         ("compact", {"best": "fid"}, "minus_psnr"),
         ("compact", {"loss": LossWeights(latent=1)}, "no loss latent"),
         ("compact", {"loss": LossWeights(gan=1)}, "another loss beside it"),
-        ("denoiser", {"loss": LossWeights(latent=1, l1=1)}, "no loss l1"),
+        ("denoiser", {"loss": LossWeights(latent=1, noise=1)}, "no loss noise"),
+        ("denoiser", {"loss": LossWeights(latent=1, l1=1)}, "Set both or none"),
         ("denoiser", {"validation_crop": 80}, "multiple of 64"),
         ("noise_predictor", {"crop": 96}, "multiple of 64"),
         ("noise_predictor", {"size": {"swin_width": 64}}, "swin_width"),
@@ -820,8 +821,8 @@ def test_fifty_steps_from_one_command_and_on_to_sixty(
         "networks.init": f'"{config.networks.init if name == "decoder" else ""}"',
         "networks.autoencoder": f'"{config.networks.autoencoder}"',
         "networks.denoiser": f'"{config.networks.denoiser}"',
-        "networks.noise_predictor": '""', "networks.start": '""',
-        "loss.lpips": 0.0, "loss.features": 0.0, "workers": 0, "chain": 0.0,
+        "networks.noise_predictor": '""', "networks.start": '""', "networks.teacher": '""',
+        "loss.lpips": 0.0, "loss.features": 0.0, "loss.truth": 0.0, "workers": 0, "chain": 0.0,
     }  # fmt: skip
     sizes = UNET_SIZE if name == "noise_predictor" else config.size
     settings |= {f"size.{k}": json.dumps(v) for k, v in sizes.items()}
