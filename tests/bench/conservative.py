@@ -1,5 +1,5 @@
 """README's table "Conservative or creative": how well two seeds agree, and a result with its LR
-picture; PreSet-B with the bundled models.
+picture; and how well tiles agree with none. PreSet-B with the bundled models.
 
 python -m tests.bench.conservative
 """
@@ -16,6 +16,7 @@ from lpnsr_impl.config import Wrap
 from lpnsr_impl.engine.engine import Engine, Sampling
 from lpnsr_impl.engine.memory import PlainMemory, Resident
 from lpnsr_impl.engine.passes import upscale
+from lpnsr_impl.engine.tiles import Tiling
 from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import picture_files, read_picture
@@ -27,6 +28,7 @@ from .ways import Residents
 LR = HR.parent / "lr"
 PICTURES, WIDTH, HEIGHT = 4, 96, 64
 SEEDS = (0, 1, 2)
+TILES = (64, 32)
 OFF = {4: False, 3: False, 2: False}
 WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # of Sampling; LR consistency
     "steps 1": ({"steps": 1}, False),
@@ -35,8 +37,8 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # of Sampling; LR consistency
     "lr_consistency": ({}, True),
     "steps 2": ({"steps": 2}, False),
     "PreSet-B": ({}, False),
-    "kappa 3": ({"kappa": 3.0}, False),
     "use_predictor off": ({"predictor_on": OFF}, False),
+    "kappa 3": ({"kappa": 3.0}, False),
 }
 
 
@@ -82,6 +84,14 @@ def main() -> None:
             apart += [psnr(a, b) for a, b in itertools.combinations(results, 2)]
         means = [sum(values) / len(values) for values in (apart, to_lr)]
         print(f"| {name} | {means[0]:.1f} dB | {means[1]:.1f} dB |", flush=True)
+    print("\n| tiles | agree with none to |\n|---|---|")
+    for tile in TILES:
+        tiled = Engine(engine.networks, PlainMemory(), Tiling(tile))
+        apart = [
+            psnr(*(upscale(each, Picture(lr), start, Sampling())[0] for each in (engine, tiled)))
+            for lr in pieces()
+        ]
+        print(f"| {tile} | {sum(apart) / len(apart):.1f} dB |", flush=True)
 
 
 if __name__ == "__main__":
