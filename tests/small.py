@@ -1,12 +1,17 @@
 """Small networks of the family, with weights by the formula of the goldens: for tests that need no
 full size."""
 
+from pathlib import Path
+
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from lpnsr_impl.config import AutoencoderConfig, UNetConfig
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from tests.golden.fill import fill
+
+PICTURE = Path(__file__).parents[1] / "workflows" / "lpnsr_example.png"
 
 AUTOENCODER = AutoencoderConfig(level_channels=(32, 64, 64), num_res_blocks=1, num_codes=64)
 UNET = UNetConfig(
@@ -44,3 +49,13 @@ def denoiser_weights(config: UNetConfig | None = None) -> dict[str, Tensor]:
 def predictor_weights(config: UNetConfig | None = None) -> dict[str, Tensor]:
     with torch.device("meta"):
         return state_dict(NoisePredictor(config or unet_config(9, 6)), salt="predictor.")
+
+
+def save_crops(folder: Path, count: int, step: tuple[int, int]) -> Path:
+    """Pieces of the example picture of 90x80, each `step` right of and below the one before."""
+    with Image.open(PICTURE) as file:
+        rgb = file.convert("RGB")
+    for i in range(count):
+        x, y = i * step[0], i * step[1]
+        rgb.crop((x, y, x + 90, y + 80)).save(folder / f"{i}.png")
+    return folder

@@ -5,7 +5,6 @@ Seam: squared gradient across the tiles' borders over that beside them, divided 
 untiled result, since real edges lie on some borders. 1 is invisible.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, resize, to
 from lpnsr_impl.pictures.reading import picture_files, read_picture
 from lpnsr_impl.pictures.tiling import TilePlan, apply_tiled, plan_tiles
 
-from .speed import Networks, load
+from .speed import Networks, load, psnr
 
 HR = Path(__file__).parents[1] / "data" / "eval" / "hr"
 CASES = [(192, 128, 64, 4), (384, 256, 128, 1), (768, 512, 256, 1)]  # w, h, tile, pictures
@@ -84,11 +83,6 @@ def borders(starts: Sequence[int], tile: int, size: int) -> list[int]:
     """First pixels behind a tile's edge, inside the picture."""
     edges = {SCALE * edge for start in starts for edge in (start, start + tile)}
     return sorted(edge for edge in edges if 0 < edge < size)
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Of pictures in [0,1], in dB."""
-    return -10 * math.log10(float((a - b).square().mean()))
 
 
 @torch.inference_mode()

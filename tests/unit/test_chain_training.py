@@ -8,34 +8,35 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lpnsr_impl import load_autoencoder
 from lpnsr_impl.files.folders import find_weights
+from lpnsr_impl.jobs.training import trainer
 from lpnsr_impl.jobs.training.config import Discriminator, LossWeights, Networks, TrainConfig
 from lpnsr_impl.jobs.training.data import Crops
 from lpnsr_impl.jobs.training.decoder import DecoderTask
+from lpnsr_impl.jobs.training.discriminator import discriminator_loss
 from lpnsr_impl.jobs.training.tasks import DenoiserTask, NoisePredictorTask
 from lpnsr_impl.jobs.training.teacher import Teacher
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.jobs.training.user_runs import UserRuns
-from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
+from tests.small import (
+    autoencoder_weights,
+    denoiser_weights,
+    predictor_weights,
+    save_crops,
+    unet_config,
+)
 from tests.unit.test_training import UNET_HEADER
 
 START = "lpnsr_lite_compact_x4.safetensors"
-PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five crops of the example picture."""
-    folder = tmp_path_factory.mktemp("pictures")
-    with Image.open(PICTURE) as file:
-        for i in range(5):
-            file.convert("RGB").crop((9 * i, 0, 9 * i + 90, 80)).save(folder / f"{i}.png")
-    return folder
+    return save_crops(tmp_path_factory.mktemp("pictures"), 5, (9, 0))
 
 
 @pytest.fixture(scope="module")
@@ -250,12 +251,22 @@ def test_rollouts_and_image_losses_go_together(rolled: TrainConfig, change: dict
         DenoiserTask(replace(rolled, **change))
 
 
-def test_a_judge_waits_for_pictures(rolled: TrainConfig, pictures: Path, tmp_path: Path) -> None:
+def test_a_judge_learns_in_steps_that_have_pictures(
+    rolled: TrainConfig, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[float] = []
+
+    def loss_of(real: Tensor, fake: Tensor) -> Tensor:
+        loss = discriminator_loss(real, fake)
+        learnt.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(trainer, "discriminator_loss", loss_of)
     losses = LossWeights(latent=1, l1=1, gan=0.1)
     judge = Discriminator(channels=8, layers=2, start_epoch=1, every=1)
     config = replace(rolled, rollout=0.5, loss=losses, discriminator=judge, steps=6, batch=1)
     Trainer(config, pictures, tmp_path, cpu=True).run()
-    assert (tmp_path / "last.safetensors").exists()
+    assert 0 < len(learnt) < config.steps
 
 
 def test_a_predictor_learns_from_both_starts(

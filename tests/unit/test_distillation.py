@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from spandrel.architectures.Compact import Compact
 
@@ -28,9 +27,8 @@ from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import Autoencoder
 from lpnsr_impl.pictures.images import to_pm1
 from lpnsr_impl.pictures.reading import read_picture
-from tests.small import AUTOENCODER, autoencoder_weights
+from tests.small import AUTOENCODER, PICTURE, autoencoder_weights, save_crops
 
-PICTURE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
 TEACHER = "lpnsr_lite_compact_x4.safetensors"
 CONFIG = TrainConfig(
     task="compact", steps=4, batch=2, crop=64, validation_crop=64, validation_pictures=2,
@@ -41,12 +39,7 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five crops of the example picture."""
-    folder = tmp_path_factory.mktemp("pictures")
-    with Image.open(PICTURE) as file:
-        for i in range(5):
-            file.convert("RGB").crop((9 * i, 0, 9 * i + 90, 80)).save(folder / f"{i}.png")
-    return folder
+    return save_crops(tmp_path_factory.mktemp("pictures"), 5, (9, 0))
 
 
 # Features

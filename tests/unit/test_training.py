@@ -44,14 +44,15 @@ from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import NoisePredictor
 from tests.limits import files_of_at_most
 from tests.small import (
+    PICTURE,
     autoencoder_weights,
     denoiser_weights,
     predictor_weights,
+    save_crops,
     unet_config,
 )
 
 PACK = Path(__file__).parents[2]
-PICTURE = PACK / "workflows" / "lpnsr_example.png"
 UNET_HEADER = {"lpnsr.config": json.dumps({"trained_resolution": 16, "head_width": 16})}
 UNET_SIZE = {
     **{k: v for k, v in vars(unet_config()).items() if not k.endswith("_channels")},
@@ -70,13 +71,7 @@ def _fresh_accelerator() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight crops of the example picture."""
-    folder = tmp_path_factory.mktemp("pictures")
-    with Image.open(PICTURE) as file:
-        rgb = file.convert("RGB")
-        for i in range(8):
-            rgb.crop((12 * i, 5 * i, 12 * i + 90, 5 * i + 80)).save(folder / f"{i}.png")
-    return folder
+    return save_crops(tmp_path_factory.mktemp("pictures"), 8, (12, 5))
 
 
 @pytest.fixture(scope="module")

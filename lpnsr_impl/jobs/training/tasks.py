@@ -90,6 +90,7 @@ class Task(nn.Module, ABC):
         self.config = config
         self.network = make_network(config)
         self.image_loss = ImageLoss(config.loss)
+        self.has_image_losses = any(getattr(config.loss, name) for name in IMAGE_LOSSES)
         self.teacher = Teacher(find_weights(teacher)) if teacher else None
         self.schedule = Schedule()
 
@@ -268,11 +269,11 @@ class DenoiserTask(LatentTask):
         super().__init__(config)
         self.schedule = Schedule(**vars(self.network.schedule))
         self.check_crops(self.network)
-        has_image_losses = any(getattr(config.loss, name) for name in IMAGE_LOSSES)
-        if has_image_losses != (config.rollout > 0):
+        if self.has_image_losses != (config.rollout > 0):
+            no = "" if self.has_image_losses else "no "
             raise ValueError(
-                f"rollout is {config.rollout} and there are {'' if has_image_losses else 'no '}"
-                "image losses; a denoiser's image losses are those of rollouts. Set both or none."
+                f"rollout is {config.rollout} and there are {no}image losses; a denoiser's "
+                "image losses are those of rollouts. Set both or none."
             )
         self.user = None
         if config.rollout:
@@ -350,7 +351,6 @@ class NoisePredictorTask(LatentTask):
         self.check_crops(self.denoiser, self.network)
         self.gan_channels = self.denoiser.config.out_channels
         self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
-        self._end_to_end = any(getattr(config.loss, name) for name in IMAGE_LOSSES)
 
     def upsampled(self, batch: Sample) -> Tensor:
         """Bicubic x4; with `networks.start`, half of them by that upscale model (PreSet-B)."""
@@ -365,7 +365,7 @@ class NoisePredictorTask(LatentTask):
         """The chain from t = T with the predictor on at every step."""
         x0, y0 = self.latents(batch)
         losses = Losses({})
-        if self._end_to_end:
+        if self.has_image_losses:
             x0_pred = self._chain(self.network, batch, y0)
             image = self._recomputed(self.decoded, x0_pred)
             losses = replace(self.image_losses(image, batch), fake=x0_pred, real=x0)
