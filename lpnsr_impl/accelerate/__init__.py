@@ -1,7 +1,8 @@
 """Faster ways to compute the same, put in place of layers once, when a network is loaded.
 
-`models` knows nothing of them, and training uses none. A layer that is replaced gets a subclass of
-its own class: weights, keys, hooks, copies and a host's patchers stay what they were.
+`models` knows nothing of them, and training uses `train_on_cpu` alone. A layer that is replaced
+gets a subclass of its own class: weights, keys, hooks, copies and a host's patchers stay what they
+were.
 """
 
 import torch
@@ -11,6 +12,7 @@ from ..models import Autoencoder, UNet
 from .attention import MATERIALIZING, attention_bytes, slice_attention
 from .compiled import check_compiler, compile_network
 from .cpu import accelerate_on_cpu
+from .group_norm import train_on_cpu
 from .precision import has_fast_bf16, set_precision
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "has_fast_bf16",
     "restore",
     "set_precision",
+    "train_on_cpu",
 ]
 
 

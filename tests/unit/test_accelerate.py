@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpnsr_impl import load_autoencoder, load_denoiser
-from lpnsr_impl.accelerate import accelerate, attention, restore, set_precision, winograd
+from lpnsr_impl.accelerate import (
+    accelerate,
+    attention,
+    restore,
+    set_precision,
+    train_on_cpu,
+    winograd,
+)
 from lpnsr_impl.accelerate.attention import SlicedAttention, attention_bytes
 from lpnsr_impl.accelerate.cpu import (
     CachedQuantizer,
@@ -220,3 +227,34 @@ def test_where_attention_holds_its_matrix_it_goes_in_slices(
     assert attention_bytes(autoencoder, 10) == 2 * 4 * 100
     accelerate(autoencoder, CPU)
     assert attention_bytes(autoencoder, 600) == 0
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("groups", [1, 4, 12])
+def test_a_training_norm_has_the_gradients_of_the_norm(
+    layout: torch.memory_format, groups: int
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.GroupNorm(groups, 12, eps=1e-5, dtype=torch.float64)
+    nn.init.normal_(plain.weight)
+    nn.init.normal_(plain.bias)
+    trained = copy.deepcopy(plain)
+    train_on_cpu(trained)
+    x = (2 + torch.randn(3, 12, 5, 7, dtype=torch.float64)).contiguous(memory_format=layout)
+    weight = torch.randn_like(x)
+    grads = []
+    for norm in (plain, trained):
+        given = x.clone().requires_grad_()
+        y = norm(given)
+        (y * weight).sum().backward()
+        grads.append((y, given.grad, norm.weight.grad, norm.bias.grad))
+    assert type(trained) is not nn.GroupNorm
+    for wanted, got in zip(*grads, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_training_norms_are_put_back() -> None:
+    norm = nn.GroupNorm(4, 12)
+    train_on_cpu(norm)
+    restore(norm)
+    assert type(norm) is nn.GroupNorm

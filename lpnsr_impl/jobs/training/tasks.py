@@ -230,9 +230,10 @@ class LatentTask(Task):
         return bicubic_upsample(batch["lr"])
 
     @torch.no_grad()
-    def latents(self, batch: Sample) -> tuple[Tensor, Tensor]:
-        """x0 = encode(hr) and y0 = encode(upsampled lr), [B,C,h,w] each."""
-        both = torch.cat([batch["hr"], self.upsampled(batch)])
+    def latents(self, batch: Sample, picture: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x0 = encode(picture), HR if there is none, and y0 = encode(upsampled lr). [B,C,h,w]"""
+        picture = batch["hr"] if picture is None else picture
+        both = torch.cat([picture, self.upsampled(batch)])
         x0, y0 = self.autoencoder.encode(both).chunk(2)
         return x0, y0
 
@@ -283,7 +284,7 @@ class DenoiserTask(LatentTask):
         """Squared error of x0_pred, or image losses of rollouts."""
         if self._rolls(batch):
             return self._rolled(batch)
-        x0, y0 = self.latents(batch)
+        x0, y0 = self.latents(batch, self.target(batch))
         t = batch["index"] % self.schedule.num_timesteps + 1
         x0_pred = self._predict(self.network, batch, x0, y0, t)
         return Losses({"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)})
@@ -363,7 +364,7 @@ class NoisePredictorTask(LatentTask):
 
     def forward(self, batch: Sample) -> Losses:
         """The chain from t = T with the predictor on at every step."""
-        x0, y0 = self.latents(batch)
+        x0, y0 = self.latents(batch, self.target(batch))
         losses = Losses({})
         if self.has_image_losses:
             x0_pred = self._chain(self.network, batch, y0)

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from ...accelerate import train_on_cpu
 from ...files.whole import written_whole
 from ...models import Autoencoder
 from ...pictures.images import bicubic_upsample, to_01
@@ -112,6 +113,8 @@ class Trainer:
     def _make_networks(self) -> None:
         config = self.config
         task = TASKS[config.task](config).to(memory_format=torch.channels_last)
+        if self.accelerator.device.type == "cpu":
+            train_on_cpu(task)
         task.folder = self.out
         trained = [p for p in task.network.parameters() if p.requires_grad]
         optimizer = AdamW(
