@@ -35,7 +35,7 @@ class AutoencoderConfig:
     embed_channels: int = 3
     num_codes: int = 8192
     attention: bool = True  # of the whole picture, in the middle of encoder and decoder
-    norm_groups: int = 32  # of the GroupNorms; fewer depend less on what else is in the picture
+    norm_groups: int = 32  # of the GroupNorms; 0: fixed scales and shifts instead
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from torch import nn
 from ..models import Autoencoder, UNet
 from .attention import MATERIALIZING, attention_bytes, slice_attention
 from .compiled import check_compiler, compile_network
-from .cpu import accelerate_on_cpu
-from .group_norm import train_on_cpu
+from .cpu import accelerate_on_cpu, train_on_cpu
 from .precision import has_fast_bf16, set_precision
 
 __all__ = [

@@ -9,6 +9,7 @@ from ..models import Autoencoder, UNet
 from ..models.autoencoder import Quantizer
 from ..models.layers import Upsample
 from ..models.swin import Mlp
+from .group_norm import RowwiseGroupNorm
 from .winograd import CONV, UPSAMPLE_CONV, filtered
 
 _FEWEST_CHANNELS = 64  # below, Winograd's transforms cost more than they save
@@ -71,6 +72,15 @@ def accelerate_on_cpu(network: UNet | Autoencoder) -> None:
             _replace(module.conv, UpsampleConv2d)
         elif isinstance(module, nn.Conv2d) and _suits_winograd(module):
             _replace(module, WinogradConv2d)
+
+
+def train_on_cpu(network: nn.Module) -> None:
+    """Replace layers of networks whose gradients are wanted, in any precision."""
+    for module in network.modules():
+        if type(module) is nn.GroupNorm and module.affine:
+            module.__class__ = RowwiseGroupNorm
+        elif type(module) is Quantizer:
+            module.__class__ = CachedQuantizer
 
 
 def _suits_winograd(conv: nn.Conv2d) -> bool:

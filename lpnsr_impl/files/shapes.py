@@ -48,15 +48,19 @@ def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
         embed_channels=codes[1],
         num_codes=codes[0],
     )
+    norm = checkpoint.tensors.get("encoder.norm_out.weight")
+    if norm is not None and norm.ndim == 4:
+        config = replace(config, norm_groups=0)
     if 2 ** (num_levels - 1) != SCALE:
         raise checkpoint.error(
             f"it has {num_levels} levels and compresses x{2 ** (num_levels - 1)}, expected x{SCALE}"
         )
     config = _with_header(checkpoint, config)
-    if any(channels % config.norm_groups for channels in config.level_channels):
+    groups = config.norm_groups
+    if groups and any(channels % groups for channels in config.level_channels):
         raise checkpoint.error(
-            f"lpnsr.config in its header has norm_groups = {config.norm_groups}, which does not "
-            f"divide its levels of {config.level_channels} channels"
+            f"lpnsr.config in its header has norm_groups = {groups}, which does not divide "
+            f"its levels of {config.level_channels} channels"
         )
     return config
 
@@ -148,7 +152,7 @@ def _with_header(checkpoint: Checkpoint, config: Config) -> Config:
     header = _header_object(checkpoint, "lpnsr.config")
     told = {name: header[name] for name in header.keys() & from_shapes.keys()}
     for name, value in told.items():
-        kind = _ONLY_IN_HEADERS.get(name)
+        kind = _ONLY_IN_HEADERS.get(name) if from_shapes[name] != 0 else None
         if kind is None and value != from_shapes[name]:
             problem = f"its weights {from_shapes[name]!r}"
         elif kind is bool and type(value) is not bool:

@@ -12,7 +12,9 @@ from .layers import Operations, Upsample
 
 
 def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
-    return operations.GroupNorm(groups, channels, eps=1e-6)
+    if groups:
+        return operations.GroupNorm(groups, channels, eps=1e-6)
+    return operations.Conv2d(channels, channels, 1, groups=channels)
 
 
 class ResBlock(nn.Module):

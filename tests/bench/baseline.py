@@ -239,7 +239,11 @@ class PlainAutoencoder(_Plain):
         return distances.argmin(dim=1).view(z.shape[0], *z.shape[2:])
 
     def group_norm(self, name: str, x: Tensor) -> Tensor:
-        return self.norm(name, x, self.config.norm_groups, 1e-6)
+        if self.config.norm_groups:
+            return self.norm(name, x, self.config.norm_groups, 1e-6)
+        return self.weights[f"{name}.weight"].view(-1, 1, 1) * x + self.weights[
+            f"{name}.bias"
+        ].view(-1, 1, 1)
 
     def residual(self, name: str, x: Tensor) -> Tensor:
         h = self.conv(f"{name}.conv1", F.silu(self.group_norm(f"{name}.norm1", x)), padding=1)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from spandrel.architectures.Compact import Compact
 
 from lpnsr_impl import load_autoencoder
+from lpnsr_impl.accelerate import accelerate
 from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.files.weights import UnsupportedCheckpointError
 from lpnsr_impl.jobs.degradation import degrade, draw
@@ -230,6 +231,26 @@ def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
         z = Autoencoder(config).encode(flat)[:, :, 8, 8]
         differences.append(float((z[0] - z[1]).abs().max().detach()))
     assert differences[1] > 5 * differences[0]
+
+
+def test_without_norms_what_is_far_changes_nothing(tmp_path: Path) -> None:
+    """Scales and shifts stand for them: the file tells by their shape, with or without a header."""
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=0, attention=False)).eval()
+    path = tmp_path / "a.safetensors"
+    export_network(autoencoder, path, part="autoencoder", family="f", provenance={},
+                   dtype=torch.float32)  # fmt: skip
+    x = torch.rand(1, 3, 128, 256)
+    changed = x.clone()
+    changed[..., :16] = -1
+    loaded = load_autoencoder(path)
+    torch.testing.assert_close(loaded.encode(x), autoencoder.encode(x))
+    far = (loaded.encode(x) - loaded.encode(changed))[..., 32:]
+    assert far.abs().max() < 1e-6
+    bare = load_autoencoder(autoencoder_weights(replace(AUTOENCODER, norm_groups=0)))
+    assert loaded.config.norm_groups == bare.config.norm_groups == 0
+    accelerate(loaded, torch.device("cpu"))
+    torch.testing.assert_close(loaded.encode(x), autoencoder.encode(x), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
