@@ -36,12 +36,13 @@ from lpnsr_impl.jobs.training.config import (
 from lpnsr_impl.jobs.training.data import Crops, batches, split_pictures
 from lpnsr_impl.jobs.training.discriminator import PatchDiscriminator, discriminator_loss
 from lpnsr_impl.jobs.training.export import export_network
+from lpnsr_impl.jobs.training.fixed_norms import fix_norms
 from lpnsr_impl.jobs.training.losses import ImageLoss, gradient_loss, pyramid_loss
 from lpnsr_impl.jobs.training.networks import copy_denoiser, make_network
 from lpnsr_impl.jobs.training.registry import TASKS
-from lpnsr_impl.jobs.training.tasks import DenoiserTask, NoisePredictorTask
+from lpnsr_impl.jobs.training.tasks import FITTED_ON, DenoiserTask, NoisePredictorTask
 from lpnsr_impl.jobs.training.trainer import Trainer
-from lpnsr_impl.models import NoisePredictor
+from lpnsr_impl.models import Autoencoder, NoisePredictor
 from tests.limits import files_of_at_most
 from tests.small import (
     PICTURE,
@@ -343,6 +344,30 @@ def test_an_autoencoder_can_be_given_other_norms(networks: Networks) -> None:
         network = make_network(config)
         assert network.config == replace(given.config, norm_groups=groups)
         assert torch.equal(weights_of(network), weights_of(given))
+
+
+def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Path) -> None:
+    """By one picture it does the same with that one; a training takes the statistics of many."""
+    given = load_autoencoder(networks.autoencoder)
+    config = TrainConfig(
+        task="autoencoder", steps=1, batch=1, crop=64, degradation=False,
+        networks=Networks(init=networks.autoencoder), size={"norm_groups": 0},
+        loss=LossWeights(l1=1),
+    )  # fmt: skip
+    fixed = make_network(config)
+    assert isinstance(fixed, Autoencoder)
+    pictures = save_crops(tmp_path, count=4, step=(20, 10))
+    trainer = Trainer(config, pictures, tmp_path / "out", cpu=True)
+    x = trainer.crops[0]["hr"][None]
+    fix_norms(given, fixed, [x])
+    torch.testing.assert_close(fixed.encode(x), given.encode(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        fixed.decode(fixed.encode(x)), given.decode(given.encode(x)), atol=1e-4, rtol=1e-4
+    )
+    of_many = make_network(config)
+    assert isinstance(of_many, Autoencoder)
+    fix_norms(given, of_many, [trainer.crops[i]["hr"][None] for i in range(FITTED_ON)])
+    assert torch.equal(weights_of(trainer.task.network), weights_of(of_many))
 
 
 def test_a_start_can_be_made_deeper_without_a_change_of_its_pictures() -> None:

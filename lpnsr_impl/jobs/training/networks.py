@@ -66,8 +66,9 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
         sizes["attention"] = False
     # Asked for one without the attention that the file has, or with other norms.
     autoencoder = Autoencoder(replace(given.config, **sizes))
-    weights = given.state_dict()
-    autoencoder.load_state_dict({key: weights[key] for key in autoencoder.state_dict()})
+    weights, shapes = given.state_dict(), autoencoder.state_dict()
+    kept = {key: weights[key] for key, x in shapes.items() if weights[key].shape == x.shape}
+    autoencoder.load_state_dict(kept, strict=False)  # but for norms, which `fix_norms` makes
     return autoencoder
 
 

@@ -27,7 +27,8 @@ from ...method.schedule import Schedule
 from ...models import Autoencoder, Denoiser, NoisePredictor, UNet
 from ...pictures.images import bicubic_upsample, to_01, to_pm1
 from .config import TrainConfig
-from .data import Sample
+from .data import Crops, Sample
+from .fixed_norms import fix_norms
 from .losses import ImageLoss
 from .networks import load_stepwise_denoiser, make_network
 from .teacher import Teacher
@@ -36,6 +37,8 @@ from .user_runs import UserRuns
 IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient", "truth"})
 COMMITMENT = 0.25
 """Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
+FITTED_ON = 48
+"""Crops whose statistics become scales and shifts."""
 
 
 @dataclass
@@ -93,6 +96,9 @@ class Task(nn.Module, ABC):
         self.has_image_losses = any(getattr(config.loss, name) for name in IMAGE_LOSSES)
         self.teacher = Teacher(find_weights(teacher)) if teacher else None
         self.schedule = Schedule()
+
+    def prepare(self, crops: Crops) -> None:
+        """What a new training needs of its pictures before the first step."""
 
     @abstractmethod
     def forward(self, batch: Sample) -> Losses: ...
@@ -156,6 +162,14 @@ class AutoencoderTask(Task):
         super().__init__(config)
         if not config.loss.codebook:
             self.network.quantize.requires_grad_(False)
+
+    def prepare(self, crops: Crops) -> None:
+        """Without norms, where the file that it starts from has them: fit what stands for them."""
+        init = self.config.networks.init
+        if init and not self.network.config.norm_groups:
+            given = load_autoencoder(find_weights(init))
+            if given.config.norm_groups:
+                fix_norms(given, self.network, (crops[i]["hr"][None] for i in range(FITTED_ON)))
 
     def forward(self, batch: Sample) -> Losses:
         """Encode, quantise (straight through), decode."""

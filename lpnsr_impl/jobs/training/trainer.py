@@ -113,6 +113,8 @@ class Trainer:
     def _make_networks(self) -> None:
         config = self.config
         task = TASKS[config.task](config).to(memory_format=torch.channels_last)
+        if not (self.out / "state.pt").exists():
+            task.prepare(self.crops)
         if self.accelerator.device.type == "cpu":
             train_on_cpu(task)
         task.folder = self.out
