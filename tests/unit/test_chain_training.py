@@ -251,8 +251,13 @@ def test_rollouts_and_image_losses_go_together(rolled: TrainConfig, change: dict
         DenoiserTask(replace(rolled, **change))
 
 
+@pytest.mark.parametrize("features", [False, True])
 def test_a_judge_learns_in_steps_that_have_pictures(
-    rolled: TrainConfig, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    features: bool,
+    rolled: TrainConfig,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     learnt: list[float] = []
 
@@ -263,7 +268,7 @@ def test_a_judge_learns_in_steps_that_have_pictures(
 
     monkeypatch.setattr(trainer, "discriminator_loss", loss_of)
     losses = LossWeights(latent=1, l1=1, gan=0.1)
-    judge = Discriminator(channels=8, layers=2, start_epoch=1, every=1)
+    judge = Discriminator(features, channels=8, layers=2, start_epoch=1, every=1)
     config = replace(rolled, rollout=0.5, loss=losses, discriminator=judge, steps=6, batch=1)
     Trainer(config, pictures, tmp_path, cpu=True).run()
     assert 0 < len(learnt) < config.steps

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors import safe_open
@@ -34,7 +35,11 @@ from lpnsr_impl.jobs.training.config import (
     read_config,
 )
 from lpnsr_impl.jobs.training.data import Crops, batches, split_pictures
-from lpnsr_impl.jobs.training.discriminator import PatchDiscriminator, discriminator_loss
+from lpnsr_impl.jobs.training.discriminator import (
+    FeatureDiscriminator,
+    PatchDiscriminator,
+    discriminator_loss,
+)
 from lpnsr_impl.jobs.training.export import export_network
 from lpnsr_impl.jobs.training.fixed_norms import fix_norms
 from lpnsr_impl.jobs.training.losses import ImageLoss, gradient_loss, pyramid_loss
@@ -43,6 +48,8 @@ from lpnsr_impl.jobs.training.registry import TASKS
 from lpnsr_impl.jobs.training.tasks import FITTED_ON, DenoiserTask, NoisePredictorTask
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import Autoencoder, NoisePredictor
+from lpnsr_impl.pictures.images import to_pm1
+from lpnsr_impl.pictures.reading import read_picture
 from tests.limits import files_of_at_most
 from tests.small import (
     PICTURE,
@@ -280,6 +287,34 @@ def test_the_discriminator_learns_to_tell_two_kinds_apart() -> None:
         loss.backward()
         optimizer.step()
     assert float(loss) < 0.5, "1 is what a judge gets that cannot tell"
+
+
+def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
+    torch.manual_seed(0)
+    judge = FeatureDiscriminator(8)
+    judge.requires_grad_(False)
+    judge.requires_grad_(True)
+    heads = [p for p in judge.parameters() if p.requires_grad]
+    before = weights_of(judge.backbone)
+    optimizer = torch.optim.Adam(heads, 1e-2)
+    real = to_pm1(read_picture(PICTURE)[None, :, :64, :64])
+    fake = F.avg_pool2d(real, 3, 1, 1)
+    assert judge(real).shape == (1, 5, 16, 16)
+    for _ in range(40):
+        loss = discriminator_loss(judge(real), judge(fake))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.5, "1 is what a judge gets that cannot tell"
+    assert torch.equal(weights_of(judge.backbone), before)
+
+
+def test_a_judge_of_features_is_not_asked_about_latents(configs: dict[str, TrainConfig]) -> None:
+    config = configs["noise_predictor"]
+    losses = replace(config.loss, gan=0.1)
+    judge = replace(config.discriminator, features=True)
+    with pytest.raises(ValueError, match=r"discriminator\.features judges pictures"):
+        NoisePredictorTask(replace(config, loss=losses, discriminator=judge))
 
 
 def test_a_crop_too_small_for_the_discriminator_is_named() -> None:

@@ -67,6 +67,7 @@ class LossWeights(_Table):
 class Discriminator(_Table):
     """Spectral-norm PatchGAN, used where `loss.gan` is above 0."""
 
+    features: bool = False  # judge EfficientNet-Lite0's features of pictures; learns much faster
     channels: int = 64
     layers: OneOrMore = 3
     start_epoch: int = 2  # the first epoch is 1

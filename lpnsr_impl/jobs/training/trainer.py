@@ -29,7 +29,12 @@ from ...pictures.reading import readable_pictures
 from ..evaluation.metrics import Measurer
 from .config import TrainConfig, changed_settings
 from .data import Crops, Sample, batches, split_pictures
-from .discriminator import PatchDiscriminator, discriminator_loss, generator_loss
+from .discriminator import (
+    FeatureDiscriminator,
+    PatchDiscriminator,
+    discriminator_loss,
+    generator_loss,
+)
 from .export import export_network
 from .registry import TASKS
 from .tasks import Losses, Task
@@ -134,8 +139,12 @@ class Trainer:
         if config.loss.gan:
             of = config.discriminator
             torch.manual_seed(config.seed + 1)
-            judge = PatchDiscriminator(task.gan_channels, of.channels, of.layers)
-            parameters = judge.parameters()
+            judge: nn.Module
+            if of.features:
+                judge = FeatureDiscriminator(of.channels)
+            else:
+                judge = PatchDiscriminator(task.gan_channels, of.channels, of.layers)
+            parameters = [p for p in judge.parameters() if p.requires_grad]
             optimizer = AdamW(
                 parameters, of.learning_rate, config.betas, weight_decay=config.weight_decay
             )
