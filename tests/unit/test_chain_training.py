@@ -16,9 +16,10 @@ from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.jobs.training import trainer
 from lpnsr_impl.jobs.training.config import Discriminator, LossWeights, Networks, TrainConfig
 from lpnsr_impl.jobs.training.data import Crops
-from lpnsr_impl.jobs.training.decoder import DecoderTask
 from lpnsr_impl.jobs.training.discriminator import discriminator_loss
-from lpnsr_impl.jobs.training.tasks import DenoiserTask, NoisePredictorTask
+from lpnsr_impl.jobs.training.tasks.decoder import DecoderTask
+from lpnsr_impl.jobs.training.tasks.denoiser import DenoiserTask
+from lpnsr_impl.jobs.training.tasks.noise_predictor import NoisePredictorTask
 from lpnsr_impl.jobs.training.teacher import Teacher
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.jobs.training.user_runs import UserRuns
@@ -263,7 +264,7 @@ def test_a_judge_learns_in_steps_that_have_pictures(
 
     def loss_of(real: Tensor, fake: Tensor) -> Tensor:
         loss = discriminator_loss(real, fake)
-        learnt.append(float(loss))
+        learnt.append(float(loss.detach()))
         return loss
 
     monkeypatch.setattr(trainer, "discriminator_loss", loss_of)

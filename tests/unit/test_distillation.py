@@ -22,7 +22,7 @@ from lpnsr_impl.jobs.training.data import Crops, turned, turned_back
 from lpnsr_impl.jobs.training.export import export_network
 from lpnsr_impl.jobs.training.features import FeatureLoss
 from lpnsr_impl.jobs.training.losses import ImageLoss
-from lpnsr_impl.jobs.training.registry import TASKS
+from lpnsr_impl.jobs.training.tasks import TASKS
 from lpnsr_impl.jobs.training.teacher import Teacher
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import Autoencoder

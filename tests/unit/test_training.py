@@ -44,8 +44,10 @@ from lpnsr_impl.jobs.training.export import export_network
 from lpnsr_impl.jobs.training.fixed_norms import fix_norms
 from lpnsr_impl.jobs.training.losses import ImageLoss, gradient_loss, pyramid_loss
 from lpnsr_impl.jobs.training.networks import copy_denoiser, make_network
-from lpnsr_impl.jobs.training.registry import TASKS
-from lpnsr_impl.jobs.training.tasks import FITTED_ON, DenoiserTask, NoisePredictorTask
+from lpnsr_impl.jobs.training.tasks import TASKS
+from lpnsr_impl.jobs.training.tasks.autoencoder import FITTED_ON
+from lpnsr_impl.jobs.training.tasks.denoiser import DenoiserTask
+from lpnsr_impl.jobs.training.tasks.noise_predictor import NoisePredictorTask
 from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import Autoencoder, NoisePredictor
 from lpnsr_impl.pictures.images import to_pm1
@@ -286,7 +288,7 @@ def test_the_discriminator_learns_to_tell_two_kinds_apart() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) < 0.5, "1 is what a judge gets that cannot tell"
+    assert float(loss.detach()) < 0.5, "1 is what a judge gets that cannot tell"
 
 
 def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
@@ -305,7 +307,7 @@ def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) < 0.5, "1 is what a judge gets that cannot tell"
+    assert float(loss.detach()) < 0.5, "1 is what a judge gets that cannot tell"
     assert torch.equal(weights_of(judge.backbone), before)
 
 

@@ -36,8 +36,7 @@ from .discriminator import (
     generator_loss,
 )
 from .export import export_network
-from .registry import TASKS
-from .tasks import Losses, Task
+from .tasks import TASKS, Losses, Task
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The fifth training: the autoencoder's decoder alone, also on latents as the chain makes them.
+"""Training of the autoencoder's decoder alone, also on latents as the chain makes them.
 
 Encoder and codes stay, so denoisers and noise predictors of these latents do.
 """
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...files.folders import find_weights
-from ...models import Autoencoder
-from .config import TrainConfig
-from .data import Sample, turned_back
-from .networks import load_stepwise_denoiser
-from .tasks import IMAGE_LOSSES, Losses, Task, figures_of
-from .user_runs import UserRuns
+from ....files.folders import find_weights
+from ....models import Autoencoder
+from ..config import TrainConfig
+from ..data import Sample, turned_back
+from ..networks import load_stepwise_denoiser
+from ..user_runs import UserRuns
+from .task import IMAGE_LOSSES, Losses, Task, figures_of
 
 
 class DecoderTask(Task):

@@ -1,0 +1,112 @@
+"""Training of the noise predictor, Algorithm 1."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ....files.checkpoints import check_family
+from ....files.folders import find_weights
+from ....method.schedule import Schedule
+from ....models import NoisePredictor
+from ..config import TrainConfig
+from ..data import Sample
+from ..networks import load_stepwise_denoiser
+from ..teacher import Teacher
+from .latent_task import LatentTask
+from .task import IMAGE_LOSSES, Losses, figures_of
+
+
+class NoisePredictorTask(LatentTask):
+    """Algorithm 1: through the whole chain and the decoder to the picture (Eq. 10-12).
+
+    With `loss.noise`, also or instead: regression on the optimal noise of Eq. 9, one step at a
+    time, from x_t ~ q(x_t | x0, y0).
+    """
+
+    network: NoisePredictor
+    judges_latents = True
+    uses = IMAGE_LOSSES | {"noise"}
+    figures = ("l1", "minus_psnr", *(f"noise_t{t}" for t in range(2, 5)))
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        name = config.networks.denoiser
+        if not name:
+            raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
+        self.denoiser = load_stepwise_denoiser(find_weights(name))
+        check_family(self.autoencoder, self.denoiser, None)
+        self.network.schedule = self.denoiser.schedule
+        self.schedule = Schedule(**vars(self.denoiser.schedule))
+        self.check_crops(self.denoiser, self.network)
+        self.gan_channels = self.denoiser.config.out_channels
+        self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
+
+    def upsampled(self, batch: Sample) -> Tensor:
+        """Bicubic x4; with `networks.start`, half of them by that upscale model (PreSet-B)."""
+        pictures = super().upsampled(batch)
+        if self.start is not None:
+            for i, index in enumerate(batch["index"]):
+                if np.random.default_rng([self.config.seed, int(index), 6]).random() < 0.5:
+                    pictures[i] = self.start(batch["lr"][i : i + 1])[0]
+        return pictures
+
+    def forward(self, batch: Sample) -> Losses:
+        """The chain from t = T with the predictor on at every step."""
+        x0, y0 = self.latents(batch, self.target(batch))
+        losses = Losses({})
+        if self.has_image_losses:
+            x0_pred = self._chain(self.network, batch, y0)
+            image = self._recomputed(self.decoded, x0_pred)
+            losses = replace(self.image_losses(image, batch), fake=x0_pred, real=x0)
+        if self.config.loss.noise:
+            t = batch["index"] % (self.schedule.num_timesteps - 1) + 2
+            losses.terms["noise"] = self.config.loss.noise * self._noise_loss(batch, x0, y0, t)
+        return losses
+
+    def _chain(self, network: nn.Module, batch: Sample, y0: Tensor) -> Tensor:
+        denoiser = partial(self._recomputed, self.denoiser)
+        return self.chain(denoiser, partial(self._recomputed, network), batch, y0)
+
+    def _recomputed(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        if self.config.checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
+
+    def _noise_loss(self, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor) -> Tensor:
+        """Negative log-likelihood of z*, a mean over the latent's elements, less its constant."""
+        mean, logvar, z = self._regress(self.network, batch, x0, y0, t)
+        return (logvar + (z - mean).square() * torch.exp(-logvar)).mean() / 2
+
+    def _regress(
+        self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted mean and log-variance, and the optimal noise, [B,C,h,w] each."""
+        x_t = self.diffused(batch, x0, y0, t)
+        with torch.no_grad():
+            x0_pred = self.denoiser(self.scaled(x_t, t), t - 1, batch["lr"])
+        z = torch.stack(
+            [
+                self.schedule.optimal_noise(x0[i], y0[i], x_t[i], x0_pred[i], int(t_i))
+                for i, t_i in enumerate(t)
+            ]
+        )
+        mean, logvar = network(x_t, x0_pred, batch["lr"], t - 1)
+        return mean, logvar, z
+
+    def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
+        """Error of the chain's picture, and of the predicted mean from z* at each t, relative to
+        the power of z* (1: no better than mean 0)."""
+        x0, y0 = self.latents(batch)
+        image = self.autoencoder.decode(self._chain(network, batch, y0))
+        figures = figures_of(image, batch["hr"])
+        for step in range(2, self.schedule.num_timesteps + 1):
+            t = torch.full_like(batch["index"], step)
+            mean, _, z = self._regress(network, batch, x0, y0, t)
+            figures[f"noise_t{step}"] = float((mean - z).square().mean() / z.square().mean())
+        return figures, image
