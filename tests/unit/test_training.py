@@ -401,6 +401,10 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
     torch.testing.assert_close(
         fixed.decode(fixed.encode(x)), given.decode(given.encode(x)), atol=1e-4, rtol=1e-4
     )
+    path = tmp_path / "fixed.safetensors"
+    export_network(fixed, path, part="autoencoder", family="f", provenance={})
+    with pytest.raises(ValueError, match="norm_groups is 32, but fixed"):
+        make_network(replace(config, networks=Networks(init=str(path)), size={"norm_groups": 32}))
     of_many = make_network(config)
     assert isinstance(of_many, Autoencoder)
     fix_norms(given, of_many, [trainer.crops[i]["hr"][None] for i in range(FITTED_ON)])

@@ -62,6 +62,11 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
         return Autoencoder(AutoencoderConfig(**_tuples(config)))
     given = load_autoencoder(init)
     sizes = {"norm_groups": config.size.get("norm_groups", given.config.norm_groups)}
+    if sizes["norm_groups"] and not given.config.norm_groups:
+        raise ValueError(
+            f"size.norm_groups is {sizes['norm_groups']}, but {init.name} has no norms, expected "
+            "0. Leave networks.init empty to train one with norms."
+        )
     if not config.size.get("attention", True):
         sizes["attention"] = False
     # Asked for one without the attention that the file has, or with other norms.
