@@ -1,5 +1,5 @@
-"""GroupNorm for training on a CPU, in channels-last: PyTorch's backward there walks each channel by
-itself, and takes more than half of an autoencoder's step."""
+"""GroupNorm for training on a CPU, where PyTorch's backward is slow in channels-last
+(`python -m tests.bench.group_norm`)."""
 
 from typing import Any
 

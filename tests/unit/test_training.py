@@ -405,6 +405,8 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
     export_network(fixed, path, part="autoencoder", family="f", provenance={})
     with pytest.raises(ValueError, match="norm_groups is 32, but fixed"):
         make_network(replace(config, networks=Networks(init=str(path)), size={"norm_groups": 32}))
+    with pytest.raises(ValueError, match="a decoder's latents must stay"):
+        make_network(replace(config, task="decoder"))
     of_many = make_network(config)
     assert isinstance(of_many, Autoencoder)
     fix_norms(given, of_many, [trainer.crops[i]["hr"][None] for i in range(FITTED_ON)])

@@ -65,11 +65,11 @@ class LossWeights(_Table):
 
 @dataclass(frozen=True)
 class Discriminator(_Table):
-    """Spectral-norm PatchGAN, used where `loss.gan` is above 0."""
+    """Spectral-norm PatchGAN, or heads on features, used where `loss.gan` is above 0."""
 
-    features: bool = False  # judge EfficientNet-Lite0's features of pictures; learns much faster
+    features: bool = False  # judge EfficientNet-Lite0's features of pictures
     channels: int = 64
-    layers: OneOrMore = 3
+    layers: OneOrMore = 3  # of the PatchGAN; features have five depths
     start_epoch: int = 2  # the first epoch is 1
     every: OneOrMore = 2  # updated at every second step
     learning_rate: float = 5e-5

@@ -50,7 +50,7 @@ class FeatureDiscriminator(nn.Module):
     """Judges pictures by features of EfficientNet-Lite0, of each depth by itself.
 
     The backbone stays as ImageNet left it and only small heads learn (Sauer et al. 2021, Projected
-    GANs), so that there is something to learn from after a hundred steps.
+    GANs).
 
     Args:
         channels: in the heads.

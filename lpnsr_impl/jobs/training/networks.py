@@ -62,6 +62,12 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
         return Autoencoder(AutoencoderConfig(**_tuples(config)))
     given = load_autoencoder(init)
     sizes = {"norm_groups": config.size.get("norm_groups", given.config.norm_groups)}
+    if config.task == "decoder" and sizes["norm_groups"] != given.config.norm_groups:
+        raise ValueError(
+            f"size.norm_groups is {sizes['norm_groups']}, but {init.name} has "
+            f"{given.config.norm_groups}, and a decoder's latents must stay. Leave it out, or "
+            "train the task 'autoencoder'."
+        )
     if sizes["norm_groups"] and not given.config.norm_groups:
         raise ValueError(
             f"size.norm_groups is {sizes['norm_groups']}, but {init.name} has no norms, expected "
