@@ -102,7 +102,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stop-at", type=int, help="stop early, at this step")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
-    parser.set_defaults(needs="accelerate tensorboard pyiqa pydantic tomli")
+    parser.set_defaults(needs="accelerate tensorboard pyiqa pydantic scipy tomli")
 
 
 def _train(parsed: argparse.Namespace) -> int:

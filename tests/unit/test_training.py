@@ -22,10 +22,12 @@ from safetensors.torch import save_file
 from spandrel import ImageModelDescriptor, ModelLoader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
 from lpnsr_impl.cli import main
 from lpnsr_impl.config import RESSHIFT_15
+from lpnsr_impl.jobs.training.codes import fit_codes
 from lpnsr_impl.jobs.training.config import (
     SHIPPED,
     Discriminator,
@@ -411,6 +413,27 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
     assert isinstance(of_many, Autoencoder)
     fix_norms(given, of_many, [trainer.crops[i]["hr"][None] for i in range(FITTED_ON)])
     assert torch.equal(weights_of(trainer.task.network), weights_of(of_many))
+
+
+def test_codes_can_begin_where_the_latents_are(networks: Networks, tmp_path: Path) -> None:
+    config = TrainConfig(
+        task="autoencoder", steps=1, batch=1, crop=256, degradation=False, fit_codes=True,
+        networks=Networks(init=networks.autoencoder), loss=LossWeights(l1=1),
+    )  # fmt: skip
+    pictures = save_crops(tmp_path, count=4, step=(20, 10))
+    before, after = (
+        Trainer(replace(config, fit_codes=fit), pictures, tmp_path / str(fit), cpu=True)
+        for fit in (False, True)
+    )
+    batch = default_collate([after.crops[FITTED_ON]])
+    with torch.no_grad():
+        errors = [t.task.validate(t.task.network, batch)[0]["code"] for t in (before, after)]
+    assert errors[1] < errors[0] / 2
+
+
+def test_few_latents_for_the_codes_are_an_error(networks: Networks) -> None:
+    with pytest.raises(ValueError, match="16 latents for 64 codes, expected"):
+        fit_codes(load_autoencoder(networks.autoencoder), [torch.zeros(1, 3, 16, 16)], 0)
 
 
 def test_a_start_can_be_made_deeper_without_a_change_of_its_pictures() -> None:

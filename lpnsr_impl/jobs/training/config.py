@@ -99,6 +99,7 @@ class TrainConfig(_Table):
     compile: bool = False
     degradation: bool = True  # else LR is the picture averaged 4x4
     mild: Share = 0.0  # probability of a mild degradation
+    fit_codes: bool = False  # autoencoder: begin with codes by k-means of its latents
     chain: Share = 0.0  # decoder: part of the crops whose latents the chain makes from LR
     rollout: Share = 0.0  # denoiser: part of the steps that are of the ends of its own chain
     reuse: OneOrMore = 1  # times that a degraded crop is used, flipped and turned anew

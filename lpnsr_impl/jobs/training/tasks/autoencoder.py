@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ....files.checkpoints import load_autoencoder
 from ....files.folders import find_weights
 from ....models import Autoencoder
+from ..codes import fit_codes
 from ..config import TrainConfig
 from ..data import Crops, Sample
 from ..fixed_norms import fix_norms
@@ -14,7 +15,7 @@ from .task import IMAGE_LOSSES, Losses, Task, figures_of
 COMMITMENT = 0.25
 """Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
 FITTED_ON = 48
-"""Crops whose statistics become scales and shifts."""
+"""Crops whose statistics become scales and shifts, and whose latents codes."""
 
 
 class AutoencoderTask(Task):
@@ -31,12 +32,15 @@ class AutoencoderTask(Task):
             self.network.quantize.requires_grad_(False)
 
     def prepare(self, crops: Crops) -> None:
-        """Without norms, where the file that it starts from has them: fit what stands for them."""
+        """Fit what stands for the norms of the file that it starts from, and codes, if asked."""
         init = self.config.networks.init
         if init and not self.network.config.norm_groups:
             given = load_autoencoder(find_weights(init))
             if given.config.norm_groups:
                 fix_norms(given, self.network, (crops[i]["hr"][None] for i in range(FITTED_ON)))
+        if self.config.fit_codes:
+            pictures = (crops[i]["hr"][None] for i in range(FITTED_ON))
+            fit_codes(self.network, pictures, self.config.seed)
 
     def forward(self, batch: Sample) -> Losses:
         """Encode, quantise (straight through), decode."""
