@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         (_degrade, _add_degrade, "show the degradation"),
         (_download, _add_download, "get released files"),
         (_convert, _add_convert, ".pth to safetensors"),
+        (_blend, _add_blend, "weights between those of two trainings"),
         (_doctor, _add_doctor, "look at everything"),
         (_upscale, _add_upscale, "upscale files and folders"),
     ):
@@ -243,6 +244,23 @@ def _convert(parsed: argparse.Namespace) -> int:
     header = convert(parsed.source, parsed.target)
     family = header.get("lpnsr.family", "no known family")
     logging.info("wrote %s: %s of %s", parsed.target, header["lpnsr.part"], family)
+    return 0
+
+
+def _add_blend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", type=Path, metavar="FIRST")
+    parser.add_argument("second", type=Path, metavar="SECOND")
+    parser.add_argument("target", type=Path, metavar="OUT", help="a .safetensors file")
+    parser.add_argument("--share", type=float, default=0.5, help="of SECOND, 0 to 1")
+
+
+def _blend(parsed: argparse.Namespace) -> int:
+    """Write the weighted mean of two files of one network, such as before and after a training
+    with a GAN. Nothing is overwritten."""
+    from .files.blend import blend
+
+    header = blend(parsed.first, parsed.second, parsed.share, parsed.target)
+    logging.info("wrote %s: %s", parsed.target, header.get("lpnsr.part", "a network"))
     return 0
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..models import Autoencoder, Denoiser, UNet
 from .checkpoints import load_network
@@ -27,10 +27,7 @@ def convert(source: Path, target: Path) -> dict[str, str]:
         ValueError: the target is not named as a safetensors file.
         UnsupportedCheckpointError: the source is damaged, unsafe, or no network of this kind.
     """
-    if target.suffix.lower() != ".safetensors":
-        raise ValueError(f"{target} is to be a safetensors file: give a name with .safetensors.")
-    if target.exists():
-        raise _there_already(target)
+    check_new(target)
     checkpoint = read_checkpoint(source)
     part, network = load_network(checkpoint)
     header = {**checkpoint.header, **network_header(network), "lpnsr.part": part}
@@ -40,11 +37,33 @@ def convert(source: Path, target: Path) -> dict[str, str]:
         header |= student_header(network.student)
     # Cloned, since safetensors refuses tensors that share memory.
     tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
+    write_new(target, tensors, header)
+    return header
+
+
+def check_new(target: Path) -> None:
+    """Check that a safetensors file can be written there, before the work for it.
+
+    Raises:
+        FileExistsError: there is one already.
+        ValueError: it is not named as one.
+    """
+    if target.suffix.lower() != ".safetensors":
+        raise ValueError(f"{target} is to be a safetensors file: give a name with .safetensors.")
+    if target.exists():
+        raise _there_already(target)
+
+
+def write_new(target: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file, but never over another one, which may have appeared meanwhile.
+
+    Raises:
+        FileExistsError: there is one.
+    """
     try:
         write_safetensors(target, tensors, header, replace=False)
-    except FileExistsError as e:  # it has appeared meanwhile
+    except FileExistsError as e:
         raise _there_already(target) from e
-    return header
 
 
 def network_header(network: nn.Module) -> dict[str, str]:
