@@ -313,12 +313,21 @@ def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
     assert torch.equal(weights_of(judge.backbone), before)
 
 
-def test_a_judge_of_features_is_not_asked_about_latents(configs: dict[str, TrainConfig]) -> None:
+@pytest.mark.parametrize("features", [False, True])
+def test_a_predictors_judge_sees_latents_or_by_features_pictures(
+    configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path, features: bool
+) -> None:
     config = configs["noise_predictor"]
-    losses = replace(config.loss, gan=0.1)
-    judge = replace(config.discriminator, features=True)
-    with pytest.raises(ValueError, match=r"discriminator\.features judges pictures"):
-        NoisePredictorTask(replace(config, loss=losses, discriminator=judge))
+    judge = replace(config.discriminator, features=features)
+    config = replace(config, loss=replace(config.loss, gan=0.1), discriminator=judge)
+    trainer = Trainer(config, pictures, tmp_path, cpu=True)
+    losses = trainer.task(default_collate([trainer.crops[0]]))
+    assert losses.fake is not None
+    assert losses.real is not None
+    assert losses.fake.shape == losses.real.shape
+    latent = config.crop // 4
+    assert losses.fake.shape[2] == (config.crop if features else latent)
+    trainer.run(stop_at=1)
 
 
 def test_a_crop_too_small_for_the_discriminator_is_named() -> None:

@@ -55,7 +55,7 @@ class LossWeights(_Table):
     lpips: float = 0.0  # image, VGG (Eq. 12)
     features: float = 0.0  # image, EfficientNet-Lite0: where LPIPS's weights can't be had
     truth: float = 0.0  # L1 of the image to HR, beside a teacher's
-    gan: float = 0.0  # hinge; latents for the noise predictor, else images (Eq. 12)
+    gan: float = 0.0  # hinge, of pictures; of a noise predictor's latents (Eq. 12)
     pyramid: float = 0.0  # L1 of pictures averaged 2x2 and 4x4: keeps colours
     gradient: float = 0.0  # L1 of differences between neighbours: keeps edges
     latent: float = 0.0  # squared error of x0_pred (ResShift's objective)

@@ -25,12 +25,13 @@ from .task import IMAGE_LOSSES, Losses, figures_of
 class NoisePredictorTask(LatentTask):
     """Algorithm 1: through the whole chain and the decoder to the picture (Eq. 10-12).
 
+    Its discriminator judges latents, or pictures where it does so by features.
+
     With `loss.noise`, also or instead: regression on the optimal noise of Eq. 9, one step at a
     time, from x_t ~ q(x_t | x0, y0).
     """
 
     network: NoisePredictor
-    judges_latents = True
     uses = IMAGE_LOSSES | {"noise"}
     figures = ("l1", "minus_psnr", *(f"noise_t{t}" for t in range(2, 5)))
 
@@ -44,7 +45,9 @@ class NoisePredictorTask(LatentTask):
         self.network.schedule = self.denoiser.schedule
         self.schedule = Schedule(**vars(self.denoiser.schedule))
         self.check_crops(self.denoiser, self.network)
-        self.gan_channels = self.denoiser.config.out_channels
+        self.judges_latents = not config.discriminator.features
+        if self.judges_latents:
+            self.gan_channels = self.denoiser.config.out_channels
         self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
 
     def upsampled(self, batch: Sample) -> Tensor:
@@ -63,7 +66,9 @@ class NoisePredictorTask(LatentTask):
         if self.has_image_losses:
             x0_pred = self._chain(self.network, batch, y0)
             image = self._recomputed(self.decoded, x0_pred)
-            losses = replace(self.image_losses(image, batch), fake=x0_pred, real=x0)
+            losses = self.image_losses(image, batch)
+            if self.judges_latents:
+                losses = replace(losses, fake=x0_pred, real=x0)
         if self.config.loss.noise:
             t = batch["index"] % (self.schedule.num_timesteps - 1) + 2
             losses.terms["noise"] = self.config.loss.noise * self._noise_loss(batch, x0, y0, t)

@@ -44,7 +44,6 @@ class Task(nn.Module, ABC):
     Attributes:
         network: the network in training.
         gan_channels: channels of what the discriminator judges.
-        judges_latents: whether that is latents.
         taught: whether a teacher's pictures can stand for HR.
         folder: where it may keep what is costly to make again, or None.
 
@@ -53,7 +52,6 @@ class Task(nn.Module, ABC):
     """
 
     gan_channels = 3
-    judges_latents = False
     taught = True
     folder: Path | None = None
     part: str = ""  # of the family, where the task has another name
@@ -70,11 +68,6 @@ class Task(nn.Module, ABC):
             )
         if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
             raise ValueError("loss.gan needs another loss beside it.")
-        if config.loss.gan and config.discriminator.features and self.judges_latents:
-            raise ValueError(
-                f"discriminator.features judges pictures, and the GAN of the task {config.task!r} "
-                "latents. Set it to false."
-            )
         teacher = config.networks.teacher
         if teacher and not self.taught:
             raise ValueError(f"The task {config.task!r} has no LR pictures for networks.teacher.")
