@@ -84,3 +84,14 @@ def test_predicted_noise_is_better_than_random_noise(steps: int) -> None:
     predicted, random = f"T={steps} PreSet-A", f"T={steps} ResShift"
     assert means("PSNR")[predicted] > means("PSNR")[random]
     assert means("NIQE")[predicted] < means("NIQE")[random]
+
+
+def test_without_it_at_any_one_step_niqe_is_worse() -> None:
+    niqe = means("NIQE")
+    for off in ("t=4", "t=3", "t=2", "4, 3, 2"):
+        assert niqe[f"off at {off}"] > niqe["predictor on at 4, 3, 2"]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_the_start_is_worth_having(steps: int) -> None:
+    assert means("NIQE")[f"T={steps} PreSet-B"] < means("NIQE")[f"T={steps} PreSet-A"]
