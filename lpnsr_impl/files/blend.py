@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from .checkpoints import load_network
-from .convert import check_new, write_new
+from .convert import check_new, network_header, write_new
 from .weights import Checkpoint, read_checkpoint
 
 
@@ -58,4 +58,5 @@ def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, st
 
 def _what_it_is(checkpoint: Checkpoint) -> str:
     part, network = load_network(checkpoint)
-    return f"{part} of {network.family or 'no known family'} with {network.config}"
+    sizes = ", ".join(network_header(network).values())
+    return f"{part} of {network.family or 'no known family'} with {sizes}"

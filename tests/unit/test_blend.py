@@ -1,6 +1,7 @@
 """Means of two trainings' weights."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lpnsr_impl import load_autoencoder
 from lpnsr_impl.cli import main
+from lpnsr_impl.config import RESSHIFT_15
 from lpnsr_impl.files.blend import blend
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
@@ -57,6 +59,10 @@ def test_what_can_not_be_blended_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     assert "expected two trainings of the same network" in caplog.text
     assert main([*command, "--share", "1.5"]) == 1
     assert "share is 1.5, expected 0 (all of denoiser.safetensors) to 1" in caplog.text
+    schedule = {"lpnsr.schedule": json.dumps(asdict(RESSHIFT_15))}
+    save_file(denoiser_weights(), paths[1], schedule)
+    assert main(command) == 1
+    assert '"num_timesteps": 15' in caplog.text
     assert not paths[2].exists()
     paths[2].write_bytes(b"mine")
     assert main(command) == 1
