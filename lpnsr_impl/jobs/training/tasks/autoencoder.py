@@ -24,6 +24,7 @@ class AutoencoderTask(Task):
     network: Autoencoder
     taught = False
     uses = IMAGE_LOSSES | {"codebook"}
+    options = frozenset({"fit_codes"})
     figures = ("l1", "minus_psnr", "code")
 
     def __init__(self, config: TrainConfig) -> None:

@@ -29,6 +29,7 @@ class DecoderTask(Task):
     network: Autoencoder
     part = "autoencoder"
     uses = IMAGE_LOSSES
+    options = frozenset({"chain"})
     figures = ("l1", "minus_psnr", "round_trip_l1", "round_trip_minus_psnr")
 
     def __init__(self, config: TrainConfig) -> None:

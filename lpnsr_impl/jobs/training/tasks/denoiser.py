@@ -23,6 +23,7 @@ class DenoiserTask(LatentTask):
 
     network: Denoiser
     uses = IMAGE_LOSSES | {"latent"}
+    options = frozenset({"rollout"})
     figures = ("l1", "minus_psnr", "latent", *(f"latent_t{t}" for t in range(1, 5)))
 
     def __init__(self, config: TrainConfig) -> None:

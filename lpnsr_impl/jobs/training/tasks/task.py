@@ -25,6 +25,8 @@ from ..networks import make_network
 from ..teacher import Teacher
 
 IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient", "truth"})
+OPTIONS = frozenset({"fit_codes", "chain", "rollout"})
+"""Settings that only some tasks have."""
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Task(nn.Module, ABC):
     folder: Path | None = None
     part: str = ""  # of the family, where the task has another name
     uses: frozenset[str]  # names of the losses it has
+    options: frozenset[str] = frozenset()  # of `OPTIONS`, those it has
     figures: tuple[str, ...] = ("l1", "minus_psnr")  # what `validate` gives
 
     def __init__(self, config: TrainConfig) -> None:
@@ -66,6 +69,12 @@ class Task(nn.Module, ABC):
                 f"The task {config.task!r} has no loss {', '.join(sorted(unused))}; it has "
                 f"{', '.join(sorted(self.uses))}. Set the others to 0.0."
             )
+        for name in sorted(OPTIONS - self.options):
+            if value := getattr(config, name):
+                raise ValueError(
+                    f"{name} is {value}, and the task {config.task!r} has no such option; leave "
+                    "it out."
+                )
         if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
             raise ValueError("loss.gan needs another loss beside it.")
         teacher = config.networks.teacher
