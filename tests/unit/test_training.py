@@ -293,25 +293,23 @@ def test_the_discriminator_learns_to_tell_two_kinds_apart() -> None:
     assert float(loss.detach()) < 0.5, "1 is what a judge gets that cannot tell"
 
 
-def test_a_judge_of_features_learns_by_its_heads_and_patches_alone() -> None:
+def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
     torch.manual_seed(0)
     judge = FeatureDiscriminator(8)
     judge.requires_grad_(False)
     judge.requires_grad_(True)
     heads = [p for p in judge.parameters() if p.requires_grad]
     before = weights_of(judge.backbone)
-    optimizer = torch.optim.Adam(heads, 3e-3)
+    optimizer = torch.optim.Adam(heads, 1e-2)
     real = to_pm1(read_picture(PICTURE)[None, :, :64, :64])
     fake = F.avg_pool2d(real, 3, 1, 1)
-    assert judge(real).shape == (1, 6, 16, 16)
-    for _ in range(60):
+    assert judge(real).shape == (1, 5, 16, 16)
+    for _ in range(40):
         loss = discriminator_loss(judge(real), judge(fake))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for by in (slice(0, 5), slice(5, 6)):
-        loss = discriminator_loss(judge(real)[:, by], judge(fake)[:, by])
-        assert float(loss.detach()) < 0.6, "1 is what a judge gets that cannot tell"
+    assert float(loss.detach()) < 0.5, "1 is what a judge gets that cannot tell"
     assert torch.equal(weights_of(judge.backbone), before)
 
 

@@ -47,13 +47,13 @@ class PatchDiscriminator(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Judges pictures by features of EfficientNet-Lite0, of each depth by itself, and by patches.
+    """Judges pictures by features of EfficientNet-Lite0, of each depth by itself.
 
     The backbone stays as ImageNet left it and only small heads learn (Sauer et al. 2021, Projected
-    GANs). Beside it a small PatchGAN looks at the pixels themselves.
+    GANs).
 
     Args:
-        channels: in the heads, and after the PatchGAN's first convolution.
+        channels: in the heads.
 
     Raises:
         RuntimeError: the backbone's packages are missing.
@@ -70,21 +70,20 @@ class FeatureDiscriminator(nn.Module):
             )
             for width in CHANNELS
         )
-        self.patches = PatchDiscriminator(3, channels, layers=2)
 
     def requires_grad_(self, requires_grad: bool = True) -> "FeatureDiscriminator":
-        """Of the heads and the PatchGAN; the backbone never learns."""
+        """Of the heads; the backbone never learns."""
         self.heads.requires_grad_(requires_grad)
-        self.patches.requires_grad_(requires_grad)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores by each of five depths, then by patches. [B,3,H,W] in [-1,1] -> [B,6,H/4,W/4]"""
+        """Scores by each depth. [B,3,H,W] in [-1,1] -> [B,5,H/4,W/4]"""
         size = (x.shape[2] // 4, x.shape[3] // 4)
-        features = self.backbone.features(to_01(x))
-        scores = [head(feature) for head, feature in zip(self.heads, features, strict=True)]
-        scores.append(self.patches(x))
-        return torch.cat([F.interpolate(s, size, mode="bilinear") for s in scores], dim=1)
+        scores = [
+            F.interpolate(head(features), size, mode="bilinear")
+            for head, features in zip(self.heads, self.backbone.features(to_01(x)), strict=True)
+        ]
+        return torch.cat(scores, dim=1)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
