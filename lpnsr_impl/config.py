@@ -13,10 +13,11 @@ SCALE = 4
 PredictorMode = Literal["sample", "mean"]
 
 Wrap = Literal["none", "x", "y", "both"]
-"""Axes in which a picture goes on at its other side: x for left and right, y for top and bottom."""
+"""Axes along which an image continues at its other edge: x for left and right, y for top and
+bottom."""
 
 WRAP_OVERLAP = 32
-"""Least number of LR pixels by which a picture that wraps is continued."""
+"""Least number of LR pixels by which a tile that wraps overlaps itself."""
 
 
 def wraps(wrap: Wrap) -> tuple[bool, bool]:
@@ -36,6 +37,16 @@ class AutoencoderConfig:
     num_codes: int = 8192
     attention: bool = True  # of the whole picture, in the middle of encoder and decoder
     norm_groups: int = 32  # of the GroupNorms; 0: fixed scales and shifts instead
+
+    @property
+    def size_multiple(self) -> int:
+        """Latents may have any height and width."""
+        return 1
+
+    @property
+    def tile_multiple(self) -> int:
+        """Smallest useful tile of a latent."""
+        return 32
 
 
 @dataclass(frozen=True)
@@ -75,17 +86,6 @@ class UNetConfig:
     def tile_multiple(self) -> int:
         """Windows divide latents of these sizes at every level; others are filled up there."""
         return max(self.window_at(level) << level for level in range(len(self.level_channels)))
-
-    def padded(self, h: int, w: int, wrap: Wrap = "none") -> tuple[int, int]:
-        """Height and width that a latent of h x w is mirrored to, or continued to where it wraps.
-
-        The next multiples of `size_multiple`, and at least `tile_multiple`: of less than one window
-        at the deepest level the networks make poor pictures. Where it wraps, a strip is added.
-        """
-        multiple, least = self.size_multiple, self.tile_multiple
-        y, x = wraps(wrap)
-        h, w = h + y * WRAP_OVERLAP, w + x * WRAP_OVERLAP
-        return max(-(-h // multiple) * multiple, least), max(-(-w // multiple) * multiple, least)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.engine.engine import DECODE_WORK
-from ..lpnsr_impl.engine.finish import Finish, Inside
+from ..lpnsr_impl.engine.finish import Finish, Region
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
-from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image, read_mask
-from .models import LPNSRModels, LPNSRModelsType
+from .models import LPNSRModels, LPNSRModelsType, unpack_latent
 from .schema import schema
 
 
@@ -78,13 +78,18 @@ class LPNSRDecode(io.ComfyNode):
                 "LPNSR Pre-Upsample, kept where the mask is 0), or none."
             )
         progress = host.Progress(len(samples["samples"]) * DECODE_WORK)
-        engine = stages.engine_for(models, tile_size, overlap, progress)
-        lr = None if lr_image is None else read_image(lr_image, "lr_image")
-        inside = None
+        engine = stages.make_engine(models, tile_size, overlap, progress)
+        x0 = unpack_latent(
+            samples, models, None if lr_image is None else read_image(lr_image, "lr_image")
+        )
+        region = None
         if mask is not None and start_image is not None:
             start = read_image(start_image, "start_image", BICUBIC_RANGE)
-            inside = Inside(read_mask(mask, start), feather, start.rgb)
-        finish = Finish(color_fix, lr_consistency=lr_consistency, inside=inside)
-        image, psnr = stages.decode(engine, models, samples, finish, lr)
+            stages.check_start(start, x0.lr)
+            region = Region(read_mask(mask, start), feather, start.rgb)
+        finish = Finish(color_fix, lr_consistency=lr_consistency, region=region)
+        images, psnr = engine.decode(
+            x0.samples, x0.lr, finish, alpha=x0.alpha, quantize=x0.quantize
+        )
         progress.finish()
-        return io.NodeOutput(image, psnr)
+        return io.NodeOutput(images.movedim(1, -1), psnr)

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ..lpnsr_impl.config import Wrap
 from ..lpnsr_impl.engine.engine import ENCODE_WORK
-from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import BICUBIC_RANGE, read_image
-from .models import LPNSRModels, LPNSRModelsType
+from .models import Carried, LPNSRModels, LPNSRModelsType
 from .schema import schema
 
 
@@ -40,8 +40,7 @@ class ResShiftEncode(io.ComfyNode):
                 io.Latent.Output(
                     "latent",
                     display_name="latent",
-                    tooltip="Carries the LR image, and is padded to what the model's windows need. "
-                    "For LPNSR Sample.",
+                    tooltip="The latent, which carries the LR image. For LPNSR Sample.",
                 )
             ],
         )
@@ -62,9 +61,11 @@ class ResShiftEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choices(wrap=wrap)
         start = read_image(image, "image", BICUBIC_RANGE)
-        lr = read_image(lr_image, "lr_image")
+        lr = read_image(lr_image, "lr_image", wrap=wrap)
+        stages.check_start(start, lr)
         progress = host.Progress(len(image) * ENCODE_WORK)
-        engine = stages.engine_for(models, tile_size, overlap, progress)
-        latent = stages.encode(engine, models, start, lr, wrap)
+        engine = stages.make_engine(models, tile_size, overlap, progress)
+        y0 = engine.encode([start.rgb], lr)
+        alpha = lr.resize(*start.size[1:]).alpha if start.alpha is None else start.alpha
         progress.finish()
-        return io.NodeOutput(latent)
+        return io.NodeOutput(Carried(y0, lr, alpha, models.family).latent())

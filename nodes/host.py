@@ -28,9 +28,8 @@ from torch import Tensor
 
 from ..lpnsr_impl.accelerate import accelerate, has_fast_bf16, set_precision
 from ..lpnsr_impl.config import SCALE
-from ..lpnsr_impl.engine.estimates import autoencoder_activations
-from ..lpnsr_impl.engine.memory import USABLE, in_results, is_out_of_memory
-from ..lpnsr_impl.engine.progress import Progress as Silent
+from ..lpnsr_impl.engine.memory import USABLE, activation_bytes, is_out_of_memory
+from ..lpnsr_impl.engine.progress import Progress as BaseProgress
 from ..lpnsr_impl.files import examples
 from ..lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
 from ..lpnsr_impl.files.released import FolderKind
@@ -210,7 +209,7 @@ class Memory:
         dtype: Callable[[], torch.dtype] = getattr(mm, "intermediate_dtype", lambda: torch.float32)
         return dtype()
 
-    def room_for_results(self) -> int:
+    def free_for_results(self) -> int:
         """Free bytes where IMAGE and LATENT tensors go."""
         device = self.result_device
         if device.type == "cpu":
@@ -218,10 +217,10 @@ class Memory:
         free: Any = mm.get_free_memory(device)
         return int(free)
 
-    def budget(self, networks: Networks) -> float:
-        """Bytes for activations beside these networks, if the host unloads all others.
+    def available(self, networks: Networks) -> float:
+        """Bytes for activations beside these networks, with all other models evicted.
 
-        Main memory, which MPS shares, holds all weights already, and keeps those that are unloaded.
+        Main memory, which MPS shares, holds the weights of all models, evicted or not.
         """
         patcher = networks[0].patcher
         device = patcher.load_device
@@ -232,8 +231,8 @@ class Memory:
         weights = sum(network.patcher.model_size() for network in networks)
         return USABLE * (free + _evictable(device) - weights)
 
-    def spare(self, networks: Networks) -> float:
-        """The same, if the host unloads nothing."""
+    def free(self, networks: Networks) -> float:
+        """Bytes for activations beside these networks, without evicting other models."""
         device = networks[0].device
         free: Any = mm.get_free_memory(device)
         if device.type in ("cpu", "mps"):
@@ -242,7 +241,7 @@ class Memory:
         return USABLE * (free - sum(p.model_size() - p.loaded_size() for p in patchers))
 
     def load(self, networks: Networks, activations: float) -> None:
-        """Make networks resident together, with room for `activations` bytes beside them."""
+        """Load the networks, with this many bytes free for activations."""
         patchers = [network.patcher for network in networks]
         mm.load_models_gpu(patchers, memory_required=int(activations))
 
@@ -268,15 +267,16 @@ def _evictable(device: torch.device) -> int:
     )
 
 
-def as_result(tensor: Tensor) -> Tensor:
-    """An IMAGE, MASK or LATENT as the host wants results."""
-    return in_results(Memory(), tensor)
+def to_result(tensor: Tensor) -> Tensor:
+    """Move an IMAGE or MASK to the host's device and dtype for results."""
+    memory = Memory()
+    return tensor.to(memory.result_device, memory.result_dtype)
 
 
 # Progress
 
 
-class Progress(Silent):
+class Progress(BaseProgress):
     """Bar, text and preview on the running node. Every step is also a chance to cancel."""
 
     def __init__(self, work: float = 1.0) -> None:
@@ -295,11 +295,11 @@ class Progress(Silent):
         if heading:
             logging.info("LPNSR: %s.", heading)
 
-    def plan(self, text: str) -> None:
-        """Show, and log, for what the networks are being loaded."""
-        self._plan = text
+    def plan(self, summary: str, details: str) -> None:
+        """Show the plan for which the networks are being loaded, and log its details."""
+        self._plan = summary
         self.say("loading")
-        logging.info("LPNSR: %s.", text)
+        logging.info("LPNSR: %s.", details)
 
     def advance(self, work: float, text: str) -> None:
         """Count work done; show `text`, the time left and the plan.
@@ -317,12 +317,12 @@ class Progress(Silent):
             left = (now - self._began) * (1 / max(share, 1e-9) - 1)
             self.say(f"{text}, {duration(left)} left")
 
-    def watch(self, y0: Tensor, lr: Tensor) -> StepCallback:
+    def preview(self, y0: Tensor, lr: Tensor) -> StepCallback:
         """Shows the first picture's prediction after each step, where previews are switched on."""
-        preview = latent_previewer(y0[:1], lr[:1])
+        make_preview = latent_previewer(y0[:1], lr[:1])
 
         def on_step(t: int, x_t: Tensor, x0_pred: Tensor) -> None:
-            if (shown := preview(x0_pred[:1])) is not None:
+            if (shown := make_preview(x0_pred[:1])) is not None:
                 self._bar.update_absolute(self._bar.current, preview=shown)
 
         return on_step
@@ -359,17 +359,17 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
     """Previews of latents, in the colours that `y0` has in `lr`, by the host's preview settings.
 
     Args:
-        y0: [1,C,H,W], may be padded.
+        y0: [1,C,h,w].
         lr: [1,3,h,w] in [-1,1].
 
     Returns:
-        A function of a latent [1,C,H,W]. It gives None where previews are switched off.
+        A function of a latent [1,C,h,w]. It gives None where previews are switched off.
     """
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return lambda x0: None
     h, w = lr.shape[2:]
     step = max(1, min(h, w) // 256)  # a sample of the pixels is enough
-    factors, bias = fit_rgb_factors(y0[:, :, :h:step, :w:step], lr[:, :, ::step, ::step])
+    factors, bias = fit_rgb_factors(y0[:, :, ::step, ::step], lr[:, :, ::step, ::step])
     latent_format: Any = LatentFormat()
     latent_format.latent_channels = y0.shape[1]
     latent_format.latent_rgb_factors = factors.tolist()
@@ -377,7 +377,7 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
     previewer: Any = latent_preview.get_previewer(y0.device, latent_format)
     if previewer is None:
         return lambda x0: None
-    return lambda x0: previewer.decode_latent_to_preview_image("JPEG", x0[:, :, :h, :w])
+    return lambda x0: previewer.decode_latent_to_preview_image("JPEG", x0)
 
 
 # Report
@@ -419,10 +419,10 @@ class FamilyVAE(comfy.sd.VAE):
         self.working_dtypes = [torch.float32]
         self.latent_channels = managed.network.config.embed_channels
         self.downscale_ratio = self.upscale_ratio = SCALE
-        self.memory_used_encode = lambda shape, dtype: autoencoder_activations(
+        self.memory_used_encode = lambda shape, dtype: activation_bytes(
             managed.network, shape[2] // SCALE, shape[3] // SCALE
         )
-        self.memory_used_decode = lambda shape, dtype: autoencoder_activations(
+        self.memory_used_decode = lambda shape, dtype: activation_bytes(
             managed.network, shape[2], shape[3]
         )
         self.disable_offload = False  # unlike a VAE without weights

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..lpnsr_impl.config import Wrap
+from ..lpnsr_impl.pictures.images import split_channels
 from ..lpnsr_impl.pictures.picture import Picture
 
 UNIT_RANGE = (0.0, 1.0)
@@ -51,13 +53,19 @@ def read_mask(mask: Tensor, pictures: Picture) -> Tensor:
     return x.expand(b, -1, -1, -1)
 
 
-def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT_RANGE) -> Picture:
+def read_image(
+    image: Tensor,
+    name: str,
+    value_range: tuple[float, float] = UNIT_RANGE,
+    wrap: Wrap = "none",
+) -> Picture:
     """Check an IMAGE and take it apart.
 
     Args:
         image: [B,H,W,C] of any float dtype; C is 1 (grey), 3 (RGB) or 4 (RGBA).
         name: the input's name, for errors.
         value_range: RGB is clamped to it, alpha always to [0,1].
+        wrap: axes along which the images continue at their other edge.
 
     Raises:
         ValueError: no floats, another shape, no pixels, or NaN or Inf in it.
@@ -85,6 +93,8 @@ def read_image(image: Tensor, name: str, value_range: tuple[float, float] = UNIT
             f"{name} has NaN or infinite values (first in image {bad} of {len(finite)}). Look at "
             "the node before it; e.g. a VAE in fp16 gives such pictures."
         )
-    rgb = x[:, :1].expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
-    alpha = x[:, 3:].clamp(0, 1) if x.shape[1] == 4 else None
-    return Picture(rgb.clamp(*value_range), alpha)
+    rgb, alpha = split_channels(x)
+    low, high = value_range
+    if rgb.min() < low or rgb.max() > high:
+        rgb = rgb.clamp(low, high)
+    return Picture(rgb, alpha, wrap)

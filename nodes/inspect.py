@@ -1,5 +1,6 @@
 """LPNSRInspect: what the chain does at each step."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..lpnsr_impl.config import SCALE, PredictorMode
 from ..lpnsr_impl.engine.engine import DECODE_WORK, Sampling
 from ..lpnsr_impl.engine.finish import Finish
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from ..lpnsr_impl.method.noise_figures import (
     ChainRecorder,
     check_matplotlib,
@@ -17,9 +19,7 @@ from ..lpnsr_impl.method.noise_figures import (
     render,
 )
 from ..lpnsr_impl.method.sampler import ALL_ON
-from ..lpnsr_impl.pictures.images import to_01
 from ..lpnsr_impl.pictures.picture import Picture
-from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import to_image
 from .models import LPNSRModels, LPNSRModelsType, unpack_latent
@@ -93,34 +93,28 @@ class LPNSRInspect(io.ComfyNode):
         predictor_on = {} if models.noise_predictor is None else ALL_ON
         sampling = Sampling(seed, steps, kappa, predictor_on, predictor_mode)
         progress = host.Progress()
-        engine = stages.engine_for(models, tile_size, overlap, progress)
-        y0, condition = unpack_latent(samples, models)
+        engine = stages.make_engine(models, tile_size, overlap, progress)
+        y0 = unpack_latent(samples, models)
         shown = 1 if student else steps
-        progress.begin(len(y0) * (engine.sample_work(sampling) + shown * DECODE_WORK))
+        progress.begin(len(y0.samples) * (engine.sample_work(sampling) + shown * DECODE_WORK))
         maps: list[Tensor] = []
         plots: list[Tensor] = []
-        for y0_i, lr in zip(y0.split(1), condition.lr.split(1), strict=True):
+        for y0_i, lr in zip(y0.samples.split(1), y0.lr.split(1), strict=True):
             recorder = ChainRecorder(engine.schedule(kappa))
-            engine.sample(y0_i, lr, sampling, condition.wrap, recorder)
+            engine.sample(y0_i, lr, sampling, recorder)
             if student:
                 recorder.keep_start(student, y0_i)
-            h, w = lr.shape[2:]
-            noise = {t: n[:, :, :h, :w] for t, n in recorder.noise.items()}
-            x0 = torch.cat(list(recorder.x0_pred.values()))
-            clean, _ = engine.decode(
-                x0,
-                lr.expand(len(x0), -1, -1, -1),
-                Finish("none"),
-                condition.wrap,
-                codes=models.denoiser.network.predicts_codes,
-            )
+            noise, x0 = recorder.noise, torch.cat(list(recorder.x0_pred.values()))
+            same = replace(lr, rgb=lr.rgb.expand(len(x0), -1, -1, -1))
+            quantize = models.denoiser.network.predicts_codes
+            clean, _ = engine.decode(x0, same, Finish("none"), quantize=quantize)
             for t, picture in zip(recorder.x0_pred, clean.movedim(1, -1).split(1), strict=True):
                 maps.append(picture)
                 if t in noise:
                     maps.append(_enlarged(noise_picture(noise[t])).to(picture))
-            plots.append(to_image(Picture(render(draw_figure(to_01(lr), noise)))))
+            plots.append(to_image(Picture(render(draw_figure(lr.rgb, noise)))))
         progress.finish()
-        return io.NodeOutput(torch.cat(maps), host.as_result(torch.cat(plots)))
+        return io.NodeOutput(torch.cat(maps), host.to_result(torch.cat(plots)))
 
 
 def _enlarged(x: Tensor) -> Tensor:

@@ -9,10 +9,9 @@ from torch import Tensor
 from ..lpnsr_impl.config import PredictorMode
 from ..lpnsr_impl.engine.engine import DECODE_WORK, ENCODE_WORK, Sampling
 from ..lpnsr_impl.engine.finish import Finish
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from ..lpnsr_impl.method.sampler import ALL_ON
-from ..lpnsr_impl.pictures.images import to_pm1
 from ..lpnsr_impl.pictures.invention import RunningDeviation, heat_map
-from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
@@ -101,21 +100,21 @@ class LPNSRInventionMap(io.ComfyNode):
         widgets.require_choices(predictor_mode=predictor_mode, color_fix=color_fix)
         lr = read_image(image, "image")
         progress = host.Progress()
-        engine = stages.engine_for(models, tile_size, overlap, progress)
+        engine = stages.make_engine(models, tile_size, overlap, progress)
         sampling = Sampling(seed, steps, kappa, ALL_ON if use_predictor else {}, predictor_mode)
         once = engine.sample_work(sampling) + DECODE_WORK
         progress.begin(len(image) * (ENCODE_WORK + seeds * once))
-        y0 = engine.encode_starts(lr.rgb, stages.start_by(upscale_model)).float()
-        finish, codes = Finish(color_fix, alpha=lr.alpha), models.denoiser.network.predicts_codes
+        y0 = engine.encode(engine.make_starts(lr, stages.start_by(upscale_model)), lr)
+        finish, quantize = Finish(color_fix), models.denoiser.network.predicts_codes
         running = RunningDeviation()
         for i in range(seeds):
             with_seed = replace(sampling, seed=(seed + i) % _SEEDS)
-            x0 = engine.sample(y0, to_pm1(lr.rgb), with_seed).float()
-            result, _ = engine.decode(x0, to_pm1(lr.rgb), finish, codes=codes)
+            x0 = engine.sample(y0, lr, with_seed)
+            result, _ = engine.decode(x0, lr, finish, alpha=lr.alpha, quantize=quantize)
             running.add(result.movedim(1, -1).float())
         rgb = running.deviation()[..., :3]  # alpha does not depend on the seed
         deviation = (rgb.square().mean(dim=-1).sqrt() / _FULL_SCALE).clamp(0, 1)
         progress.finish()
         return io.NodeOutput(
-            *(host.as_result(x) for x in (heat_map(deviation), deviation, running.mean))
+            *(host.to_result(x) for x in (heat_map(deviation), deviation, running.mean))
         )

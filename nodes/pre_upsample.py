@@ -1,11 +1,12 @@
 """LPNSRPreUpsample: a better starting point for the diffusion."""
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lpnsr_impl.config import Wrap
+from ..lpnsr_impl.config import SCALE, Wrap
 from . import host, stages, widgets
 from .images import read_image, to_image
 from .schema import schema
@@ -50,5 +51,9 @@ class LPNSRPreUpsample(io.ComfyNode):
         cls, image: Tensor, upscale_model: Any | None = None, wrap: Wrap = "none"
     ) -> io.NodeOutput:
         widgets.require_choices(wrap=wrap)
-        start = stages.pre_upsample(read_image(image, "image"), upscale_model, wrap)
-        return io.NodeOutput(host.as_result(to_image(start)))
+        lr = read_image(image, "image", wrap=wrap)
+        _, h, w = lr.size
+        start = lr.resize(SCALE * h, SCALE * w)
+        if make_start := stages.start_by(upscale_model):
+            start = replace(start, rgb=make_start(lr))
+        return io.NodeOutput(host.to_result(to_image(start)))

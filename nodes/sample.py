@@ -1,5 +1,6 @@
 """LPNSRSample: Algorithm 2."""
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -7,10 +8,10 @@ from torch import Tensor
 
 from ..lpnsr_impl.config import PredictorMode
 from ..lpnsr_impl.engine.engine import Sampling
-from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image
-from .models import LPNSRModels, LPNSRModelsType
+from .models import LPNSRModels, LPNSRModelsType, unpack_latent
 from .schema import schema
 
 
@@ -81,12 +82,19 @@ class LPNSRSample(io.ComfyNode):
         lr_image: Tensor | None = None,
     ) -> io.NodeOutput:
         widgets.require_choices(predictor_mode=predictor_mode)
+        if "noise_mask" in samples:
+            raise ValueError(
+                "This LATENT has a noise mask, which LPNSR Sample does not support. Remove it, and "
+                "connect the mask to LPNSR Decode."
+            )
         predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
         sampling = Sampling(seed, steps, kappa, predictor_on, predictor_mode)
         lr = None if lr_image is None else read_image(lr_image, "lr_image")
         progress = host.Progress()
-        engine = stages.engine_for(models, tile_size, overlap, progress)
+        engine = stages.make_engine(models, tile_size, overlap, progress)
         progress.begin(len(samples["samples"]) * engine.sample_work(sampling))
-        result = stages.sample(engine, models, samples, sampling, lr)
+        y0 = unpack_latent(samples, models, lr)
+        x0 = engine.sample(y0.samples, y0.lr, sampling)
         progress.finish()
-        return io.NodeOutput(result)
+        quantize = models.denoiser.network.predicts_codes
+        return io.NodeOutput(replace(y0, samples=x0, quantize=quantize).latent())

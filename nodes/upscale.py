@@ -7,12 +7,11 @@ from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, PredictorMode, Wrap
 from ..lpnsr_impl.engine.engine import Sampling
-from ..lpnsr_impl.engine.finish import Inside
-from ..lpnsr_impl.engine.passes import upscale
+from ..lpnsr_impl.engine.finish import Finish, Region
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from ..lpnsr_impl.method.sampler import ALL_ON
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.pictures.target import Target
-from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP
 from . import host, stages, widgets
 from .images import read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType
@@ -98,20 +97,17 @@ class LPNSRUpscale(io.ComfyNode):
         longest_side: int = 0,
     ) -> io.NodeOutput:
         widgets.require_choices(predictor_mode=predictor_mode, color_fix=color_fix, wrap=wrap)
-        lr = read_image(image, "image")
-        inside = None if mask is None else Inside(read_mask(mask, lr), feather)
+        lr = read_image(image, "image", wrap=wrap)
+        region = None if mask is None else Region(read_mask(mask, lr), feather)
         predictor_on = ALL_ON if use_predictor else {}
         progress = host.Progress()
-        images, psnr = upscale(
-            stages.engine_for(models, tile_size, overlap, progress),
+        engine = stages.make_engine(models, tile_size, overlap, progress)
+        images, psnr = engine.upscale(
             lr,
             stages.start_by(upscale_model),
             Sampling(seed, steps, kappa, predictor_on, predictor_mode),
-            color_fix=color_fix,
-            target=Target(factor, longest_side),
-            lr_consistency=lr_consistency,
-            inside=inside,
-            wrap=wrap,
+            Finish(color_fix, lr_consistency=lr_consistency, region=region),
+            Target(factor, longest_side),
         )
         progress.finish()
         return io.NodeOutput(images.movedim(1, -1), psnr)

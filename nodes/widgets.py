@@ -5,10 +5,10 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..lpnsr_impl.config import RESSHIFT_15, SCALE, PredictorMode, Wrap
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP, LARGEST_TILE
 from ..lpnsr_impl.pictures.color import COLOR_FIXES
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.pictures.target import LARGEST_FACTOR
-from ..lpnsr_impl.pictures.tiling import DEFAULT_OVERLAP, LARGEST_TILE
 
 _CHOICES = {
     "predictor_mode": list(get_args(PredictorMode)),

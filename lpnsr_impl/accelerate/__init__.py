@@ -9,14 +9,12 @@ import torch
 from torch import nn
 
 from ..models import Autoencoder, UNet
-from .attention import MATERIALIZING, attention_bytes, slice_attention
 from .compiled import check_compiler, compile_network
 from .cpu import accelerate_on_cpu, train_on_cpu
 from .precision import has_fast_bf16, set_precision
 
 __all__ = [
     "accelerate",
-    "attention_bytes",
     "check_compiler",
     "has_fast_bf16",
     "restore",
@@ -37,8 +35,6 @@ def accelerate(network: UNet | Autoencoder, device: torch.device, compiled: bool
         RuntimeError: torch.compile does not work on the device.
     """
     restore(network)
-    if device.type in MATERIALIZING and isinstance(network, Autoencoder):
-        slice_attention(network)
     if device.type == "cpu":
         # GPUs keep NCHW, the only layout that their GroupNorm has.
         network.to(memory_format=torch.channels_last)

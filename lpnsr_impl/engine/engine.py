@@ -1,48 +1,64 @@
-"""The one way of a picture: start, encode, chain, decode, in tiles and within memory.
+"""From LR images to super-resolved ones: start, encode, chain, decode, on images of any size.
 
-ComfyUI's nodes, `upscale` and `evaluate` go it; `passes` goes it again until a size is reached.
+ComfyUI's nodes, the command line and the evaluation all use this engine.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..config import LPNSR_SCHEDULE, SCALE, PredictorMode, Wrap
-from ..method.sampler import ALL_ON, StepCallback, predictor_steps, switches_for
+from ..config import LPNSR_SCHEDULE, SCALE, PredictorMode
+from ..method.noise import seeded_noise
+from ..method.sampler import (
+    ALL_ON,
+    NoiseSource,
+    StepCallback,
+    predictor_steps,
+    sample,
+    sample_once,
+    switches_for,
+)
 from ..method.schedule import Schedule
 from ..models import Autoencoder, Denoiser, NoisePredictor
-from ..pictures.target import WORKING_PICTURES
-from ..pictures.tiling import TilePlan
-from ..pictures.wrap import resampled, upsampled
-from .estimates import autoencoder_activations, unet_activations
-from .finish import Finish, finished
-from .memory import Managed, Memory, in_results
-from .pipeline import decode_latent, encode_start, run_chain
-from .progress import Call, Progress
-from .tiles import Tiles, Tiling, Work
+from ..pictures.edges import resample
+from ..pictures.images import to_01, to_pm1
+from ..pictures.picture import Picture
+from ..pictures.target import (
+    WORKING_PICTURES,
+    Target,
+    check_memory,
+    describe,
+    pass_work,
+    plan_passes,
+)
+from .finish import Finish
+from .memory import Managed, Memory
+from .progress import Progress
+from .tiled import Tiles, Tiling
 
 ENCODE_WORK, DECODE_WORK = 4.0, 5.0
-"""In calls of the denoiser, as `python -m tests.bench speed` measures them."""
+"""Cost of an image in calls of the denoiser, as `python -m tests.bench speed` measures it."""
 
-_START_PIXELS = 1 << 24
-"""Of the x4 starts of a batch that are made before they are encoded; four at least."""
+_START_COPIES = 3
+"""Copies of a x4 start in main memory while an upscale model makes it."""
 
-Start = Callable[[Tensor, Wrap], Tensor]
-"""y0-hat of pictures by an SR network: start(lr [B,3,h,w], wrap) -> [B,3,4h,4w], all in [0,1]."""
+Start = Callable[[Picture], Tensor]
+"""An SR network: LR images to the start y0-hat of the diffusion, rgb [B,3,4h,4w] in [0,1]."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the chain runs.
+    """Settings of the chain.
 
     Attributes:
-        seed: 0 to 2^64 - 1; each picture of a batch has the same noise.
-        steps: 1 to T; a one-step student takes its step whatever this says.
+        seed: 0 to 2^64 - 1; all images of a batch get the same noise.
+        steps: 1 to T. One-step students ignore it.
         kappa: scale of the noise.
-        predictor_on: {t: on}, LPNSR's switches at t = 4, 3 and 2.
+        predictor_on: {t: on} at t = 4, 3 and 2.
         predictor_mode: see `sampler.sample`.
     """
 
@@ -67,13 +83,13 @@ class Networks(Protocol):
 
 
 class Engine:
-    """Takes pictures of any size through networks.
+    """Runs the networks on images of any size, tile by tile, within the memory that is free.
 
-    Attributes:
+    Args:
         networks: of one family.
-        memory: looks after them, and says what is free.
-        tiling: wishes for tiles.
-        progress: told of what happens.
+        memory: where they run.
+        tiling: tile sizes that the user asks for.
+        progress: receives progress updates.
     """
 
     def __init__(
@@ -93,14 +109,13 @@ class Engine:
         return self.networks.denoiser.network
 
     def schedule(self, kappa: float = 2.0) -> Schedule:
-        """The denoiser's, with the kappa of a run."""
+        """The denoiser's schedule, with the kappa of a run."""
         return Schedule(**vars(self._denoiser.schedule), kappa=kappa)
 
     def switches(self, sampling: Sampling) -> Mapping[int, bool]:
-        """The switches that apply, and a check that the networks can run these steps.
+        """The predictor switches that apply, after a check that the networks can run these steps.
 
-        With a denoiser of another number of steps than 4 and no predictor none does: there is no
-        predictor to choose for ResShift's 15-step models and their students.
+        ResShift's 15-step models and their students have no predictor, so no switch applies.
 
         Raises:
             ValueError: the denoiser has fewer steps, or a switch is on without a predictor.
@@ -127,7 +142,7 @@ class Engine:
         return predictor_on
 
     def sample_work(self, sampling: Sampling) -> float:
-        """Calls of networks for one picture.
+        """Cost of the chain for one image, in network calls.
 
         Raises:
             ValueError: see `switches`.
@@ -136,185 +151,267 @@ class Engine:
             return 1
         return sampling.steps + len(predictor_steps(sampling.steps, self.switches(sampling)))
 
-    def encode(self, start: Tensor, wrap: Wrap = "none") -> Tensor:
-        """y0 of pre-upsampled pictures. `ENCODE_WORK` for each.
+    def encode(self, starts: Iterable[Tensor], lr: Picture) -> Tensor:
+        """Encode pre-upsampled images. It costs `ENCODE_WORK` per image.
 
         Args:
-            start: [B,3,4h,4w] in [0,1] or a little beyond.
-            wrap: axes in which they go on periodically.
+            starts: rgb [n,3,4h,4w] each, in [0,1] or a little beyond, for all images in order.
+            lr: the B LR images, h x w.
 
         Returns:
-            [B,C,H,W], padded (`UNetConfig.padded`), a result.
+            y0 [B,C,h,w], on the device and in the dtype of results.
         """
-        b, _, height, width = start.shape
-        h, w = height // SCALE, width // SCALE
-        size = self._denoiser.config.padded(h, w, wrap)
-        managed = self.networks.autoencoder
+        managed, tiles, first = self.networks.autoencoder, None, 0
+        y0 = self._empty_latent(lr)
+        for start in starts:
+            # Planned after the first start, as making it may have loaded an upscale model.
+            tiles = tiles or self._tiles([managed], lr)
+            for images, text in tiles.groups(first, first + len(start)):
+                y0[images] = tiles(
+                    managed.network.encode,
+                    to_pm1(start[images.start - first : images.stop - first]),
+                    text=f"{text}encoding",
+                    work=ENCODE_WORK,
+                    input_scale=SCALE,
+                )
+            first += len(start)
+        return y0
 
-        def run(pictures: slice, plan: TilePlan, on_tile: Callable[[], None]) -> Tensor:
-            return encode_start(
-                managed.network, start[pictures], size, plan, on_tile, managed.device, wrap
-            )
+    def make_starts(
+        self, lr: Picture, start: Start | None, keep: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Make the start y0-hat of as many images at a time as main memory has room for.
 
-        tiles = self._autoencoder_tiles(b, (h, w), wrap)
-        calls = [Call("encoding", ENCODE_WORK)]
-        return torch.cat([in_results(self.memory, y0) for _, y0 in tiles.run(run, calls)])
+        Args:
+            lr: the B LR images, h x w.
+            start: an SR network (PreSet-B); None for bicubic (PreSet-A), which may overshoot.
+            keep: [B,3,4h,4w] that the starts are also copied to, or None.
+
+        Yields:
+            rgb [n,3,4h,4w].
+        """
+        b, h, w = lr.size
+        bytes_per_image = _START_COPIES * 4 * 3 * SCALE**2 * h * w
+        at_once = max(1, self.memory.free_for_results() // 4 // bytes_per_image)
+        for first in range(0, b, at_once):
+            some = lr[first : first + at_once]
+            made = start(some) if start else some.resize(SCALE * h, SCALE * w).rgb
+            if keep is not None:
+                keep[first : first + at_once] = made
+            yield made
 
     def sample(
-        self,
-        y0: Tensor,
-        lr: Tensor,
-        sampling: Sampling,
-        wrap: Wrap = "none",
-        watch: StepCallback | None = None,
+        self, y0: Tensor, lr: Picture, sampling: Sampling, callback: StepCallback | None = None
     ) -> Tensor:
-        """Run the chain. `sample_work` for each picture.
+        """Run the chain (Algorithm 2). It costs `sample_work` per image.
 
         Args:
-            y0: [B,C,H,W], padded.
-            lr: [B,3,h,w] in [-1,1], not padded.
-            sampling: how.
-            wrap: axes in which the pictures go on periodically.
-            watch: called after each step, with as many pictures as go together; again from the
-                first step where memory has run out.
+            y0: [B,C,h,w].
+            lr: the B LR images, h x w.
+            sampling: settings.
+            callback: see `sampler.sample`; called for each group of images that run together.
 
         Returns:
-            x0 [B,C,H,W], padded, a result.
+            x0 [B,C,h,w], on the device and in the dtype of results.
 
         Raises:
             ValueError: see `switches`.
-            MemoryError: not even the smallest tiles fit.
+            MemoryError: not even one tile of the smallest size fits.
         """
         predictor_on, student = self.switches(sampling), self._denoiser.student
         steps = 1 if student else sampling.steps
-        predictor_at = predictor_steps(steps, predictor_on)
-        denoiser = self.networks.denoiser
-        predictor = self.networks.noise_predictor if predictor_at else None
-        schedule, device = self.schedule(sampling.kappa), denoiser.device
+        schedule = self.schedule(sampling.kappa)
+        networks: list[Managed[Any]] = [self.networks.denoiser]
+        if predictor_steps(steps, predictor_on) and self.networks.noise_predictor:
+            networks.append(self.networks.noise_predictor)
+        denoiser, predictor = networks[0].network, networks[-1].network
+        note = f"{student.name} takes its one step, whatever steps says" if student else ""
+        tiles = self._tiles(networks, lr, note)
+        noise = _share(seeded_noise(sampling.seed, schedule.num_timesteps))
+        x0 = self._empty_latent(lr)
+        for images, text in tiles.groups():
 
-        def run(pictures: slice, plan: TilePlan, on_tile: Callable[[], None]) -> Tensor:
-            shown = self.progress.watch(y0[pictures], lr[pictures])
-            return run_chain(
-                denoiser.network,
-                None if predictor is None else predictor.network,
-                schedule,
-                y0[pictures].to(device),
-                lr[pictures].to(device),
-                seed=sampling.seed,
-                steps=steps,
-                predictor_on=predictor_on,
-                predictor_mode=sampling.predictor_mode,
-                callback=_both(shown, watch),
-                plan=plan,
-                on_tile=on_tile,
-                wrap=wrap,
-            )
+            def predict_x0(x: Tensor, t_index: int, lr: Tensor, text: str = text) -> Tensor:
+                return tiles(
+                    lambda x, lr: denoiser(x, t_index, lr),
+                    x,
+                    lr,
+                    text=f"{text}step {steps - t_index if not student else 1}/{steps}",
+                )
 
-        tiles = self._tiles(
-            Work(
-                [denoiser] if predictor is None else [denoiser, predictor],
-                lambda h, w: unet_activations(denoiser.network, h, w),
-                len(y0),
-                (lr.shape[2], lr.shape[3]),
-                denoiser.network.config,
-                wrap,
-                denoiser.network.compiled,
-                f"{student.name} takes its one step, whatever steps says" if student else "",
-            )
-        )
-        calls = [
-            Call(f"step {steps - t + 1}/{steps}")
-            for t in range(steps, 0, -1)
-            for _ in range(2 if t in predictor_at else 1)
-        ]
-        return torch.cat([in_results(self.memory, x0) for _, x0 in tiles.run(run, calls)])
+            def predict_noise(
+                x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int, text: str = text
+            ) -> tuple[Tensor, Tensor]:
+                both = tiles(
+                    lambda *x: torch.cat(predictor(*x, t_index), dim=1),
+                    x_t,
+                    x0_pred,
+                    lr,
+                    text=f"{text}step {steps - t_index}/{steps}",
+                )
+                mean, logvar = both.chunk(2, dim=1)
+                return mean, logvar
+
+            y0_i = y0[images].to(networks[0].device, torch.float32)
+            lr_i = to_pm1(lr.rgb[images]).to(networks[0].device)
+            on_step = _both(self.progress.preview(y0_i, lr_i), callback)
+            if student:
+                x0[images] = sample_once(
+                    predict_x0, student, schedule, y0_i, lr_i, noise=noise, callback=on_step
+                )
+            else:
+                x0[images] = sample(
+                    predict_x0,
+                    predict_noise if len(networks) > 1 else None,
+                    schedule,
+                    y0_i,
+                    lr_i,
+                    steps=steps,
+                    predictor_on=predictor_on,
+                    predictor_mode=sampling.predictor_mode,
+                    noise=noise,
+                    callback=on_step,
+                )
+        return x0
 
     def decode(
-        self, x0: Tensor, lr: Tensor, finish: Finish, wrap: Wrap = "none", *, codes: bool = True
+        self,
+        x0: Tensor,
+        lr: Picture,
+        finish: Finish,
+        *,
+        alpha: Tensor | None = None,
+        quantize: bool = True,
     ) -> tuple[Tensor, float]:
-        """Pictures of latents. `DECODE_WORK` for each.
+        """Decode latents and finish the images. It costs `DECODE_WORK` per image.
 
         Args:
-            x0: [B,C,H,W], padded.
-            lr: [B,3,h,w] in [-1,1], not padded.
-            finish: what becomes of them.
-            wrap: axes in which they go on periodically.
-            codes: whether the nearest codes are decoded, as all but RSD wants it.
+            x0: [B,C,h,w].
+            lr: the B LR images, h x w.
+            finish: colour fix, size, LR consistency and mask.
+            alpha: [B,1,*,*] in [0,1] for the results, resized; None for opaque results.
+            quantize: whether the nearest codes are decoded, as for all networks except RSD.
 
         Returns:
-            [B,3,4h,4w] in [0,1], or as `finish` says, with alpha as a fourth channel, a result that
-            lies in memory as ComfyUI's images do, [B,4h,4w,3]; and the mean LR-PSNR in dB.
+            [B,3,H,W] or [B,4,H,W] in [0,1], on the device and in the dtype of results, stored as
+            ComfyUI's images are, [B,H,W,C]; and the mean LR-PSNR in dB.
 
         Raises:
             ValueError: a result is not finite.
-            MemoryError: not even the smallest tiles fit.
+            MemoryError: not even one tile of the smallest size fits.
         """
-        (b, _, h, w), memory = lr.shape, self.memory
+        b, h, w = lr.size
+        managed, memory = self.networks.autoencoder, self.memory
         size = finish.size or (SCALE * h, SCALE * w)
-        managed = self.networks.autoencoder
-        channels = 3 if finish.alpha is None else 4
-        images = torch.empty(
-            (b, *size, channels), device=memory.result_device, dtype=memory.result_dtype
-        ).movedim(3, 1)
-        psnr = torch.zeros(b)
-        tiles = self._autoencoder_tiles(b, (h, w), wrap)
-
-        def run(pictures: slice, plan: TilePlan, on_tile: Callable[[], None]) -> Tensor:
-            some = x0[pictures]
-            bytes_needed = 4 * 3 * SCALE**2 * h * w * len(some) * WORKING_PICTURES
-            on = managed.device if bytes_needed <= tiles.left else memory.result_device
-            sr = decode_latent(
-                managed.network, some.to(managed.device), (h, w), plan, on_tile, on, wrap, codes
+        images_bhwc = torch.empty(
+            (b, *size, 3 if alpha is None else 4),
+            device=memory.result_device,
+            dtype=memory.result_dtype,
+        )
+        result, psnr = images_bhwc.movedim(3, 1), torch.zeros(b)
+        tiles = self._tiles([managed], lr)
+        tiles.place_output(4 * 3 * SCALE**2 * h * w * WORKING_PICTURES)
+        for images, text in tiles.groups():
+            sr = tiles(
+                partial(managed.network.decode, quantize=quantize),
+                x0[images].float(),
+                text=f"{text}decoding",
+                work=DECODE_WORK,
+                output_scale=SCALE,
             )
-            sr, psnr[pictures] = finished(sr, lr[pictures].to(on), finish, pictures, wrap)
-            return sr
+            result[images, :3], psnr[images] = self._finish(sr, lr[images], finish, images)
+            if alpha is not None:
+                result[images, 3:] = resample(alpha[images], *size, lr.wrap).clamp(0, 1)
+        return result, float(psnr.mean())
 
-        for pictures, rgb in tiles.run(run, [Call("decoding", DECODE_WORK)]):
-            images[pictures, :3] = rgb
-            if finish.alpha is not None:
-                alpha = resampled(finish.alpha[pictures], *size, wrap).clamp(0, 1)
-                images[pictures, 3:] = alpha
-        return images, float(psnr.mean())
+    def _finish(
+        self, sr: Tensor, lr: Picture, finish: Finish, images: slice
+    ) -> tuple[Tensor, float]:
+        """Finish images where they are, or in main memory if there is not enough memory there."""
+        sr = to_01(sr)
+        try:
+            return finish(sr, lr, images)
+        except (RuntimeError, MemoryError) as error:
+            elsewhere = sr.device != self.memory.result_device
+            if not elsewhere or not self.memory.is_out_of_memory(error):
+                raise
+        self.memory.empty_cache()
+        return finish(sr.to(self.memory.result_device), lr, images)
 
-    def encode_starts(
+    def upscale(
         self,
-        lr: Tensor,
+        lr: Picture,
         start: Start | None,
-        wrap: Wrap = "none",
-        on_start: Callable[[Tensor], None] | None = None,
-    ) -> Tensor:
-        """`made_start` and `encode`, a few pictures at a time, so that the memory that a video
-        needs does not grow with its length. `on_start` is called with the starts, as they come."""
-        latents: list[Tensor] = []
-        for some in lr.split(max(4, _START_PIXELS // (SCALE**2 * lr.shape[2] * lr.shape[3]))):
-            made = made_start(some, start, wrap)
-            latents.append(self.encode(made, wrap))
-            if on_start:
-                on_start(made)
-        return torch.cat(latents)
+        sampling: Sampling,
+        finish: Finish,
+        target: Target | None = None,
+    ) -> tuple[Tensor, float]:
+        """Upscale images to any size, in one pass of x4 or two.
 
-    def _autoencoder_tiles(self, pictures: int, size: tuple[int, int], wrap: Wrap) -> Tiles:
-        managed = self.networks.autoencoder
-        return self._tiles(
-            Work(
-                [managed],
-                lambda h, w: autoencoder_activations(managed.network, h, w),
-                pictures,
-                size,
-                self._denoiser.config,
-                wrap,
-                managed.network.compiled,
+        Args:
+            lr: the B LR images, h x w.
+            start: an SR network that makes the start of each pass; None for bicubic.
+            sampling: settings of the chain.
+            finish: of the result; its sizes and LR images are set here.
+            target: the size; None for x4.
+
+        Returns:
+            As `decode`, with the alpha of `lr`.
+
+        Raises:
+            ValueError: the size cannot be reached, the networks cannot run these steps, or a result
+            is not finite.
+            MemoryError: the result does not fit into memory, or not even one tile does.
+        """
+        b, h, w = lr.size
+        work = b * (ENCODE_WORK + self.sample_work(sampling) + DECODE_WORK)
+        passes = plan_passes(h, w, target or Target())
+        room = self.memory.free_for_results()
+        check_memory(passes, room, b, lr.channels, has_mask=finish.region is not None)
+        is_plain = passes == plan_passes(h, w, Target())
+        self.progress.begin(work * sum(pass_work(passes)), "" if is_plain else describe(passes))
+        current, result, psnr = lr, lr.rgb, 0.0
+        for one_pass, weight in zip(passes, pass_work(passes), strict=True):
+            self.progress.weight = weight
+            last = one_pass is passes[-1]
+            final = replace(
+                finish,
+                size=None if is_plain else one_pass.size,
+                lr=None if is_plain else lr,
+                lr_consistency=finish.lr_consistency and last,
             )
+            starts = None
+            if finish.region:
+                starts = torch.empty(b, 3, *one_pass.x4)
+                final = replace(final, region=replace(finish.region, start=starts))
+            x0 = self.sample(
+                self.encode(self.make_starts(current, start, starts), current), current, sampling
+            )
+            alpha = lr.alpha if last else None
+            quantize = self._denoiser.predicts_codes
+            result, psnr = self.decode(x0, current, final, alpha=alpha, quantize=quantize)
+            if not last:
+                current = Picture(result.float().contiguous(), wrap=lr.wrap)
+        return result, psnr
+
+    def _tiles(self, networks: Sequence[Managed[Any]], lr: Picture, note: str = "") -> Tiles:
+        return Tiles(networks, lr.size, lr.wrap, self.memory, self.tiling, self.progress, note)
+
+    def _empty_latent(self, lr: Picture) -> Tensor:
+        b, h, w = lr.size
+        channels = self.networks.autoencoder.network.config.embed_channels
+        return torch.empty(
+            (b, channels, h, w), device=self.memory.result_device, dtype=self.memory.result_dtype
         )
 
-    def _tiles(self, work: Work) -> Tiles:
-        return Tiles(work, self.memory, self.tiling, self.progress)
 
+def _share(noise: NoiseSource) -> NoiseSource:
+    """The same noise for each image of a batch, so that it comes out as it would alone."""
 
-def made_start(lr: Tensor, start: Start | None, wrap: Wrap) -> Tensor:
-    """y0-hat: pictures exactly x4, by an SR network (PreSet-B), or by bicubic (PreSet-A), which may
-    overshoot. [B,3,h,w] in [0,1] -> [B,3,4h,4w]"""
-    return start(lr, wrap) if start else upsampled(lr, wrap)
+    def shared(kind: str, t: int, shape: torch.Size) -> Tensor:
+        return noise(kind, t, torch.Size((1, *shape[1:]))).expand(shape)
+
+    return shared
 
 
 def _both(first: StepCallback | None, second: StepCallback | None) -> StepCallback | None:

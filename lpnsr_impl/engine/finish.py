@@ -1,25 +1,25 @@
-"""What becomes of decoded pictures: colours, size, agreement with the LR picture, mask."""
+"""What follows decoding: colour fix, size, LR consistency and mask."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..config import Wrap
+from ..config import SCALE
 from ..pictures.color import COLOR_FIXES
 from ..pictures.consistency import back_project, lr_psnr
-from ..pictures.images import to_01
-from ..pictures.masks import mask_weights, masked
-from ..pictures.wrap import resampled, upsampled
+from ..pictures.edges import resample, surround
+from ..pictures.masks import blend, mask_weights
+from ..pictures.picture import Picture
 
 
 @dataclass(frozen=True)
-class Inside:
-    """Where to show the result, and what to show elsewhere.
+class Region:
+    """Where the result is shown; the start is kept elsewhere.
 
     Attributes:
         mask: [B,1,*,*] in [0,1], 1 for the result.
-        feather: in LR pixels.
-        start: [B,3,*,*], the pre-upsampled pictures; None for those of the last pass.
+        feather: LR pixels over which the mask's edges fade.
+        start: [B,3,*,*], the pre-upsampled images; None for those of the last pass.
     """
 
     mask: Tensor
@@ -29,62 +29,56 @@ class Inside:
 
 @dataclass(frozen=True)
 class Finish:
-    """What becomes of decoded pictures, in this order.
+    """Steps after decoding, in the order of the attributes.
 
     Attributes:
         color_fix: a key of `COLOR_FIXES`.
-        size: (H, W) that they are downscaled to; None for x4.
-        lr: [B,3,h,w] in [0,1], the pictures before any pass: what results agree with, and whose
-            shape and pixels mask and feather have. None for the pictures of the chain.
-        alpha: [B,1,*,*] in [0,1] of the results, or None.
-        lr_consistency: whether the result, downscaled, is to be `lr` (`consistency.back_project`).
-        inside: comes last, so that nothing else changes what is kept of the start.
+        size: (H, W) to downscale to; None for x4.
+        lr: images that the result is compared with and `region` refers to, if they are not those of
+            the chain: the first pass's of an upscale in two passes.
+        lr_consistency: whether the result, downscaled, is to equal `lr` (`back_project`).
+        region: last, so that nothing changes the start where it is kept.
     """
 
     color_fix: str = "wavelet"
     size: tuple[int, int] | None = None
-    lr: Tensor | None = None
-    alpha: Tensor | None = None
+    lr: Picture | None = None
     lr_consistency: bool = False
-    inside: Inside | None = None
+    region: Region | None = None
 
+    def __call__(self, sr: Tensor, lr: Picture, images: slice) -> tuple[Tensor, float]:
+        """Finish some images of a batch, on the device of `sr`.
 
-def finished(
-    sr: Tensor, lr: Tensor, finish: Finish, pictures: slice, wrap: Wrap
-) -> tuple[Tensor, float]:
-    """Finish some pictures of a batch, on the device where they are.
+        Args:
+            sr: [n,3,4h,4w] in [0,1]; it may be modified.
+            lr: the n LR images, h x w.
+            images: which of the batch these are, for the images in the attributes.
 
-    Args:
-        sr: [N,3,4h,4w] in [0,1]; it may be changed.
-        lr: [N,3,h,w] in [-1,1].
-        finish: of the whole batch.
-        pictures: which of the batch these are.
-        wrap: axes in which they go on periodically.
+        Returns:
+            [n,3,H,W] in [0,1], and the mean LR-PSNR in dB.
 
-    Returns:
-        [N,3,H,W] in [0,1], and their mean LR-PSNR in dB.
-
-    Raises:
-        ValueError: one is not finite.
-    """
-    if not sr.isfinite().all():
-        raise ValueError(
-            "The decoded image has NaN or infinite values. Choose precision fp32 or bf16 for the "
-            "models."
-        )
-    if fix := COLOR_FIXES[finish.color_fix]:
-        sr = fix(sr, to_01(upsampled(lr, wrap)), wrap)
-    size = finish.size or (sr.shape[2], sr.shape[3])
-    if finish.size:
-        sr = resampled(sr, *size, wrap).clamp_(0, 1)
-    original = to_01(lr) if finish.lr is None else finish.lr[pictures].to(sr.device)
-    if finish.lr_consistency:
-        sr = back_project(sr, original, wrap=wrap)
-    if finish.inside:
-        assert finish.inside.start is not None
-        mask = finish.inside.mask[pictures].to(sr.device)
-        h, w = original.shape[2:]
-        weights = mask_weights(mask, h, w, finish.inside.feather, wrap, size)
-        start = resampled(finish.inside.start[pictures].to(sr.device), *size, wrap)
-        sr = masked(sr, start.clamp(0, 1), weights)
-    return sr, lr_psnr(sr, original, wrap)
+        Raises:
+            ValueError: `sr` is not finite.
+        """
+        if not sr.isfinite().all():
+            raise ValueError(
+                "The decoded image has NaN or infinite values. Choose precision fp32 or bf16 for "
+                "the models."
+            )
+        h, w, wrap = *lr.size[1:], lr.wrap
+        if chosen := COLOR_FIXES[self.color_fix]:
+            fix, reach = chosen
+            reference = resample(lr.rgb.to(sr.device), SCALE * h, SCALE * w, wrap).clamp_(0, 1)
+            sr = surround(fix, sr, reference, reach=reach, wrap=wrap)
+        size = self.size or (SCALE * h, SCALE * w)
+        sr = resample(sr, *size, wrap).clamp_(0, 1)
+        original = (lr if self.lr is None else self.lr[images]).rgb.to(sr.device)
+        if self.lr_consistency:
+            sr = back_project(sr, original, wrap=wrap)
+        if self.region and self.region.start is not None:
+            h, w = original.shape[2:]
+            mask = self.region.mask[images].to(sr.device)
+            weights = mask_weights(mask, h, w, self.region.feather, wrap, size)
+            start = resample(self.region.start[images].to(sr.device), *size, wrap)
+            sr = blend(sr, start.clamp(0, 1), weights)
+        return sr, lr_psnr(sr, original, wrap)

@@ -1,27 +1,47 @@
-"""What the engine asks of those who look after networks and memory, and how the command line does
-it; ComfyUI's way is in `nodes/host.py`."""
+"""Memory for networks, activations and results: what the engine asks for, and the command line's
+answer. ComfyUI's answer is `nodes/host.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..config import SCALE
 from ..main_memory import available
+from ..models import Autoencoder, UNet
 
 N_co = TypeVar("N_co", bound=nn.Module, covariant=True)
 
 USABLE = 0.7
-"""Share of the free memory that a run plans with."""
+"""Share of the free memory that tiles are planned with."""
+
+_AUTOENCODER_LAYERS = 9
+_UNET_LAYERS = 28
+
+
+def activation_bytes(network: nn.Module, h: int, w: int) -> float:
+    """Memory for the activations of one call on a latent of h x w.
+
+    In layers of the network's first level, as `python -m tests.bench memory` measures them. Of an
+    upscale model it is not known, and 0.
+    """
+    if isinstance(network, UNet):
+        values = _UNET_LAYERS * network.config.model_channels * h * w
+        return values * network.compute_dtype.itemsize
+    if isinstance(network, Autoencoder):
+        values = _AUTOENCODER_LAYERS * network.config.level_channels[0] * SCALE * h * SCALE * w
+        return values * network.compute_dtype.itemsize
+    return 0.0
 
 
 class Managed(Protocol[N_co]):
-    """A network in somebody's care.
+    """A network whose weights a `Memory` loads and offloads.
 
     Attributes:
-        network: its weights may be elsewhere until `Memory.load`.
-        device: where its activations belong.
+        network: the network; its weights may be offloaded.
+        device: where it runs.
     """
 
     @property
@@ -32,32 +52,32 @@ class Managed(Protocol[N_co]):
 
 
 class Memory(Protocol):
-    """Memory for activations, and for results."""
+    """Memory of the networks' device, and of results."""
 
     @property
     def result_device(self) -> torch.device:
-        """Where results go."""
+        """Device of results, usually the CPU."""
         ...
 
     @property
     def result_dtype(self) -> torch.dtype:
-        """Of results."""
+        """Dtype of results."""
         ...
 
-    def room_for_results(self) -> int:
-        """Free bytes where results go."""
+    def free_for_results(self) -> int:
+        """Free bytes on the device of results."""
         ...
 
-    def budget(self, networks: Sequence[Managed[Any]]) -> float:
-        """Bytes for activations beside these networks, if all others make room."""
+    def available(self, networks: Sequence[Managed[Any]]) -> float:
+        """Bytes for activations beside these networks, with all other models evicted."""
         ...
 
-    def spare(self, networks: Sequence[Managed[Any]]) -> float:
-        """The same, if all others stay where they are."""
+    def free(self, networks: Sequence[Managed[Any]]) -> float:
+        """Bytes for activations beside these networks, without evicting other models."""
         ...
 
     def load(self, networks: Sequence[Managed[Any]], activations: float) -> None:
-        """Make networks resident together, with room for so many bytes beside them."""
+        """Load the networks, with this many bytes free for activations."""
         ...
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -65,55 +85,50 @@ class Memory(Protocol):
         ...
 
     def empty_cache(self) -> None:
-        """Give memory that is held for later back to the device."""
+        """Return cached memory to the device."""
         ...
 
 
 @dataclass(frozen=True)
 class Resident(Generic[N_co]):
-    """A network that is on its device and stays there."""
+    """A network that stays on its device."""
 
     network: N_co
     device: torch.device
 
 
 class PlainMemory:
-    """Memory where nobody else's networks are. Results go to main memory, in float32."""
+    """Memory that no other models share. Results go to main memory, in float32."""
 
     result_device = torch.device("cpu")
     result_dtype = torch.float32
 
-    def room_for_results(self) -> int:
+    def free_for_results(self) -> int:
         """Free bytes of main memory."""
         return available()
 
-    def budget(self, networks: Sequence[Managed[Any]]) -> float:
-        """Free bytes of the networks' device, less a reserve."""
+    def available(self, networks: Sequence[Managed[Any]]) -> float:
+        """The usable share of the free memory of the networks' device."""
         device = networks[0].device
         if device.type != "cuda":
             return USABLE * available()
         free, _ = torch.cuda.mem_get_info(device)
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return USABLE * (free + held)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return USABLE * (free + cached)
 
-    spare = budget
+    free = available
 
     def load(self, networks: Sequence[Managed[Any]], activations: float) -> None:
-        """They are there."""
+        """No-op: the networks are loaded."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """See `is_out_of_memory`."""
+        """See the function `is_out_of_memory`."""
         return is_out_of_memory(error)
 
     def empty_cache(self) -> None:
-        """Give cached memory of GPUs back."""
+        """Return cached memory of GPUs."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def in_results(memory: Memory, x: Tensor) -> Tensor:
-    """A tensor as results are."""
-    return x.to(memory.result_device, memory.result_dtype)
 
 
 _MESSAGES = (

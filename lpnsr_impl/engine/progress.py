@@ -1,44 +1,32 @@
-"""What the engine tells of a run while it runs."""
-
-from dataclasses import dataclass
+"""Progress of a run, as the engine reports it."""
 
 from torch import Tensor
 
 from ..method.sampler import StepCallback
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a network on whole pictures, and its cost.
-
-    work: for one picture, in calls of the denoiser.
-    """
-
-    text: str
-    work: float = 1.0
-
-
 class Progress:
-    """Nobody is told. Others take over what they show; what they raise ends the run.
+    """Counts the work that is done. Subclasses show it; an exception of theirs ends the run.
 
     Attributes:
-        done: work done so far.
-        weight: of the work that `advance` counts: more where pictures are larger.
+        done: work done so far, in calls of the denoiser on an image of the first pass.
+        weight: factor for the work that `advance` adds: an image's pixels relative to the first
+            pass.
     """
 
     done = 0.0
     weight = 1.0
 
     def begin(self, work: float, heading: str) -> None:
-        """A run of so much work begins; `heading` says of what passes, if not of x4."""
+        """Announce a run: its work, and a description of its passes, or "" for a plain x4."""
 
-    def plan(self, text: str) -> None:
-        """Networks are being loaded for this plan."""
+    def plan(self, summary: str, details: str) -> None:
+        """Announce the tiles of a stage: a short text to show, and a longer one to log."""
 
     def advance(self, work: float, text: str) -> None:
-        """So much work is done."""
+        """Add finished work; `text` says what it was."""
         self.done += self.weight * work
 
-    def watch(self, y0: Tensor, lr: Tensor) -> StepCallback | None:
-        """What is called after each step of a chain from y0, [B,C,H,W], by lr, [B,3,h,w]."""
+    def preview(self, y0: Tensor, lr: Tensor) -> StepCallback | None:
+        """Make a callback that previews the chain from y0, [B,C,h,w], for lr, [B,3,h,w]."""
         return None

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import StudentConfig
-from ..engine.upscaler import BICUBIC, Method
 from ..files.checkpoints import DENOISER, describe
 from ..files.folders import find_weights
 from ..files.students import student_of
 from ..files.weights import read_checkpoint
 from ..method.sampler import ALL_ON, predictor_steps
+from .upscaler import BICUBIC, Method
 
 logger = logging.getLogger(__name__)
 

@@ -38,27 +38,28 @@ class ChainRecorder:
         x0_pred: {t: [B,C,H,W]} on the CPU, from the first t to 1.
         noise: {t: [B,C,H,W]} on the CPU, what was added at the step t -> t-1, predicted or random;
             to 2.
+        x_t: {t: [B,C,H,W]} on the CPU, the states.
     """
 
     def __init__(self, schedule: Schedule) -> None:
         self.x0_pred: dict[int, Tensor] = {}
         self.noise: dict[int, Tensor] = {}
         self._schedule = schedule
-        self._x_t: dict[int, Tensor] = {}
+        self.x_t: dict[int, Tensor] = {}
 
     def __call__(self, t: int, x_t: Tensor, x0_pred: Tensor) -> None:
         x_t, x0_pred = x_t.float().cpu(), x0_pred.float().cpu()
-        before = self._x_t.get(t + 1)
+        before = self.x_t.get(t + 1)
         if before is not None:
             self.noise[t + 1] = self._schedule.noise_between(
                 before, x_t, self.x0_pred[t + 1], t + 1
             )
-        self._x_t = {t: x_t}
+        self.x_t[t] = x_t
         self.x0_pred[t] = x0_pred
 
     def keep_start(self, student: StudentConfig, y0: Tensor) -> None:
         """After a student's run, which adds no noise between steps: keep that of its start."""
-        ((t, x_t),) = self._x_t.items()
+        ((t, x_t),) = self.x_t.items()
         self.noise[t] = (x_t - y0.float().cpu()) / start_std(student, self._schedule)
 
 

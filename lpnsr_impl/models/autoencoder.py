@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from ..config import AutoencoderConfig
 from .layers import Operations, Upsample
 
+_SCORE_BYTES = 1 << 29
+"""Attention scores that are held at once, in fp32. The level of the image needs more anyway."""
+
 
 def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
     if groups:
@@ -62,8 +65,14 @@ class Attention(nn.Module):
         return x + self.proj_out(h[:, 0].mT.unflatten(2, x.shape[2:]))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q k^T C^-1/2) v, all [B,1,h*w,C]"""
-        return F.scaled_dot_product_attention(q, k, v)
+        """softmax(q k^T C^-1/2) v, all [B,1,h*w,C]
+
+        Some queries at a time, since no fused kernel of ROCm, Metal or DirectML takes one head of
+        this width: the scores of all would fill the memory.
+        """
+        rows = max(1, _SCORE_BYTES // (4 * len(k) * k.shape[2]))
+        parts = [F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)]
+        return torch.cat(parts, dim=2)
 
 
 class Downsample(nn.Module):

@@ -4,15 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import Wrap
-from .wrap import inside, surrounded
-
 _RADII = (1, 2, 4, 8, 16)
-_REACH = sum(_RADII)
-_STRIP = 512  # rows corrected at once, so that large pictures need little more than themselves
+REACH = sum(_RADII)
+"""Pixels that the wavelet fix reads beyond an edge."""
+
+_STRIP = 512  # rows corrected at once, so that large images need little memory beside themselves
 
 
-def wavelet_color_fix(sr: Tensor, reference: Tensor, wrap: Wrap = "none") -> Tensor:
+def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
     """Keep the detail of `sr` and take colour and tone, the lowest band, from `reference`.
 
     Five a-trous levels with a dilated 3x3 binomial kernel. The transform is linear, so
@@ -21,7 +20,6 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor, wrap: Wrap = "none") -> Ten
     Args:
         sr: [B,3,H,W] in [0,1].
         reference: the same shape and range, e.g. the low-resolution image by bicubic x4.
-        wrap: axes in which both go on periodically.
 
     Returns:
         [B,3,H,W], clamped to [0,1].
@@ -30,25 +28,22 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor, wrap: Wrap = "none") -> Ten
         ValueError: the shapes differ.
     """
     _check_shapes(sr, reference)
-    if wrap != "none":
-        sr, reference = (surrounded(x, _REACH, wrap) for x in (sr, reference))
-        return inside(wavelet_color_fix(sr, reference), _REACH, wrap)
     result = torch.empty_like(sr)
     height = sr.shape[2]
     for top in range(0, height, _STRIP):
         bottom = min(top + _STRIP, height)
-        first = max(top - _REACH, 0)
-        around = slice(first, min(bottom + _REACH, height))
+        first = max(top - REACH, 0)
+        around = slice(first, min(bottom + REACH, height))
         low = _low_band(reference[:, :, around] - sr[:, :, around])
         low = low[:, :, top - first : bottom - first]
         torch.add(sr[:, :, top:bottom], low, out=result[:, :, top:bottom])
     return result.clamp_(0, 1)
 
 
-def adain_color_fix(sr: Tensor, reference: Tensor, wrap: Wrap = "none") -> Tensor:
+def adain_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
     """Give each channel of `sr` the mean and standard deviation that it has in `reference`.
 
-    Arguments, result and errors as for `wavelet_color_fix`; edges make no difference here.
+    Arguments, result and errors as for `wavelet_color_fix`.
     """
     _check_shapes(sr, reference)
     dims = (-2, -1)
@@ -78,5 +73,5 @@ def _check_shapes(sr: Tensor, reference: Tensor) -> None:
         )
 
 
-COLOR_FIXES = {"none": None, "wavelet": wavelet_color_fix, "adain": adain_color_fix}
-"""fix(sr, reference, wrap) by name."""
+COLOR_FIXES = {"none": None, "wavelet": (wavelet_color_fix, REACH), "adain": (adain_color_fix, 0)}
+"""By name: fix(sr, reference) -> image, and how many pixels it reads beyond an edge."""

@@ -1,63 +1,63 @@
-"""Does a super-resolved picture still show the low-resolution one? LR-PSNR and back-projection."""
+"""Agreement of a super-resolved image with its LR image: LR-PSNR and back-projection."""
 
 import torch
 from torch import Tensor
 
 from ..config import Wrap
-from .wrap import resampled
+from .edges import resample
 
 ITERATIONS = 10
 
 _HIGHEST_PSNR = 100.0
-"""dB, of pictures that are equal or as good as."""
+"""dB, of equal images."""
 
 
 def back_project(
     sr: Tensor, lr: Tensor, iterations: int = ITERATIONS, wrap: Wrap = "none"
 ) -> Tensor:
-    """Add what is missing until `sr`, downscaled, is the LR picture (Irani and Peleg).
+    """Correct `sr` in place until it equals the LR image when downscaled (Irani and Peleg, 1991).
 
-    Each iteration adds lr - downscale(sr), bicubic in the size of sr. It works in place and channel
-    by channel, so that a large picture needs little more than itself.
+    Each iteration adds lr - downscale(sr), enlarged by bicubic interpolation. It runs channel by
+    channel, so that a large image needs little memory beside itself.
 
     Args:
-        sr: [B,C,H,W] in [0,1], x4 or of another size; it is changed.
+        sr: [B,C,H,W] in [0,1], no smaller than lr; it is modified.
         lr: [B,C,h,w] in [0,1].
         iterations: 0 or more.
-        wrap: axes in which both go on periodically.
+        wrap: axes along which both images continue at their other edge.
 
     Returns:
-        `sr`, in [0,1]. Where it had to leave that range, the LR picture is met nearly.
+        `sr`, in [0,1]. Where clamping was needed, it equals the LR image only approximately.
 
     Raises:
-        ValueError: `sr` is of another batch or smaller.
+        ValueError: `sr` has another batch size, or is smaller than `lr`.
     """
     _check_shapes(sr, lr)
     (height, width), (h, w) = sr.shape[2:], lr.shape[2:]
     for sr_i, lr_i in zip(sr.split(1), lr.split(1), strict=True):
         for plane, target in zip(sr_i.split(1, dim=1), lr_i.split(1, dim=1), strict=True):
             for _ in range(iterations):
-                missing = target - resampled(plane, h, w, wrap)
-                plane.add_(resampled(missing, height, width, wrap)).clamp_(0, 1)
+                missing = target - resample(plane, h, w, wrap)
+                plane.add_(resample(missing, height, width, wrap)).clamp_(0, 1)
     return sr
 
 
 def lr_psnr(sr: Tensor, lr: Tensor, wrap: Wrap = "none") -> float:
-    """PSNR in dB between `sr`, downscaled, and the LR picture; the mean over a batch.
+    """PSNR in dB between `sr`, downscaled, and the LR image; the mean over a batch, at most 100.
 
-    Downscaling is bicubic with antialiasing. Equal pictures have 100 dB.
+    Downscaling is bicubic with antialiasing.
 
     Args:
-        sr: [B,C,H,W] in [0,1], x4 or of another size.
+        sr: [B,C,H,W] in [0,1], no smaller than lr.
         lr: [B,C,h,w] in [0,1].
-        wrap: axes in which both go on periodically.
+        wrap: axes along which both images continue at their other edge.
 
     Raises:
-        ValueError: `sr` is of another batch or smaller.
+        ValueError: `sr` has another batch size, or is smaller than `lr`.
     """
     _check_shapes(sr, lr)
     h, w = lr.shape[2:]
-    error = torch.cat([resampled(x, h, w, wrap) for x in sr.split(1)]) - lr
+    error = torch.cat([resample(x, h, w, wrap) for x in sr.split(1)]) - lr
     mse = error.square().mean(dim=(1, 2, 3))
     return float((-10 * torch.log10(mse)).clamp(max=_HIGHEST_PSNR).mean())
 

@@ -1,4 +1,4 @@
-"""Resampling and padding of [B,C,h,w] tensors, before and after the networks."""
+"""Ranges, channels and padding of [B,C,h,w] tensors, before and after the networks."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,10 @@ from torch import Tensor
 from ..config import SCALE
 
 SMALLEST_MODEL_INPUT = 64
-"""Upscale models see pictures mirrored to at least this size: windows need room."""
+"""Upscale models get images of at least this size: windows need room."""
+
+_TRUST = 8
+"""Pixels of alpha 1 / this or more keep their own colours where transparency is filled."""
 
 
 def to_pm1(x_01: Tensor) -> Tensor:
@@ -32,16 +35,10 @@ def resize(x: Tensor, h: int, w: int) -> Tensor:
     return F.interpolate(x, size=(h, w), mode="bicubic", align_corners=False, antialias=True)
 
 
-def reflect_pad(x: Tensor, h: int, w: int, block: int = 1) -> Tensor:
+def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
     """Extend to [B,C,h,w] by mirroring at the bottom and right edge.
 
     Unlike `torch.nn.functional.pad` it mirrors again and again, so it works from 1x1 up.
-
-    Args:
-        x: [B,C,*,*].
-        h, w: larger or equal sizes.
-        block: pixels of one LR pixel. With 4, a x4 picture is mirrored just as its LR picture is
-            with 1: about the middle of the last LR pixel.
 
     Raises:
         ValueError: h or w is smaller than it is already.
@@ -51,11 +48,12 @@ def reflect_pad(x: Tensor, h: int, w: int, block: int = 1) -> Tensor:
             f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; "
             "expected larger sizes."
         )
-    if (h, w) == tuple(x.shape[2:]):
-        return x
-    rows = _mirrored(x.shape[2], h, block, x.device)
-    columns = _mirrored(x.shape[3], w, block, x.device)
-    return x[:, :, rows][:, :, :, columns]
+    for dim, size in ((2, h), (3, w)):
+        n = x.shape[dim]
+        if size > n:
+            index = torch.arange(size, device=x.device) % max(2 * (n - 1), 1)
+            x = x.index_select(dim, torch.where(index < n, index, 2 * (n - 1) - index))
+    return x
 
 
 def fit_rgb_factors(latent: Tensor, rgb: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,38 +81,47 @@ def padded_size(h: int, w: int, multiple: int) -> tuple[int, int]:
     return -(-h // multiple) * multiple, -(-w // multiple) * multiple
 
 
-def _mirrored(size: int, target: int, block: int, device: torch.device) -> Tensor:
-    """Source index of each of `target` positions: 0 1 2 1 0 1 ... for size 3 and block 1."""
-    n = size // block
-    index = torch.arange(target // block, device=device) % max(2 * (n - 1), 1)
-    backwards = index >= n
-    index = torch.where(backwards, 2 * (n - 1) - index, index)
-    within = torch.arange(block, device=device).expand(len(index), block)
-    within = torch.where(backwards[:, None], block - 1 - within, within)
-    return (index[:, None] * block + within).flatten()
+def split_channels(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Separate colours and transparency of an image file or an IMAGE.
+
+    Colours that are hardly visible are replaced (`fill_transparent`).
+
+    Args:
+        x: [B,C,h,w] of 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA) channels.
+
+    Returns:
+        rgb [B,3,h,w], and alpha [B,1,h,w] in [0,1] or None.
+    """
+    num_colors = 1 if x.shape[1] < 3 else 3
+    rgb, alpha = x[:, :num_colors].expand(-1, 3, -1, -1), x[:, num_colors:].clamp(0, 1)
+    if alpha.shape[1] == 0:
+        return rgb, None
+    return fill_transparent(rgb, alpha), alpha
 
 
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Give pixels that can't be seen the colours around them, so that networks make no halos.
+    """Give pixels that are hardly visible the colours around them.
 
-    Files may have any colour there, often black or white, and it would bleed into visible edges.
+    Files may have any colour there, often black or white. Networks would spread it over visible
+    edges.
 
     Args:
         rgb: [B,3,h,w], not multiplied by alpha.
         alpha: [B,1,h,w] in [0,1].
 
     Returns:
-        [B,3,h,w], unchanged where alpha is above 0.
+        [B,3,h,w], unchanged where alpha is 1/8 or more.
     """
-    return torch.where(alpha > 0, rgb, _spread(rgb * alpha, alpha))
+    return _push_pull(rgb * alpha, alpha)
 
 
-def _spread(weighted: Tensor, weights: Tensor) -> Tensor:
-    """weighted / weights; where a weight is 0, that of the next coarser level that has one."""
+def _push_pull(weighted: Tensor, weights: Tensor) -> Tensor:
+    """weighted / weights, mixed with the next coarser level where weights are small."""
     own = weighted / weights.clamp_min(1e-8)
+    trust = (_TRUST * weights).clamp(max=1)
     h, w = weights.shape[2:]
-    if h * w == 1 or bool((weights > 0).all()):
+    if h * w == 1 or bool((trust == 1).all()):
         return own
-    coarse = _spread(*(F.avg_pool2d(x, 2, ceil_mode=True) for x in (weighted, weights)))
+    coarse = _push_pull(*(F.avg_pool2d(x, 2, ceil_mode=True) for x in (weighted, weights)))
     smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
-    return torch.where(weights > 0, own, smooth)
+    return torch.lerp(smooth, own, trust)

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import SCALE, Wrap
-from .wrap import inside, resampled, surrounded
+from .edges import resample, surround
 
 DEFAULT_FEATHER = 8
 """In LR pixels."""
 
 _GRAIN = 1 << 16
-"""Weights are multiples of 1 / this, so that what rounding left near 0 and 1 is exactly that."""
+"""Weights are rounded to multiples of 1 / this, so that 0 and 1 are exact."""
 
 
 def mask_weights(
@@ -35,13 +35,13 @@ def mask_weights(
 
     Args:
         mask: [B,1,*,*] in [0,1], of any size; resized as ComfyUI's own nodes do.
-        h, w: of the LR picture.
+        h, w: of the LR image.
         feather: LR pixels over which the mask's edges fade, half of them on either side; 0 or more.
-        wrap: axes in which the picture goes on periodically.
+        wrap: axes along which the image continues at its other edge.
         size: (H, W) of the result; None for x4.
 
     Returns:
-        [B,1,H,W] in [0,1]. Away from edges it is as the mask: exactly 1 where that is 1.
+        [B,1,H,W] in [0,1]. Away from edges it equals the mask: exactly 1 where that is 1.
 
     Raises:
         ValueError: feather is negative.
@@ -54,12 +54,13 @@ def mask_weights(
         x = F.interpolate(x, size=x4, mode="bilinear", align_corners=False, antialias=True)
     reach = SCALE * feather // 2
     if reach:
-        x = inside(_blurred(surrounded(x, reach, wrap), reach), reach, wrap)
-    x = resampled(x, *(size or x4), wrap).clamp(0, 1)
+        x = surround(lambda x: _blur(x, reach), x, reach=reach, wrap=wrap)
+    x = resample(x, *(size or x4), wrap).clamp(0, 1)
     return (x * _GRAIN).round() / _GRAIN
 
 
-def _blurred(x: Tensor, reach: int) -> Tensor:
+def _blur(x: Tensor, reach: int) -> Tensor:
+    """Blur by a raised cosine of this radius, [B,1,H,W]."""
     position = torch.arange(-reach, reach + 1, dtype=torch.float64) / (reach + 1)
     kernel = torch.cos(position * math.pi / 2) ** 2
     kernel = (kernel / kernel.sum()).to(x)
@@ -67,7 +68,7 @@ def _blurred(x: Tensor, reach: int) -> Tensor:
     return F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
 
 
-def masked(result: Tensor, start: Tensor, weights: Tensor) -> Tensor:
+def blend(result: Tensor, start: Tensor, weights: Tensor) -> Tensor:
     """The result where weights are 1, the start where they are 0, both exactly.
 
     Args:

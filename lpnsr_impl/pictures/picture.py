@@ -1,17 +1,30 @@
-"""Pictures as all rooms know them: colours, and what can be seen through them."""
+"""Images as the engine takes them: colours, transparency, and what lies beyond their edges."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import Tensor
+
+from ..config import Wrap
+from .edges import resample
+
+P = TypeVar("P", bound="Picture")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """rgb: float32 [B,3,H,W] in [0,1]; alpha: [B,1,H,W] in [0,1], or None. Colours are not
-    multiplied by it."""
+    """A batch of images of one size.
+
+    Attributes:
+        rgb: float32 [B,3,H,W] in [0,1], not multiplied by alpha.
+        alpha: [B,1,H,W] in [0,1], or None for opaque images.
+        wrap: axes along which the images continue at their other edge.
+    """
 
     rgb: Tensor
     alpha: Tensor | None = None
+    wrap: Wrap = "none"
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -23,7 +36,17 @@ class Picture:
         """3, or 4 with alpha."""
         return 3 if self.alpha is None else 4
 
-    def split(self, size: int) -> "list[Picture]":
-        """Pictures of at most `size` each."""
-        alphas = [None] * len(self.rgb) if self.alpha is None else self.alpha.split(size)
-        return [Picture(rgb, alpha) for rgb, alpha in zip(self.rgb.split(size), alphas)]  # noqa: B905
+    def __getitem__(self: P, images: slice) -> P:
+        """Some images of the batch."""
+        alpha = None if self.alpha is None else self.alpha[images]
+        return replace(self, rgb=self.rgb[images], alpha=alpha)
+
+    def split(self: P, size: int) -> Iterator[P]:
+        """Batches of at most `size` images."""
+        for first in range(0, len(self.rgb), size):
+            yield self[first : first + size]
+
+    def resize(self: P, h: int, w: int) -> P:
+        """Bicubic, with antialiasing where it gets smaller. RGB may overshoot, alpha is clamped."""
+        alpha = None if self.alpha is None else resample(self.alpha, h, w, self.wrap).clamp(0, 1)
+        return replace(self, rgb=resample(self.rgb, h, w, self.wrap), alpha=alpha)

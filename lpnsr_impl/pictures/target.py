@@ -100,7 +100,7 @@ def plan_passes(h: int, w: int, target: Target) -> list[Pass]:
     return [Pass((h, w), between), Pass(between, (height, width))]
 
 
-def described(passes: list[Pass]) -> str:
+def describe(passes: list[Pass]) -> str:
     """The plan in words, e.g. "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768".
 
     Plain x4 is "512x384 to 2048x1536".
@@ -117,8 +117,8 @@ def described(passes: list[Pass]) -> str:
     return f"{whole} in {count}: {', '.join(parts)}"
 
 
-def work(passes: list[Pass]) -> list[float]:
-    """Work of each pass, in that of the first."""
+def pass_work(passes: list[Pass]) -> list[float]:
+    """Work of each pass, relative to the first."""
     h, w = passes[0].lr
     return [each.lr[0] * each.lr[1] / (h * w) for each in passes]
 
@@ -140,7 +140,7 @@ def check_memory(
     if needed > available:
         several = f"{batch} pictures of " if batch > 1 else ""
         raise MemoryError(
-            f"{described(passes)}: {several}{_size(passes[-1].size)} need {needed / 2**30:.1f} GB "
+            f"{describe(passes)}: {several}{_size(passes[-1].size)} need {needed / 2**30:.1f} GB "
             f"of memory for pixels alone, and {available / 2**30:.1f} GB are free. Choose a "
             "smaller size or fewer pictures at a time, or close other programs."
         )

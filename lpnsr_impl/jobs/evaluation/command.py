@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from ...config import StudentConfig
-from ...engine.upscaler import Method, load_upscaler
 from ..options import chosen_student, model_fingerprints, preset_method, with_options
+from ..upscaler import Method, load_upscaler
 from .experiments import EXPERIMENTS
 from .metrics import Measurer
 from .report import contact_sheet, markdown_table

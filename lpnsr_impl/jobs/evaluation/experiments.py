@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from ...engine.upscaler import BICUBIC, Method
+from ..upscaler import BICUBIC, Method
 
 ALL_OFF = {4: False, 3: False, 2: False}
 

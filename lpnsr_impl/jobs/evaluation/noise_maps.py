@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.noise import continued_noise, seeded_noise
-from ...engine.pipeline import encode_start
-from ...engine.upscaler import Upscaler
-from ...method.noise_figures import draw_figure
-from ...method.sampler import ALL_ON, sample, switches_for
-from ...method.schedule import Schedule
-from ...pictures.images import bicubic_upsample, reflect_pad, to_pm1
+from ...engine.engine import Sampling
+from ...method.noise_figures import ChainRecorder, draw_figure
+from ...pictures.images import padded_size, reflect_pad, to_pm1
+from ...pictures.picture import Picture
+from ..upscaler import Upscaler
 from .run import Pair, read_pair
 
 
@@ -44,7 +42,7 @@ class StepNoise:
 
 @torch.no_grad()
 def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -> list[StepNoise]:
-    """Run the chain from bicubic with the predictor on, and keep what it predicted.
+    """Run the chain from bicubic with the predictor on, and record its noise.
 
     Args:
         upscaler: networks; it needs a noise predictor.
@@ -60,36 +58,23 @@ def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -
     """
     predictor = upscaler.noise_predictor
     if predictor is None:
-        raise ValueError("These models have no noise predictor; give one to show its noise.")
-    schedule = Schedule(**vars(upscaler.denoiser.schedule))
-    lr, hr = lr.to(upscaler.device), None if hr is None else hr.to(upscaler.device)
+        raise ValueError("These models have no noise predictor; choose one to show its noise.")
+    engine, picture = upscaler.engine, Picture(lr)
+    schedule, device = engine.schedule(), upscaler.device
+    y0 = engine.encode(engine.make_starts(picture, None), picture)
+    x0 = None if hr is None else engine.encode([hr], picture)
+    run = ChainRecorder(schedule)
+    engine.sample(y0, picture, Sampling(seed, steps=schedule.num_timesteps), run)
     h, w = lr.shape[2:]
-    size = upscaler.denoiser.config.padded(h, w)
-    y0 = encode_start(upscaler.autoencoder, bicubic_upsample(lr), size)
-    x0 = None if hr is None else encode_start(upscaler.autoencoder, hr, size)
+    size = padded_size(h, w, predictor.config.tile_multiple)
     steps: list[StepNoise] = []
-    source = continued_noise(seeded_noise(seed, schedule.num_timesteps), h, w)
-
-    def watched(x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int) -> tuple[Tensor, Tensor]:
-        mean, logvar = predictor(x_t, x0_pred, lr, t_index)
-        t = t_index + 1
-        used = mean + torch.exp(0.5 * logvar) * source("step", t, mean.shape).to(mean)
-        optimal = None if x0 is None else schedule.optimal_noise(x0, y0, x_t, x0_pred, t)
-        optimal = None if optimal is None else optimal[:, :, :h, :w].cpu()
-        steps.append(StepNoise(t, mean[:, :, :h, :w].cpu(), used[:, :, :h, :w].cpu(), optimal))
-        return mean, logvar
-
-    padded = reflect_pad(to_pm1(lr), *y0.shape[2:])
-    sample(
-        upscaler.denoiser,
-        watched,
-        schedule,
-        y0,
-        padded,
-        steps=schedule.num_timesteps,
-        predictor_on=switches_for(schedule.num_timesteps, ALL_ON),
-        noise=source,
-    )
+    for t, noise in run.noise.items():
+        inputs = (reflect_pad(x, *size) for x in (run.x_t[t], run.x0_pred[t], to_pm1(lr)))
+        mean, _ = predictor(*(x.to(device) for x in inputs), t - 1)
+        optimal = None
+        if x0 is not None:
+            optimal = schedule.optimal_noise(x0, y0, run.x_t[t], run.x0_pred[t], t)
+        steps.append(StepNoise(t, mean[:, :, :h, :w].cpu(), noise, optimal))
     return steps
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from ...engine.upscaler import Method
+from ..upscaler import Method
 from .metrics import METRICS
 from .run import Pair, Row, result_path
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from torch import Tensor
 
 from ...config import SCALE
-from ...engine.upscaler import Method, Upscaler
 from ...files.whole import written_whole
 from ...pictures.picture import Picture
 from ...pictures.reading import picture_files, read_picture, to_pil
+from ..upscaler import Method, Upscaler
 from .metrics import METRICS, Measurer
 
 logger = logging.getLogger(__name__)

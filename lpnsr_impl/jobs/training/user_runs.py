@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...engine.noise import seeded_noise
 from ...files.checkpoints import check_family, load_noise_predictor
 from ...files.folders import find_weights
 from ...method import sampler
+from ...method.noise import seeded_noise
 from ...method.schedule import Schedule
 from ...models import Autoencoder, Denoiser
 from ...pictures.images import bicubic_upsample

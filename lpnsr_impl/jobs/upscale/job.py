@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...pictures.target import described
+from ...pictures.target import describe
 from .folders import is_full
 from .formats import FORMATS, SPARE, Format, format_of
 from .networks import Networks
@@ -64,7 +64,7 @@ class Worker:
             notes.append("16 bits become 8")
         if name != item.name:
             notes.insert(0, f"as {name}")
-        return "; ".join([described(passes), *notes])
+        return "; ".join([describe(passes), *notes])
 
 
 class Report:

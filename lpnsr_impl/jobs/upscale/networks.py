@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 
 from ...config import Wrap
-from ...engine.upscaler import Method, load_upscaler
-from ...pictures.images import fill_transparent
 from ...pictures.target import Pass, Target, plan_passes
 from ..options import model_fingerprints
+from ..upscaler import Method, load_upscaler
 from .picture import FilePicture
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -87,15 +86,14 @@ class Networks:
         return plan_passes(h, w, self._settings.target)
 
     def __call__(self, picture: FilePicture) -> FilePicture:
-        """Upscale. Alpha is bicubic; what can't be seen takes the colours around it first.
+        """Upscale. Alpha is enlarged by bicubic interpolation.
 
         Raises:
             MemoryError: the result does not fit into memory, or not even the smallest tiles do.
             ValueError: the result has no finite colours, or its size can't be reached.
         """
-        settings, alpha = self._settings, picture.alpha
-        if alpha is not None:
-            picture = replace(picture, rgb=fill_transparent(picture.rgb, alpha))
-        result = self._upscaler.upscale(picture, settings.method, settings.wrap, settings.target)
-        alpha = None if alpha is None else result[:, 3:]
+        settings = self._settings
+        picture = replace(picture, wrap=settings.wrap)
+        result = self._upscaler.upscale(picture, settings.method, settings.target)
+        alpha = None if picture.alpha is None else result[:, 3:]
         return replace(picture, rgb=result[:, :3], alpha=alpha)

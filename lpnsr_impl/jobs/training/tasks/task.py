@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....engine.noise import seeded_noise
 from ....files.folders import find_weights
+from ....method.noise import seeded_noise
 from ....method.sampler import NoiseSource
 from ....method.schedule import Schedule
 from ....pictures.images import to_01

@@ -1,32 +1,30 @@
-"""The networks of a family as files give them, and one picture through them."""
+"""The networks of a family, loaded from files, for the command line."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from spandrel import ImageModelDescriptor, ModelLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..accelerate import accelerate, set_precision
-from ..config import PredictorMode, Wrap
+from ..config import SCALE, PredictorMode
+from ..engine.engine import Engine, Sampling, Start
+from ..engine.finish import Finish
+from ..engine.memory import Memory, PlainMemory, Resident
+from ..engine.progress import Progress
+from ..engine.tiled import LARGEST_TILE, Tiles, Tiling
 from ..files.checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
 from ..files.folders import find_weights
 from ..method.sampler import ALL_ON
 from ..models import Autoencoder, Denoiser, NoisePredictor
+from ..pictures.edges import resample
 from ..pictures.images import SMALLEST_MODEL_INPUT
 from ..pictures.picture import Picture
 from ..pictures.target import Target
-from ..pictures.tiling import DEFAULT_OVERLAP, LARGEST_TILE, apply_tiled, plan_tiles
-from ..pictures.wrap import for_model, from_model
-from .engine import Engine, Sampling, Start, made_start
-from .memory import Memory, PlainMemory, Resident
-from .passes import upscale
-from .tiles import Tiling
-
-logger = logging.getLogger(__name__)
 
 BICUBIC = "bicubic"
 
@@ -49,22 +47,33 @@ class Method:
 
 
 @dataclass(frozen=True)
-class _Residents:
+class _Networks:
     autoencoder: Resident[Autoencoder]
     denoiser: Resident[Denoiser]
     noise_predictor: Resident[NoisePredictor] | None
 
 
+class _UpscaleModel(nn.Module):
+    """A spandrel model with the attributes that `Tiles` needs."""
+
+    config = SimpleNamespace(size_multiple=1, tile_multiple=SMALLEST_MODEL_INPUT)
+    compiled = False
+
+    def __init__(self, model: ImageModelDescriptor[Any]) -> None:
+        super().__init__()
+        self.forward = model
+
+
 @dataclass
 class Upscaler:
-    """Upscales, by the networks of one family on one device.
+    """Upscales images with the networks of one family, on one device.
 
     Attributes:
         autoencoder, denoiser, noise_predictor: on the device; the last may be None.
         upscale_models: for starts, by file name.
-        device: of them all.
+        device: of all of them.
         tile: largest side of a tile, in LR pixels.
-        memory: to plan with.
+        memory: where they run.
     """
 
     autoencoder: Autoencoder
@@ -75,83 +84,63 @@ class Upscaler:
     tile: int = LARGEST_TILE
     memory: Memory = field(default_factory=PlainMemory)
 
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs these networks."""
+        predictor = self.noise_predictor
+        networks = _Networks(
+            Resident(self.autoencoder, self.device),
+            Resident(self.denoiser, self.device),
+            None if predictor is None else Resident(predictor, self.device),
+        )
+        return Engine(networks, self.memory, Tiling(max_tile=self.tile))
+
     @torch.no_grad()
-    def upscale(
-        self, lr: Picture, method: Method, wrap: Wrap = "none", target: Target | None = None
-    ) -> Tensor:
-        """Pictures in the size wanted.
+    def upscale(self, lr: Picture, method: Method, target: Target | None = None) -> Tensor:
+        """Upscale images.
 
         Args:
-            lr: B pictures.
-            method: how.
-            wrap: axes in which they go on periodically.
-            target: the size wanted; None for x4, as it is for a method without steps.
+            lr: B images.
+            method: settings.
+            target: the size; None for x4, as for a method without steps.
 
         Returns:
             [B,3,H,W] in [0,1] in main memory, or [B,4,H,W] with alpha.
 
         Raises:
-            ValueError: the size can't be reached, or a result is not finite.
-            MemoryError: the result does not fit, or not even the smallest tiles do.
+            ValueError: the size cannot be reached, or a result is not finite.
+            MemoryError: the result does not fit, or not even one tile of the smallest size does.
         """
-        start = self._start(method.start)
+        engine, start = self.engine, self._start(method.start)
         if not method.steps:
-            return made_start(lr.rgb, start, wrap).clamp(0, 1)
-        predictor = self.noise_predictor
-        networks = _Residents(
-            Resident(self.autoencoder, self.device),
-            Resident(self.denoiser, self.device),
-            None if predictor is None else Resident(predictor, self.device),
-        )
+            return torch.cat(list(engine.make_starts(lr, start))).clamp(0, 1)
         sampling = Sampling(
             method.seed,
             method.steps,
             predictor_on=method.predictor_on,
             predictor_mode=method.predictor_mode,
         )
-        engine = Engine(networks, self.memory, Tiling(self.tile))
-        return upscale(
-            engine, lr, start, sampling, color_fix=method.color_fix, target=target, wrap=wrap
-        )[0]
+        return engine.upscale(lr, start, sampling, Finish(method.color_fix), target)[0]
 
     def _start(self, name: str) -> Start | None:
-        """y0-hat by an upscale model, in tiles; None for bicubic."""
+        """Starts by an upscale model; None for bicubic."""
         if name == BICUBIC:
             return None
         model = self.upscale_models[name]
+        managed = Resident(_UpscaleModel(model), self.device)
 
-        def start(lr: Tensor, wrap: Wrap) -> Tensor:
-            y = self._run(model, for_model(lr, wrap))
-            return from_model(y, model.scale, *lr.shape[2:], wrap=wrap).clamp(0, 1)
+        def start(lr: Picture) -> Tensor:
+            tiling = Tiling(max_tile=max(self.tile, SMALLEST_MODEL_INPUT))
+            tiles = Tiles([managed], lr.size, lr.wrap, self.memory, tiling, Progress())
+            tiles.output_device = self.memory.result_device
+            y = [
+                tiles(model, lr.rgb[i], text="start", output_scale=model.scale)
+                for i, _ in tiles.groups()
+            ]
+            _, h, w = lr.size
+            return resample(torch.cat(y), SCALE * h, SCALE * w, lr.wrap).clamp(0, 1)
 
         return start
-
-    def _run(self, model: ImageModelDescriptor[Any], x: Tensor) -> Tensor:
-        """[B,3,h,w] -> [B,3,s h,s w] in main memory, in smaller tiles where memory runs out."""
-        tile, (h, w) = max(self.tile, SMALLEST_MODEL_INPUT), x.shape[2:]
-        while True:
-            overlap, least = min(DEFAULT_OVERLAP, tile // 2), min(tile, SMALLEST_MODEL_INPUT)
-            plan = plan_tiles(h, w, tile, overlap, 1, least=least)
-            try:
-                return apply_tiled(
-                    lambda tiles: model(tiles.to(self.device)),
-                    [x],
-                    plan,
-                    output_scale=model.scale,
-                    device=self.memory.result_device,
-                )
-            except (RuntimeError, MemoryError) as e:
-                if not self.memory.is_out_of_memory(e):
-                    raise
-            # Out here nothing holds the failed run's tensors any more.
-            self.memory.empty_cache()
-            if tile <= SMALLEST_MODEL_INPUT:
-                raise MemoryError(
-                    f"Out of memory even with tiles of {tile}x{tile} pixels, the smallest for an "
-                    "upscale model. Close other programs, or choose a smaller upscale model."
-                )
-            tile = max(tile // 2, SMALLEST_MODEL_INPUT)
-            logger.warning("Out of memory; the upscale model goes on with tiles of %d.", tile)
 
 
 def load_upscaler(

@@ -1,0 +1,465 @@
+"""Networks on images of any size: equal tiles, blended where they overlap.
+
+An image keeps its size. Tiles may extend beyond it, and an index map tells which pixel of the image
+each pixel of a tile is copied from. So tiling, padding to the sizes that a network accepts, the
+margin around an image and images that wrap are one function. All positions are in LR pixels: a
+latent has the size of its LR image.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import SCALE, WRAP_OVERLAP, Wrap, wraps
+from ..main_memory import give_back
+from .memory import Managed, Memory, activation_bytes
+from .progress import Progress
+
+logger = logging.getLogger(__name__)
+
+LARGEST_TILE = 256
+"""In LR pixels. The published size: attention over a larger tile costs its square."""
+
+DEFAULT_OVERLAP = 32
+"""In LR pixels."""
+
+MARGIN = 4
+"""LR pixels by which tiles extend beyond the edges of an image, where the zero padding of
+convolutions would leave spots in corners and rims at edges."""
+
+_MAX_POSITIONS = 1 << 18
+"""Latent positions in one network call, as many as 16 tiles of 128x128 have. More do not keep a GPU
+busier."""
+
+_MAX_POSITIONS_CPU = 64**2
+"""The same on a CPU, whose cores a single tile of this size keeps busy."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Equal tiles along one axis of an image.
+
+    Attributes:
+        size: of the image, in LR pixels.
+        tile: size of each tile.
+        starts: first pixel of each tile. It may be negative, and the last tile may end beyond
+            `size`.
+        wraps: whether the image continues at its other edge. Otherwise its edge pixels repeat.
+    """
+
+    size: int
+    tile: int
+    starts: tuple[int, ...]
+    wraps: bool = False
+
+    def sources(self, scale: int = 1) -> Tensor:
+        """Index of the image's pixel that each pixel of a tile copies, [tiles, tile * scale]."""
+        first = scale * torch.tensor(self.starts)[:, None]
+        position = first + torch.arange(self.tile * scale)
+        size = self.size * scale
+        return position % size if self.wraps else position.clamp(0, size - 1)
+
+    def inside(self, i: int, scale: int = 1) -> list[tuple[slice, slice]]:
+        """The runs of tile i that show the image: slices of the tile, and of the image.
+
+        A tile has one run, or several where the image wraps.
+        """
+        start, end = self.starts[i], self.starts[i] + self.tile
+        periods = range(start // self.size, -(-end // self.size)) if self.wraps else (0,)
+        runs: list[tuple[slice, slice]] = []
+        for origin in (period * self.size for period in periods):
+            first, last = max(start, origin), min(end, origin + self.size)
+            of_tile = slice((first - start) * scale, (last - start) * scale)
+            runs.append((of_tile, slice((first - origin) * scale, (last - origin) * scale)))
+        return runs
+
+    def weights(self, scale: int = 1) -> Tensor:
+        """Blending weights of the tiles, [tiles, tile * scale]. They sum to 1 at every pixel.
+
+        Weights rise as a squared sine over the pixels that a tile shares with its neighbour.
+        """
+        starts = torch.tensor(self.starts, dtype=torch.float64)
+        if self.wraps:
+            gaps = torch.cat([starts, starts[:1] + self.size]).diff()
+            before, after = self.tile - gaps.roll(1), self.tile - gaps
+        else:
+            beyond = torch.tensor([1e-9], dtype=torch.float64)  # no neighbour: no ramp
+            shared = self.tile - starts.diff()
+            before, after = torch.cat([beyond, shared]), torch.cat([shared, beyond])
+        position = (torch.arange(self.tile * scale, dtype=torch.float64) + 0.5) / scale
+        rise = torch.minimum(position / before[:, None], (self.tile - position) / after[:, None])
+        ramps = torch.sin(rise.clamp(0, 1) * math.pi / 2) ** 2
+        total = torch.zeros(self.size * scale, dtype=torch.float64)
+        for i, ramp in enumerate(ramps):
+            for of_tile, of_image in self.inside(i, scale):
+                total[of_image] += ramp[of_tile]
+        return (ramps / total[self.sources(scale)]).float()
+
+
+def plan_axis(
+    size: int,
+    max_tile: int,
+    overlap: int,
+    *,
+    multiple: int = 1,
+    min_tile: int = 1,
+    margin: int = 0,
+    wraps: bool = False,
+) -> Axis:
+    """Cover an axis with the fewest equal tiles, no larger than that many need to be.
+
+    Args:
+        size: of the image, in LR pixels.
+        max_tile: largest part of the image that one tile may cover.
+        overlap: least number of pixels that neighbours share; at most half of `max_tile` is used.
+        multiple: sizes of tiles are multiples of this.
+        min_tile: tiles are at least this large.
+        margin: pixels beyond both edges that tiles cover, too.
+        wraps: see `Axis`. The tiles then overlap around the edge as anywhere else.
+
+    Raises:
+        ValueError: a size is below 1, or the overlap or the margin is negative.
+    """
+    if min(size, max_tile, multiple, min_tile) < 1 or min(overlap, margin) < 0:
+        raise ValueError(
+            f"Got size {size}, max_tile {max_tile}, multiple {multiple}, min_tile {min_tile}, "
+            f"overlap {overlap} and margin {margin}; expected 1 or more, the last two 0 or more."
+        )
+    overlap = min(overlap, max_tile // 2)
+    if wraps:
+        count = 1 if size <= max_tile else math.ceil(size / (max_tile - overlap))
+        tile = math.ceil(size / count) + (overlap if count > 1 else WRAP_OVERLAP)
+    else:
+        count = 1
+        if size > max_tile:
+            count = math.ceil((size - overlap) / (max_tile - overlap))
+        tile = math.ceil((size + 2 * margin + (count - 1) * overlap) / count)
+    tile = max(math.ceil(tile / multiple) * multiple, min_tile)
+    if wraps:
+        starts = (i * size // count - (tile - math.ceil(size / count)) // 2 for i in range(count))
+    elif count == 1:
+        starts = ((size - tile) // 2,)
+    else:
+        # In steps of `multiple`, so that all tiles meet a network's strides alike.
+        steps = -(-(size + 2 * margin - tile) // multiple)
+        first = -((tile + steps * multiple - size) // 2)
+        starts = (first + i * steps // (count - 1) * multiple for i in range(count))
+    return Axis(size, tile, tuple(starts), wraps)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """The tiles of an image, and how they go through a network.
+
+    Attributes:
+        rows, columns: the tiles along each axis.
+        batch: number of tiles in one call, of one image or of several.
+        fixed: whether every call has a full batch, for kernels that are compiled for one shape.
+    """
+
+    rows: Axis
+    columns: Axis
+    batch: int = 1
+    fixed: bool = False
+
+    def __len__(self) -> int:
+        """Number of tiles of one image."""
+        return len(self.rows.starts) * len(self.columns.starts)
+
+    def apply(
+        self,
+        function: Callable[..., Tensor],
+        inputs: Sequence[Tensor],
+        *,
+        input_scale: int = 1,
+        output_scale: int = 1,
+        device: torch.device | None = None,
+        output_device: torch.device | None = None,
+        callback: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Apply a function tile by tile, and blend the results.
+
+        Args:
+            function: of tensors [n,*,tile,tile] to one tensor [n,*,tile,tile], times the scales.
+            inputs: [B,*,input_scale h, input_scale w] each.
+            input_scale, output_scale: pixels of the inputs and of the result per LR pixel.
+            device: where the function runs; None for the device of the inputs.
+            output_device: of the result; None for the device that the function leaves it on.
+            callback: called with the number of finished tiles, and of all, after each call.
+
+        Returns:
+            [B,*,output_scale h, output_scale w].
+        """
+        axes, num_images = (self.rows, self.columns), len(inputs[0])
+        source_y, source_x = (axis.sources(input_scale).to(inputs[0].device) for axis in axes)
+        weights_y, weights_x = (axis.weights(output_scale) for axis in axes)
+        tiles = [
+            (i, r, c)
+            for i in range(num_images)
+            for r in range(len(source_y))
+            for c in range(len(source_x))
+        ]
+        result: Tensor | None = None
+        for first in range(0, len(tiles), self.batch):
+            batch = tiles[first : first + self.batch]
+            full = batch + batch[-1:] * (self.batch - len(batch)) if self.fixed else batch
+            cuts = (
+                torch.cat([x[i : i + 1, :, source_y[r]][..., source_x[c]] for i, r, c in full])
+                for x in inputs
+            )
+            parts = function(*(x.to(device, non_blocking=True) for x in cuts))
+            parts = parts if output_device is None else parts.to(output_device)
+            if result is None:
+                size = (output_scale * axis.size for axis in axes)
+                result = parts.new_zeros(num_images, parts.shape[1], *size)
+                weights_y, weights_x = (
+                    w.to(parts, non_blocking=True) for w in (weights_y, weights_x)
+                )
+            for (i, r, c), part in zip(batch, parts, strict=False):
+                weights = weights_y[r][:, None] * weights_x[c]
+                for part_y, y in self.rows.inside(r, output_scale):
+                    for part_x, x in self.columns.inside(c, output_scale):
+                        result[i, :, y, x].addcmul_(
+                            part[:, part_y, part_x], weights[part_y, part_x]
+                        )
+            if callback:
+                callback(first + len(batch), len(tiles))
+        assert result is not None
+        return result
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tile sizes that a user asks for, in LR pixels.
+
+    Attributes:
+        tile_size: of each tile; 0 chooses the largest that fits into memory.
+        overlap: least number of pixels that neighbouring tiles share; at most half a tile is used.
+        max_tile: largest tile to choose from.
+
+    Raises:
+        ValueError: one of them is negative.
+    """
+
+    tile_size: int = 0
+    overlap: int = DEFAULT_OVERLAP
+    max_tile: int = LARGEST_TILE
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ValueError(f"{name} is {value}, expected 0 or more.")
+
+
+class Tiles:
+    """Runs networks on images of one size, in tiles that fit into memory.
+
+    The tiles are as large as fit if all other models are evicted. As many of them as fit without
+    evicting run in one call. When memory runs out, the call of a network is repeated with fewer
+    tiles at a time, then with smaller ones.
+
+    Args:
+        networks: that run together, on one device.
+        shape: (B, h, w) of the LR images.
+        wrap: axes along which the images continue at their other edge.
+        memory: where the networks run.
+        tiling: tile sizes that the user asks for.
+        progress: receives the plan, and every call of a network.
+        note: a remark for the log.
+
+    Attributes:
+        plan: the tiles. It changes when memory runs out.
+        output_device: device of results larger than the LR images.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Managed[Any]],
+        shape: tuple[int, int, int],
+        wrap: Wrap,
+        memory: Memory,
+        tiling: Tiling,
+        progress: Progress,
+        note: str = "",
+    ) -> None:
+        self._networks, self._shape, self._wraps = networks, shape, wraps(wrap)
+        self._memory, self._tiling, self._progress, self._note = memory, tiling, progress, note
+        self._device = self.output_device = networks[0].device
+        configs = [managed.network.config for managed in networks]
+        self._multiple = max(config.size_multiple for config in configs)
+        self._min_tile = max(config.tile_multiple for config in configs)
+        self._fixed = any(managed.network.compiled for managed in networks)
+        self._use(self._choose_tile())
+
+    def groups(self, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, str]]:
+        """Load the networks, and split images into groups that fill a call.
+
+        Args:
+            first, last: the images to split; all of them by default.
+
+        Yields:
+            A slice of the images, and a text for progress updates, e.g. "images 5-8/16, ".
+        """
+        self._load()
+        count = self._shape[0]
+        last = count if last is None else last
+        while first < last:
+            end = min(first + max(1, self.plan.batch // len(self.plan)), last)
+            which = f"image {end}" if end - first == 1 else f"images {first + 1}-{end}"
+            yield slice(first, end), f"{which}/{count}, " if count > 1 else ""
+            first = end
+        give_back(self._device)
+
+    def __call__(
+        self,
+        function: Callable[..., Tensor],
+        *inputs: Tensor,
+        text: str,
+        work: float = 1.0,
+        input_scale: int = 1,
+        output_scale: int = 1,
+    ) -> Tensor:
+        """Apply a function of networks to images, tile by tile.
+
+        Args:
+            function, inputs, input_scale, output_scale: see `TilePlan.apply`.
+            text: what is done, for progress updates.
+            work: cost per image, in calls of the denoiser.
+
+        Returns:
+            [B,*,output_scale h, output_scale w], on the networks' device, or on `output_device` if
+            output_scale is above 1.
+
+        Raises:
+            MemoryError: not even one tile of the smallest size fits.
+        """
+        done = self._progress.done
+
+        def report(num_done: int, num_tiles: int) -> None:
+            tile = f", tile {num_done}/{num_tiles}" if num_tiles > 1 else ""
+            self._progress.done = done
+            share = num_done / num_tiles
+            self._progress.advance(share * work * len(inputs[0]), text + tile)
+
+        while True:
+            try:
+                return self.plan.apply(
+                    function,
+                    inputs,
+                    input_scale=input_scale,
+                    output_scale=output_scale,
+                    device=self._device,
+                    output_device=self.output_device if output_scale > 1 else None,
+                    callback=report,
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not self._memory.is_out_of_memory(error):
+                    raise
+            # Outside `except`, so that the traceback does not keep the failed call's tensors alive.
+            self._memory.empty_cache()
+            self._use_less()
+
+    def place_output(self, bytes_per_image: float) -> None:
+        """Let large results stay on the networks' device if the memory that is free there allows.
+
+        Args:
+            bytes_per_image: what a result, and the work on it, needs.
+        """
+        images = max(1, self.plan.batch // len(self.plan))
+        free = self._memory.free(self._networks) - self._tile_bytes * self.plan.batch
+        # Metal has no antialiased bicubic before PyTorch 2.8, and shares the main memory anyway.
+        if self._device.type == "mps" or images * bytes_per_image > free:
+            self.output_device = self._memory.result_device
+
+    def _choose_tile(self) -> int:
+        """The tile size that the user asks for, or the largest that fits into memory."""
+        if self._tiling.tile_size:
+            return self._round_up(self._tiling.tile_size)
+        tile = self._round_up(min(self._tiling.max_tile, max(self._shape[1:])))
+        available = self._memory.available(self._networks)
+        while tile > self._min_tile and self._bytes_for(self._plan(tile)) > available:
+            tile -= self._min_tile
+        return tile
+
+    def _round_up(self, tile: int) -> int:
+        return max(1, -(-tile // self._min_tile)) * self._min_tile
+
+    def _plan(self, tile: int) -> TilePlan:
+        max_tile, multiple = tile, self._multiple
+        if self._fixed:  # few shapes for images of all sizes, since each has its own kernels
+            max_tile, multiple = max(tile - 2 * MARGIN, 1), self._round_up(tile // 2)
+        rows, columns = (
+            plan_axis(
+                size,
+                max_tile,
+                self._tiling.overlap,
+                multiple=multiple,
+                min_tile=self._min_tile,
+                margin=MARGIN,
+                wraps=wraps,
+            )
+            for size, wraps in zip(self._shape[1:], self._wraps, strict=True)
+        )
+        return TilePlan(rows, columns, fixed=self._fixed)
+
+    def _bytes_for(self, plan: TilePlan) -> float:
+        """Memory that the networks need for the activations of one tile."""
+        networks = (managed.network for managed in self._networks)
+        return max(activation_bytes(n, plan.rows.tile, plan.columns.tile) for n in networks)
+
+    def _use(self, tile: int, batch: int | None = None) -> None:
+        """Plan tiles of a size, in batches that fit unless a batch is given."""
+        self._tile, plan = tile, self._plan(tile)
+        self._tile_bytes = self._bytes_for(plan)
+        self.plan = plan = replace(plan, batch=batch or self._choose_batch(plan))
+        _, h, w = self._shape
+        tiles = f"{len(plan)} tiles of {plan.columns.tile}x{plan.rows.tile}"
+        if self._tiling.overlap > tile // 2:
+            tiles += f", overlap {tile // 2}"
+        memory = f"{plan.batch * self._tile_bytes / 2**20:.0f} MB"
+        summary = f"{tiles if len(plan) > 1 else '1 tile'}, {memory}"
+        details = [f"{w}x{h} to {SCALE * w}x{SCALE * h}", summary]
+        details += [f"{plan.batch} at a time"] * (plan.batch > 1) + [self._note] * bool(self._note)
+        self._progress.plan(summary, ", ".join(details))
+
+    def _choose_batch(self, plan: TilePlan) -> int:
+        """Number of tiles that fit into memory together without evicting other models."""
+        most = _MAX_POSITIONS_CPU if self._device.type == "cpu" else _MAX_POSITIONS
+        if self._fixed:
+            most = min(most, LARGEST_TILE**2)
+        most //= plan.rows.tile * plan.columns.tile
+        fit = self._memory.free(self._networks) // max(self._tile_bytes, 1)
+        batch = max(1, min(int(fit), most, self._shape[0] * len(plan)))
+        return 1 << (batch.bit_length() - 1) if self._fixed else batch
+
+    def _load(self) -> None:
+        self._memory.load(self._networks, self.plan.batch * self._tile_bytes)
+
+    def _use_less(self) -> None:
+        """Put results together in main memory, or halve the batch, or the tiles, and load again.
+
+        Raises:
+            MemoryError: tiles have the smallest size already.
+        """
+        if self.output_device != self._memory.result_device:
+            self.output_device = self._memory.result_device
+            logger.warning("LPNSR: out of memory; the result goes to %s.", self.output_device)
+        elif self.plan.batch > 1:
+            logger.warning("LPNSR: out of memory; %d tiles at a time now.", self.plan.batch // 2)
+            self._use(self._tile, self.plan.batch // 2)
+        elif self._tile > self._min_tile:
+            tile = self._round_up(min(self._tile, max(self._shape[1:])) // 2)
+            tile = min(tile, self._tile - self._min_tile)
+            logger.warning("LPNSR: out of memory; tiles of %d LR pixels now.", tile)
+            self._use(tile, batch=1)
+        else:
+            raise MemoryError(
+                f"Out of memory even with tiles of {self._tile} LR pixels, the smallest for these "
+                "models. Close other programs, or choose a lower precision (bf16)."
+            )
+        self._load()

@@ -1,0 +1,61 @@
+"""Resampling and filtering of images that may continue at their other edge."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import Wrap, wraps
+
+_BICUBIC_REACH = 3
+"""Pixels of the smaller image that bicubic resampling reads beyond an edge, and one more."""
+
+
+def surround(function: Callable[..., Tensor], *inputs: Tensor, reach: int, wrap: Wrap) -> Tensor:
+    """Apply a filter to images whose opposite edges meet.
+
+    Args:
+        function: of tensors [B,C,H,W] to one of the same H and W.
+        inputs: [B,*,H,W] each.
+        reach: pixels that the filter reads beyond an edge.
+        wrap: axes along which the images continue; along others the filter sees the image's edge.
+
+    Returns:
+        [B,*,H,W].
+    """
+    h, w = inputs[0].shape[2:]
+    (top, left) = (reach if on else 0 for on in wraps(wrap))
+    result = function(*(_extend(x, top, left) for x in inputs))
+    return result[:, :, top : top + h, left : left + w]
+
+
+def resample(x: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
+    """Resize by bicubic interpolation, with antialiasing where the image gets smaller.
+
+    [B,C,H,W] -> [B,C,h,w]
+    """
+    if tuple(x.shape[2:]) == (h, w):
+        return x
+    margins, sizes = [0, 0], [h, w]
+    for dim, (old, new, on) in enumerate(zip(x.shape[2:], (h, w), wraps(wrap), strict=True)):
+        if on:
+            unit = old // math.gcd(old, new)  # pixels that become a whole number of pixels
+            margins[dim] = -(-_BICUBIC_REACH * max(old, new) // (new * unit)) * unit
+            sizes[dim] += 2 * margins[dim] * new // old
+    top, left = ((size - new) // 2 for size, new in zip(sizes, (h, w), strict=True))
+    antialias = h < x.shape[2] or w < x.shape[3]
+    x = _extend(x, *margins)
+    x = F.interpolate(x, sizes, mode="bicubic", align_corners=False, antialias=antialias)
+    return x[:, :, top : top + h, left : left + w]
+
+
+def _extend(x: Tensor, top: int, left: int) -> Tensor:
+    """Continue periodically by `top` rows above and below, and `left` columns on both sides."""
+    for dim, margin in ((2, top), (3, left)):
+        if margin:
+            size = x.shape[dim]
+            source = torch.arange(-margin, size + margin, device=x.device) % size
+            x = x.index_select(dim, source)
+    return x
