@@ -10,6 +10,9 @@ from typing import Literal
 SCALE = 4
 """Super-resolution factor and autoencoder compression: a latent has the LR image's size."""
 
+LARGEST_TILE = 256
+"""Of automatic tiles, in LR pixels, as published."""
+
 PredictorMode = Literal["sample", "mean"]
 
 Wrap = Literal["none", "x", "y", "both"]
@@ -48,6 +51,11 @@ class AutoencoderConfig:
         """Smallest useful tile of a latent."""
         return 32
 
+    @property
+    def largest_tile(self) -> int:
+        """As published, in LR pixels; attention over a larger tile costs its square."""
+        return LARGEST_TILE
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -64,7 +72,7 @@ class UNetConfig:
     head_width: int = 32
     window_size: int = 8
     trained_resolution: int = 64
-    largest_tile: int = 256  # in LR pixels, of automatic tiles
+    largest_tile: int = LARGEST_TILE  # in LR pixels, of automatic tiles
 
     def resolution_at(self, level: int) -> int:
         """Height and width, in latent pixels, that `level` saw during training."""

@@ -4,8 +4,8 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..lpnsr_impl.config import RESSHIFT_15, SCALE, PredictorMode, Wrap
-from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP, LARGEST_TILE
+from ..lpnsr_impl.config import LARGEST_TILE, RESSHIFT_15, SCALE, PredictorMode, Wrap
+from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from ..lpnsr_impl.pictures.color import COLOR_FIXES
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.pictures.target import LARGEST_FACTOR

@@ -15,15 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import SCALE, WRAP_OVERLAP, Wrap, wraps
+from ..config import LARGEST_TILE, SCALE, WRAP_OVERLAP, Wrap, wraps
 from ..main_memory import give_back
 from .memory import Managed, Memory, activation_bytes
 from .progress import Progress
 
 logger = logging.getLogger(__name__)
-
-LARGEST_TILE = 256
-"""In LR pixels. The published size: attention over a larger tile costs its square."""
 
 DEFAULT_OVERLAP = 32
 """In LR pixels."""
@@ -293,6 +290,7 @@ class Tiles:
         configs = [managed.network.config for managed in networks]
         self._multiple = max(config.size_multiple for config in configs)
         self._min_tile = max(config.tile_multiple for config in configs)
+        self._max_tile = min(tiling.max_tile, *(config.largest_tile for config in configs))
         self._fixed = any(managed.network.compiled for managed in networks)
         self._use(self._choose_tile())
 
@@ -380,7 +378,7 @@ class Tiles:
         """The tile size that the user asks for, or the largest that fits into memory."""
         if self._tiling.tile_size:
             return self._round_up(self._tiling.tile_size)
-        tile = self._round_up(min(self._tiling.max_tile, max(self._shape[1:])))
+        tile = self._round_up(min(self._max_tile, max(self._shape[1:])))
         available = self._memory.available(self._networks)
         while tile > self._min_tile and self._bytes_for(self._plan(tile)) > available:
             tile -= self._min_tile

@@ -11,12 +11,12 @@ from spandrel import ImageModelDescriptor, ModelLoader
 from torch import Tensor, nn
 
 from ..accelerate import accelerate, set_precision
-from ..config import SCALE, PredictorMode
+from ..config import LARGEST_TILE, SCALE, PredictorMode
 from ..engine.engine import Engine, Sampling, Start
 from ..engine.finish import Finish
 from ..engine.memory import Memory, PlainMemory, Resident
 from ..engine.progress import Progress
-from ..engine.tiled import LARGEST_TILE, Tiles, Tiling
+from ..engine.tiled import Tiles, Tiling
 from ..files.checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
 from ..files.folders import find_weights
 from ..method.sampler import ALL_ON
@@ -56,7 +56,9 @@ class _Networks:
 class _UpscaleModel(nn.Module):
     """A spandrel model with the attributes that `Tiles` needs."""
 
-    config = SimpleNamespace(size_multiple=1, tile_multiple=SMALLEST_MODEL_INPUT)
+    config = SimpleNamespace(
+        size_multiple=1, tile_multiple=SMALLEST_MODEL_INPUT, largest_tile=LARGEST_TILE
+    )
     compiled = False
 
     def __init__(self, model: ImageModelDescriptor[Any]) -> None:

@@ -19,6 +19,8 @@ class _Draws:
         low, high = seed % (1 << 32), seed >> 32
         self._low = torch.Generator("cpu").manual_seed(low)
         self._high = torch.Generator("cpu").manual_seed(high) if high else None
+        if self._high:
+            torch.rand(4096, generator=self._high)  # equal halves must not draw the same numbers
 
     def __call__(self, shape: torch.Size) -> Tensor:
         x = torch.randn(shape, generator=self._low)

@@ -112,13 +112,13 @@ def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
     Returns:
         [B,3,h,w], unchanged where alpha is 1/8 or more.
     """
-    return _push_pull(rgb * alpha, alpha)
+    return torch.where(_TRUST * alpha >= 1, rgb, _push_pull(rgb * alpha, alpha))
 
 
 def _push_pull(weighted: Tensor, weights: Tensor) -> Tensor:
     """weighted / weights, mixed with the next coarser level where weights are small."""
     own = weighted / weights.clamp_min(1e-8)
-    trust = (_TRUST * weights).clamp(max=1)
+    trust = (_TRUST * weights).clamp(max=1) ** 2
     h, w = weights.shape[2:]
     if h * w == 1 or bool((trust == 1).all()):
         return own

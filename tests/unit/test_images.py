@@ -8,13 +8,12 @@ from lpnsr_impl import (
     adain_color_fix,
     wavelet_color_fix,
 )
-from lpnsr_impl.engine.noise import continued_noise, seeded_noise
-from lpnsr_impl.engine.pipeline import pad_start
+from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.pictures.images import (
     bicubic_upsample,
-    padded_size,
     reflect_pad,
     resize,
+    split_channels,
     to_01,
     to_pm1,
 )
@@ -31,21 +30,6 @@ def test_padding_mirrors_again_and_again(h: int, w: int) -> None:
         expected = F.pad(x, (0, w - 1, 0, h - 1), mode="reflect")
         assert torch.equal(padded[:, :, : 2 * h - 1, : 2 * w - 1], expected)
     assert padded.unique().numel() == x.unique().numel()
-
-
-@pytest.mark.parametrize(("h", "w"), [(1, 3), (5, 2), (9, 16)])
-def test_a_start_is_mirrored_as_its_lr_picture_is(h: int, w: int) -> None:
-    """Padding before upsampling gives the same, but for what bicubic sees across the edge."""
-    lr = noise("images.lr", (1, 3, h, w))
-    repeated = lr.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    rows, columns = padded_size(h, w, 16)
-    expected = reflect_pad(lr, rows, columns).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    assert torch.equal(pad_start(repeated, rows, columns), expected)
-    ramp = torch.arange(4.0 * w).expand(1, 1, 4 * h, -1)
-    assert pad_start(ramp, rows, columns)[0, 0, 0, : 4 * w].tolist() == list(range(4 * w))
-    if 2 < w < 16:
-        mirrored = pad_start(ramp, rows, columns)[0, 0, 0, 4 * w : 4 * w + 4].tolist()
-        assert mirrored == [4 * w - 5, 4 * w - 6, 4 * w - 7, 4 * w - 8]
 
 
 def test_padding_refuses_to_cut() -> None:
@@ -105,27 +89,45 @@ def test_a_run_draws_each_noise_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(drawn) == 15
 
 
-def test_pictures_of_a_batch_have_the_same_noise() -> None:
-    source = continued_noise(seeded_noise(7), 8, 8)
-    three = source("step", 3, torch.Size((3, 3, 8, 8)))
-    assert torch.equal(
-        three, seeded_noise(7)("step", 3, torch.Size((1, 3, 8, 8))).expand(3, -1, -1, -1)
-    )
-
-
-def test_noise_is_standard_normal_for_the_largest_seed() -> None:
-    n = seeded_noise(2**64 - 1)("init", 4, torch.Size((1, 3, 128, 128)))
+@pytest.mark.parametrize("seed", [0, 2**32, 2**64 - 1])
+def test_noise_is_standard_normal_for_any_seed(seed: int) -> None:
+    n = seeded_noise(seed)("init", 4, torch.Size((1, 3, 128, 128)))
     assert n.mean().abs() < 0.02
     assert (n.std() - 1).abs() < 0.02
 
 
-@pytest.mark.parametrize(("h", "w"), [(1, 1), (17, 5), (32, 32)])
-def test_noise_of_a_padded_latent_is_the_pictures_own(h: int, w: int) -> None:
-    own = seeded_noise(1)("step", 3, torch.Size((1, 3, h, w)))
-    padded = continued_noise(seeded_noise(1), h, w)("step", 3, torch.Size((1, 3, 32, 32)))
-    assert padded.shape == (1, 3, 32, 32)
-    assert torch.equal(padded[:, :, :h, :w], own)
-    assert torch.equal(padded, reflect_pad(own, 32, 32))
+def test_all_64_bits_of_a_seed_count() -> None:
+    shape = torch.Size((1, 3, 8, 8))
+    seeds = [5, 5 + 2**32, 5 + 2**63, 5 * 2**32, 5 * 2**32 + 1]
+    starts = [seeded_noise(seed)("init", 4, shape) for seed in seeds]
+    assert len({float(start.sum()) for start in starts}) == len(seeds)
+    assert torch.equal(starts[0], torch.randn(shape, generator=torch.Generator().manual_seed(5)))
+
+
+@pytest.mark.parametrize("hidden", [0.0, 2 / 255])
+def test_hidden_colours_do_not_count(hidden: float) -> None:
+    """A yellow disc on black that can hardly be seen comes out yellow all over."""
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    distance = ((y - 23.5) ** 2 + (x - 23.5) ** 2).sqrt()
+    alpha = (16.5 - distance).clamp(0, 1)
+    yellow = torch.tensor([1.0, 0.9, 0.1]).view(3, 1, 1)
+    rgb = torch.where(alpha > 0, yellow, torch.zeros(3, 1, 1))
+    alpha = torch.where((alpha == 0) & (distance < 20), hidden, alpha)
+    filled, out = split_channels(torch.cat([rgb, alpha[None]])[None])
+    assert out is not None
+    assert torch.equal(out[0, 0], alpha)
+    visible = alpha >= 1 / 8
+    assert torch.equal(filled[0][:, visible], rgb[:, visible])
+    assert (filled[0] - yellow).abs().max() < 0.07
+
+
+@pytest.mark.parametrize(("channels", "has_alpha"), [(1, False), (2, True), (3, False), (4, True)])
+def test_channels_are_told_apart(channels: int, has_alpha: bool) -> None:
+    x = torch.rand(2, channels, 5, 6, generator=torch.Generator().manual_seed(0)) / 2 + 0.5
+    rgb, alpha = split_channels(x)
+    assert torch.equal(rgb, x[:, : 1 if channels < 3 else 3].expand(-1, 3, -1, -1))
+    assert (alpha is not None) == has_alpha
+    assert alpha is None or torch.equal(alpha, x[:, -1:])
 
 
 def picture(name: str, *shape: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Pictures that wrap: nothing shows where they begin, whatever is done to them."""
+"""Images that wrap: no operation shows where they begin."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.config import UNetConfig, Wrap
-from lpnsr_impl.engine.upscaler import Method, Upscaler, load_upscaler
-from lpnsr_impl.pictures.color import adain_color_fix, wavelet_color_fix
+from lpnsr_impl.config import Wrap
+from lpnsr_impl.jobs.upscaler import Method, Upscaler, load_upscaler
+from lpnsr_impl.pictures.color import COLOR_FIXES
 from lpnsr_impl.pictures.consistency import back_project, lr_psnr
+from lpnsr_impl.pictures.edges import resample, surround
 from lpnsr_impl.pictures.images import bicubic_upsample
 from lpnsr_impl.pictures.picture import Picture
-from lpnsr_impl.pictures.wrap import agreed, continued, resampled, upsampled
 from tests.golden.fill import noise
 
 LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser", "noise_predictor")]
@@ -26,62 +26,27 @@ def picture(*shape: int) -> Tensor:
     return 0.5 + 0.1 * noise("wrap", shape).clamp(-3, 3)
 
 
-def color_fixed(fix: Callable[..., Tensor], lr: Tensor, wrap: Wrap) -> Tensor:
-    reference = upsampled(lr, wrap)
-    return fix(0.8 * reference + 0.1, reference, wrap)
+def upsample(lr: Tensor, wrap: Wrap) -> Tensor:
+    return resample(lr, 4 * lr.shape[2], 4 * lr.shape[3], wrap)
 
 
-@pytest.mark.parametrize(("wrap", "dims"), AXES)
-@pytest.mark.parametrize(("h", "w"), [(7, 5), (40, 33)])
-def test_continued_is_periodic_and_else_mirrored(
-    wrap: Wrap, dims: list[int], h: int, w: int
-) -> None:
-    x = picture(1, 2, h, w)
-    y = continued(x, 64, 72, wrap)
-    assert y.shape == (1, 2, 64, 72)
-    assert torch.equal(y[:, :, :h, :w], x)
-    for dim, n in ((2, h), (3, w)):
-        rest = y.shape[dim] - n
-        is_periodic = torch.equal(y.narrow(dim, n, rest), y.narrow(dim, 0, rest))
-        assert is_periodic == (dim in dims)
-
-
-@pytest.mark.parametrize(("wrap", "dims"), AXES)
-@pytest.mark.parametrize(("h", "w"), [(7, 5), (40, 33), (1, 1)])
-def test_agreed_keeps_what_is_periodic_and_makes_the_rest_so(
-    wrap: Wrap, dims: list[int], h: int, w: int
-) -> None:
-    x = continued(picture(2, 3, h, w), 72, 80, wrap)
-    torch.testing.assert_close(agreed(x, h, w, wrap), x)
-    rough = agreed(x + 0.1 * noise("rough", x.shape), h, w, wrap)
-    for dim, n in ((2, h), (3, w)):
-        rest = x.shape[dim] - n
-        is_periodic = torch.equal(rough.narrow(dim, n, rest), rough.narrow(dim, 0, rest))
-        assert is_periodic == (dim in dims)
-
-
-def test_copies_fade_into_each_other_and_edges_count_for_nothing() -> None:
-    """A ramp of a period of 64 and an overlap of 32 falls smoothly from one copy to the other."""
-    x = torch.arange(96.0).expand(1, 1, 1, -1)
-    y = agreed(x, 1, 64, "x")[0, 0, 0]
-    assert y[0] == pytest.approx(64, abs=0.1)
-    assert y[32:64].tolist() == x[0, 0, 0, 32:64].tolist()
-    assert y[:64].roll(32).diff().abs().max() < 4.5
+def fix_colors(name: str, lr: Tensor, wrap: Wrap) -> Tensor:
+    reference, chosen = upsample(lr, wrap), COLOR_FIXES[name]
+    assert chosen
+    return surround(chosen[0], 0.8 * reference + 0.1, reference, reach=chosen[1], wrap=wrap)
 
 
 @pytest.mark.parametrize(("wrap", "dims"), AXES)
 @pytest.mark.parametrize(
     "change",
     [
-        upsampled,
-        lambda lr, wrap: resampled(
-            lr.repeat_interleave(4, 2).repeat_interleave(4, 3), 18, 23, wrap
-        ),
-        lambda lr, wrap: resampled(lr, 36, 46, wrap),
-        lambda lr, wrap: color_fixed(wavelet_color_fix, lr, wrap),
-        lambda lr, wrap: color_fixed(adain_color_fix, lr, wrap),
-        lambda lr, wrap: back_project(0.9 * upsampled(lr, wrap), lr, wrap=wrap),
-        lambda lr, wrap: back_project(0.9 * resampled(lr, 36, 46, wrap), lr, wrap=wrap),
+        upsample,
+        lambda lr, wrap: resample(lr.repeat_interleave(4, 2).repeat_interleave(4, 3), 18, 23, wrap),
+        lambda lr, wrap: resample(lr, 36, 46, wrap),
+        lambda lr, wrap: fix_colors("wavelet", lr, wrap),
+        lambda lr, wrap: fix_colors("adain", lr, wrap),
+        lambda lr, wrap: back_project(0.9 * upsample(lr, wrap), lr, wrap=wrap),
+        lambda lr, wrap: back_project(0.9 * resample(lr, 36, 46, wrap), lr, wrap=wrap),
     ],
     ids=["x4", "down", "x2", "wavelet", "adain", "back_project", "back_project of x2"],
 )
@@ -103,23 +68,19 @@ def test_resampling_to_any_size_goes_on_at_the_other_side(size: tuple[int, int])
     """As in the middle of a picture that shows the period three times."""
     x = picture(1, 2, 18, 23)
     h, w = size
-    middle = resampled(x.repeat(1, 1, 3, 3), 3 * h, 3 * w, "none")[:, :, h : 2 * h, w : 2 * w]
-    torch.testing.assert_close(resampled(x, h, w, "both"), middle, atol=1e-5, rtol=0)
+    middle = resample(x.repeat(1, 1, 3, 3), 3 * h, 3 * w, "none")[:, :, h : 2 * h, w : 2 * w]
+    torch.testing.assert_close(resample(x, h, w, "both"), middle, atol=1e-5, rtol=0)
 
 
-def test_without_wrap_all_is_as_it_was() -> None:
+def test_without_wrap_resampling_is_plain_bicubic() -> None:
     x = picture(1, 3, 9, 11)
-    assert torch.equal(upsampled(x, "none"), bicubic_upsample(x))
-    assert agreed(x, 9, 11, "none") is x
-    config = UNetConfig()
-    assert config.padded(100, 100) == (104, 104)
-    assert config.padded(100, 100, "x") == (104, 136)
-    assert config.padded(100, 100, "y") == (136, 104)
+    assert torch.equal(upsample(x, "none"), bicubic_upsample(x))
+    assert resample(x, 9, 11, "both") is x
 
 
 def test_lr_psnr_sees_over_the_edge() -> None:
     lr = picture(1, 3, 16, 16)
-    sr = back_project(upsampled(lr, "both"), lr, wrap="both")
+    sr = back_project(upsample(lr, "both"), lr, wrap="both")
     assert lr_psnr(sr, lr, "both") > lr_psnr(sr, lr) + 10
 
 
@@ -154,7 +115,8 @@ def test_the_wrapped_seam_is_invisible(upscaler: Upscaler, tile: int) -> None:
     upscaler.tile = tile
     lr = waves(48, 56)
     method = Method("", START)
-    plain, x, both = (upscaler.upscale(Picture(lr), method, w) for w in ("none", "x", "both"))
+    wraps: tuple[Wrap, ...] = ("none", "x", "both")
+    plain, x, both = (upscaler.upscale(Picture(lr, wrap=w), method) for w in wraps)
     assert plain.shape == x.shape == both.shape == (1, 3, 192, 224)
     middle = Picture(lr.roll((24, 28), (2, 3)))
     ideal = upscaler.upscale(middle, method).roll((96, 112), (2, 3))
