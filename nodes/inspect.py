@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, PredictorMode
-from ..lpnsr_impl.engine.engine import DECODE_WORK, Sampling
+from ..lpnsr_impl.engine.engine import DECODE_WORK
 from ..lpnsr_impl.engine.finish import Finish
 from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from ..lpnsr_impl.method.noise_figures import (
@@ -18,7 +18,7 @@ from ..lpnsr_impl.method.noise_figures import (
     noise_picture,
     render,
 )
-from ..lpnsr_impl.method.sampler import ALL_ON
+from ..lpnsr_impl.method.sampler import ALL_ON, Sampling
 from ..lpnsr_impl.pictures.picture import Picture
 from . import host, stages, widgets
 from .images import to_image

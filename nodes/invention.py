@@ -7,10 +7,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import PredictorMode
-from ..lpnsr_impl.engine.engine import DECODE_WORK, ENCODE_WORK, Sampling
+from ..lpnsr_impl.engine.engine import DECODE_WORK, ENCODE_WORK
 from ..lpnsr_impl.engine.finish import Finish
 from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
-from ..lpnsr_impl.method.sampler import ALL_ON
+from ..lpnsr_impl.method.sampler import ALL_ON, Sampling
 from ..lpnsr_impl.pictures.invention import RunningDeviation, heat_map
 from . import host, stages, widgets
 from .images import read_image

@@ -145,13 +145,14 @@ class LoadLPNSRModels(io.ComfyNode):
         if noise_predictor != NO_PREDICTOR:
             p = _load("noise_predictor", load_noise_predictor, noise_predictor)
         family = check_family(a, d, p)
+        autoencoder_in_memory = host.manage(a, precision, torch_compile)
         models = LPNSRModels(
-            host.manage(a, precision, torch_compile),
+            autoencoder_in_memory,
             host.manage(d, precision, torch_compile),
             None if p is None else host.manage(p, precision, torch_compile),
             family,
         )
-        vae = host.FamilyVAE(models.autoencoder)
+        vae = host.FamilyVAE(autoencoder_in_memory)
         return io.NodeOutput(models, vae, ui=ui.PreviewText(f"family {family}"))
 
 

@@ -8,9 +8,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, StudentConfig
-from ..lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
+from ..lpnsr_impl.engine.engine import Networks
 from ..lpnsr_impl.pictures.picture import Picture
-from .host import Managed
 
 LPNSRModelsType = io.Custom("LPNSR_MODELS")
 
@@ -20,13 +19,10 @@ Latents and Save Latent drop it, and Latent Batch takes the first latent's."""
 
 
 @dataclass(frozen=True)
-class LPNSRModels:
-    """The networks of one family."""
+class LPNSRModels(Networks):
+    """The networks of one family, in ComfyUI's memory."""
 
-    autoencoder: Managed[Autoencoder]
-    denoiser: Managed[Denoiser]
-    noise_predictor: Managed[NoisePredictor] | None
-    family: str
+    family: str = "unnamed"
 
     @property
     def student(self) -> StudentConfig | None:

@@ -7,8 +7,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import PredictorMode
-from ..lpnsr_impl.engine.engine import Sampling
 from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
+from ..lpnsr_impl.method.sampler import Sampling
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType, unpack_latent

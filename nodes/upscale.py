@@ -6,10 +6,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, PredictorMode, Wrap
-from ..lpnsr_impl.engine.engine import Sampling
 from ..lpnsr_impl.engine.finish import Finish, Region
 from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
-from ..lpnsr_impl.method.sampler import ALL_ON
+from ..lpnsr_impl.method.sampler import ALL_ON, Sampling
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
 from ..lpnsr_impl.pictures.target import Target
 from . import host, stages, widgets

@@ -4,24 +4,16 @@ ComfyUI's nodes, the command line and the evaluation all use this engine.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config import LPNSR_SCHEDULE, SCALE, PredictorMode
+from ..config import SCALE
 from ..method.noise import seeded_noise
-from ..method.sampler import (
-    ALL_ON,
-    NoiseSource,
-    StepCallback,
-    predictor_steps,
-    sample,
-    sample_once,
-    switches_for,
-)
+from ..method.sampler import Sampling, StepCallback, predictor_steps, sample, sample_once
 from ..method.schedule import Schedule
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..pictures.edges import resample
@@ -51,35 +43,12 @@ Start = Callable[[Picture], Tensor]
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Settings of the chain.
-
-    Attributes:
-        seed: 0 to 2^64 - 1; all images of a batch get the same noise.
-        steps: 1 to T. One-step students ignore it.
-        kappa: scale of the noise.
-        predictor_on: {t: on} at t = 4, 3 and 2.
-        predictor_mode: see `sampler.sample`.
-    """
-
-    seed: int = 0
-    steps: int = 4
-    kappa: float = 2.0
-    predictor_on: Mapping[int, bool] = field(default_factory=lambda: dict(ALL_ON))
-    predictor_mode: PredictorMode = "sample"
-
-
-class Networks(Protocol):
+class Networks:
     """The networks of one family; `noise_predictor` is None for plain ResShift and students."""
 
-    @property
-    def autoencoder(self) -> Managed[Autoencoder]: ...
-
-    @property
-    def denoiser(self) -> Managed[Denoiser]: ...
-
-    @property
-    def noise_predictor(self) -> Managed[NoisePredictor] | None: ...
+    autoencoder: Managed[Autoencoder]
+    denoiser: Managed[Denoiser]
+    noise_predictor: Managed[NoisePredictor] | None = None
 
 
 class Engine:
@@ -112,44 +81,22 @@ class Engine:
         """The denoiser's schedule, with the kappa of a run."""
         return Schedule(**vars(self._denoiser.schedule), kappa=kappa)
 
-    def switches(self, sampling: Sampling) -> Mapping[int, bool]:
-        """The predictor switches that apply, after a check that the networks can run these steps.
-
-        ResShift's 15-step models and their students have no predictor, so no switch applies.
+    def plan_chain(self, sampling: Sampling) -> tuple[int, Mapping[int, bool]]:
+        """The number of steps that the networks take, and the predictor switches that apply.
 
         Raises:
-            ValueError: the denoiser has fewer steps, or a switch is on without a predictor.
+            ValueError: see `Sampling.switches`.
         """
         if self._denoiser.student:
-            return {}
+            return 1, {}
+        has_predictor = self.networks.noise_predictor is not None
         num_timesteps = self._denoiser.schedule.num_timesteps
-        if sampling.steps > num_timesteps:
-            raise ValueError(
-                f"steps is {sampling.steps}, but this denoiser has {num_timesteps} steps. Set "
-                f"steps to {num_timesteps} or less."
-            )
-        predictor = self.networks.noise_predictor
-        if num_timesteps != LPNSR_SCHEDULE.num_timesteps and predictor is None:
-            return {}
-        predictor_on = switches_for(num_timesteps, sampling.predictor_on)
-        predictor_at = predictor_steps(sampling.steps, predictor_on)
-        if predictor_at and predictor is None:
-            raise ValueError(
-                f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, "
-                "but noise_predictor is 'none'. Choose one where models are loaded, or switch the "
-                "predictor off."
-            )
-        return predictor_on
+        return sampling.steps, sampling.switches(num_timesteps, has_predictor)
 
     def sample_work(self, sampling: Sampling) -> float:
-        """Cost of the chain for one image, in network calls.
-
-        Raises:
-            ValueError: see `switches`.
-        """
-        if self._denoiser.student:
-            return 1
-        return sampling.steps + len(predictor_steps(sampling.steps, self.switches(sampling)))
+        """Cost of the chain for one image, in network calls. It raises as `plan_chain`."""
+        steps, switches = self.plan_chain(sampling)
+        return steps + len(predictor_steps(steps, switches))
 
     def encode(self, starts: Iterable[Tensor], lr: Picture) -> Tensor:
         """Encode pre-upsampled images. It costs `ENCODE_WORK` per image.
@@ -166,11 +113,11 @@ class Engine:
         for start in starts:
             # Planned after the first start, as making it may have loaded an upscale model.
             tiles = tiles or self._tiles([managed], lr)
-            for images, text in tiles.groups(first, first + len(start)):
+            for images in tiles.groups(first, first + len(start)):
                 y0[images] = tiles(
                     managed.network.encode,
                     to_pm1(start[images.start - first : images.stop - first]),
-                    text=f"{text}encoding",
+                    text="encoding",
                     work=ENCODE_WORK,
                     input_scale=SCALE,
                 )
@@ -215,63 +162,64 @@ class Engine:
             x0 [B,C,h,w], on the device and in the dtype of results.
 
         Raises:
-            ValueError: see `switches`.
+            ValueError: see `plan_chain`.
             MemoryError: not even one tile of the smallest size fits.
         """
-        predictor_on, student = self.switches(sampling), self._denoiser.student
-        steps = 1 if student else sampling.steps
+        (steps, predictor_on), student = self.plan_chain(sampling), self._denoiser.student
         schedule = self.schedule(sampling.kappa)
         networks: list[Managed[Any]] = [self.networks.denoiser]
         if predictor_steps(steps, predictor_on) and self.networks.noise_predictor:
             networks.append(self.networks.noise_predictor)
         denoiser, predictor = networks[0].network, networks[-1].network
         note = f"{student.name} takes its one step, whatever steps says" if student else ""
-        tiles = self._tiles(networks, lr, note)
-        noise = _share(seeded_noise(sampling.seed, schedule.num_timesteps))
-        x0 = self._empty_latent(lr)
-        for images, text in tiles.groups():
+        tiles, x0 = self._tiles(networks, lr, note), self._empty_latent(lr)
+        noise = seeded_noise(sampling.seed, schedule.num_timesteps)
+        first_t = schedule.num_timesteps if student else steps
 
-            def predict_x0(x: Tensor, t_index: int, lr: Tensor, text: str = text) -> Tensor:
-                return tiles(
-                    lambda x, lr: denoiser(x, t_index, lr),
-                    x,
-                    lr,
-                    text=f"{text}step {steps - t_index if not student else 1}/{steps}",
-                )
+        def share_noise(kind: str, t: int, shape: torch.Size) -> Tensor:
+            """The same noise for each image, so that it comes out as it would alone."""
+            return noise(kind, t, torch.Size((1, *shape[1:]))).expand(shape)
 
-            def predict_noise(
-                x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int, text: str = text
-            ) -> tuple[Tensor, Tensor]:
-                both = tiles(
-                    lambda *x: torch.cat(predictor(*x, t_index), dim=1),
-                    x_t,
-                    x0_pred,
-                    lr,
-                    text=f"{text}step {steps - t_index}/{steps}",
-                )
-                mean, logvar = both.chunk(2, dim=1)
-                return mean, logvar
+        def predict_x0(x: Tensor, t_index: int, lr: Tensor) -> Tensor:
+            text = f"step {first_t - t_index}/{steps}"
+            return tiles(lambda x, lr: denoiser(x, t_index, lr), x, lr, text=text)
 
+        def predict_noise(
+            x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int
+        ) -> tuple[Tensor, Tensor]:
+            text = f"noise of step {first_t - t_index}/{steps}"
+            both = tiles(
+                lambda *x: torch.cat(predictor(*x, t_index), dim=1), x_t, x0_pred, lr, text=text
+            )
+            mean, logvar = both.chunk(2, dim=1)
+            return mean, logvar
+
+        for images in tiles.groups():
             y0_i = y0[images].to(networks[0].device, torch.float32)
             lr_i = to_pm1(lr.rgb[images]).to(networks[0].device)
-            on_step = _both(self.progress.preview(y0_i, lr_i), callback)
+            watchers = [w for w in (self.progress.preview(y0_i, lr_i), callback) if w]
+
+            def on_step(t: int, x_t: Tensor, x0_pred: Tensor, watchers: Any = watchers) -> None:
+                for watcher in watchers:
+                    watcher(t, x_t, x0_pred)
+
             if student:
                 x0[images] = sample_once(
-                    predict_x0, student, schedule, y0_i, lr_i, noise=noise, callback=on_step
+                    predict_x0, student, schedule, y0_i, lr_i, noise=share_noise, callback=on_step
                 )
-            else:
-                x0[images] = sample(
-                    predict_x0,
-                    predict_noise if len(networks) > 1 else None,
-                    schedule,
-                    y0_i,
-                    lr_i,
-                    steps=steps,
-                    predictor_on=predictor_on,
-                    predictor_mode=sampling.predictor_mode,
-                    noise=noise,
-                    callback=on_step,
-                )
+                continue
+            x0[images] = sample(
+                predict_x0,
+                predict_noise if len(networks) > 1 else None,
+                schedule,
+                y0_i,
+                lr_i,
+                steps=steps,
+                predictor_on=predictor_on,
+                predictor_mode=sampling.predictor_mode,
+                noise=share_noise,
+                callback=on_step,
+            )
         return x0
 
     def decode(
@@ -311,11 +259,11 @@ class Engine:
         result, psnr = images_bhwc.movedim(3, 1), torch.zeros(b)
         tiles = self._tiles([managed], lr)
         tiles.place_output(4 * 3 * SCALE**2 * h * w * WORKING_PICTURES)
-        for images, text in tiles.groups():
+        for images in tiles.groups():
             sr = tiles(
                 partial(managed.network.decode, quantize=quantize),
                 x0[images].float(),
-                text=f"{text}decoding",
+                text="decoding",
                 work=DECODE_WORK,
                 output_scale=SCALE,
             )
@@ -403,24 +351,3 @@ class Engine:
         return torch.empty(
             (b, channels, h, w), device=self.memory.result_device, dtype=self.memory.result_dtype
         )
-
-
-def _share(noise: NoiseSource) -> NoiseSource:
-    """The same noise for each image of a batch, so that it comes out as it would alone."""
-
-    def shared(kind: str, t: int, shape: torch.Size) -> Tensor:
-        return noise(kind, t, torch.Size((1, *shape[1:]))).expand(shape)
-
-    return shared
-
-
-def _both(first: StepCallback | None, second: StepCallback | None) -> StepCallback | None:
-    """A callback that calls both."""
-    if first is None or second is None:
-        return first or second
-
-    def call(t: int, x_t: Tensor, x0_pred: Tensor) -> None:
-        first(t, x_t, x0_pred)
-        second(t, x_t, x0_pred)
-
-    return call

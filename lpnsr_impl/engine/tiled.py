@@ -287,6 +287,7 @@ class Tiles:
         self._networks, self._shape, self._wraps = networks, shape, wraps(wrap)
         self._memory, self._tiling, self._progress, self._note = memory, tiling, progress, note
         self._device = self.output_device = networks[0].device
+        self._heading = ""
         configs = [managed.network.config for managed in networks]
         self._multiple = max(config.size_multiple for config in configs)
         self._min_tile = max(config.tile_multiple for config in configs)
@@ -294,22 +295,20 @@ class Tiles:
         self._fixed = any(managed.network.compiled for managed in networks)
         self._use(self._choose_tile())
 
-    def groups(self, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, str]]:
-        """Load the networks, and split images into groups that fill a call.
+    def groups(self, first: int = 0, last: int | None = None) -> Iterator[slice]:
+        """Load the networks, and split the images, or some of them, into groups that fill a call.
 
-        Args:
-            first, last: the images to split; all of them by default.
-
-        Yields:
-            A slice of the images, and a text for progress updates, e.g. "images 5-8/16, ".
+        Progress updates tell which images are being worked on.
         """
         self._load()
         count = self._shape[0]
         last = count if last is None else last
         while first < last:
             end = min(first + max(1, self.plan.batch // len(self.plan)), last)
-            which = f"image {end}" if end - first == 1 else f"images {first + 1}-{end}"
-            yield slice(first, end), f"{which}/{count}, " if count > 1 else ""
+            if count > 1:
+                which = f"image {end}" if end - first == 1 else f"images {first + 1}-{end}"
+                self._heading = f"{which}/{count}, "
+            yield slice(first, end)
             first = end
         give_back(self._device)
 
@@ -342,7 +341,7 @@ class Tiles:
             tile = f", tile {num_done}/{num_tiles}" if num_tiles > 1 else ""
             self._progress.done = done
             share = num_done / num_tiles
-            self._progress.advance(share * work * len(inputs[0]), text + tile)
+            self._progress.advance(share * work * len(inputs[0]), self._heading + text + tile)
 
         while True:
             try:

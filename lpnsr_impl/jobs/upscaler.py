@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ..accelerate import accelerate, set_precision
 from ..config import LARGEST_TILE, SCALE, PredictorMode
-from ..engine.engine import Engine, Sampling, Start
+from ..engine.engine import Engine, Networks, Start
 from ..engine.finish import Finish
 from ..engine.memory import Memory, PlainMemory, Resident
 from ..engine.progress import Progress
 from ..engine.tiled import Tiles, Tiling
 from ..files.checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
 from ..files.folders import find_weights
-from ..method.sampler import ALL_ON
+from ..method.sampler import ALL_ON, Sampling
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..pictures.edges import resample
 from ..pictures.images import SMALLEST_MODEL_INPUT
@@ -44,13 +44,6 @@ class Method:
     predictor_mode: PredictorMode = "sample"
     color_fix: str = "wavelet"
     seed: int = 12345
-
-
-@dataclass(frozen=True)
-class _Networks:
-    autoencoder: Resident[Autoencoder]
-    denoiser: Resident[Denoiser]
-    noise_predictor: Resident[NoisePredictor] | None
 
 
 class _UpscaleModel(nn.Module):
@@ -90,7 +83,7 @@ class Upscaler:
     def engine(self) -> Engine:
         """The engine that runs these networks."""
         predictor = self.noise_predictor
-        networks = _Networks(
+        networks = Networks(
             Resident(self.autoencoder, self.device),
             Resident(self.denoiser, self.device),
             None if predictor is None else Resident(predictor, self.device),
@@ -137,7 +130,7 @@ class Upscaler:
             tiles.output_device = self.memory.result_device
             y = [
                 tiles(model, lr.rgb[i], text="start", output_scale=model.scale)
-                for i, _ in tiles.groups()
+                for i in tiles.groups()
             ]
             _, h, w = lr.size
             return resample(torch.cat(y), SCALE * h, SCALE * w, lr.wrap).clamp(0, 1)

@@ -2,6 +2,7 @@
 11), and the one step of its students."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, get_args
 
 import torch
@@ -15,6 +16,49 @@ NoisePredictor = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 NoiseSource = Callable[[str, int, torch.Size], Tensor]
 
 ALL_ON: Mapping[int, bool] = {4: True, 3: True, 2: True}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of a run of the chain.
+
+    Attributes:
+        seed: 0 to 2^64 - 1; all images of a batch get the same noise.
+        steps: 1 to T. One-step students ignore it.
+        kappa: scale of the noise.
+        predictor_on: {t: on} at t = 4, 3 and 2.
+        predictor_mode: see `sample`.
+    """
+
+    seed: int = 0
+    steps: int = 4
+    kappa: float = 2.0
+    predictor_on: Mapping[int, bool] = field(default_factory=lambda: dict(ALL_ON))
+    predictor_mode: PredictorMode = "sample"
+
+    def switches(self, num_timesteps: int, has_predictor: bool) -> Mapping[int, bool]:
+        """The predictor switches for networks of T steps. None of them is on for ResShift's 15-step
+        models without a predictor.
+
+        Raises:
+            ValueError: the networks have fewer steps, or a switch is on without a predictor.
+        """
+        if self.steps > num_timesteps:
+            raise ValueError(
+                f"steps is {self.steps}, but this denoiser has {num_timesteps} steps. Set steps to "
+                f"{num_timesteps} or less."
+            )
+        if num_timesteps != LPNSR_SCHEDULE.num_timesteps and not has_predictor:
+            return {}
+        switches = switches_for(num_timesteps, self.predictor_on)
+        predictor_at = predictor_steps(self.steps, switches)
+        if predictor_at and not has_predictor:
+            raise ValueError(
+                f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, "
+                "but noise_predictor is 'none'. Choose one where models are loaded, or switch the "
+                "predictor off."
+            )
+        return switches
 
 
 class StepCallback(Protocol):

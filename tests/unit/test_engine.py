@@ -84,8 +84,8 @@ def run(tiles: Tiles, largest: int, text: str = "x") -> list[slice]:
 
     groups: list[slice] = []
     x = torch.empty(tiles._shape[0], 3, *tiles._shape[1:], device="meta")
-    for images, heading in tiles.groups():
-        tiles(function, x[images], text=heading + text)
+    for images in tiles.groups():
+        tiles(function, x[images], text=text)
         groups.append(images)
     return groups
 

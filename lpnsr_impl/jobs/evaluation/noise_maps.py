@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.engine import Sampling
 from ...method.noise_figures import ChainRecorder, draw_figure
+from ...method.sampler import Sampling
 from ...pictures.images import padded_size, reflect_pad, to_pm1
 from ...pictures.picture import Picture
 from ..upscaler import Upscaler
