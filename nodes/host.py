@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.ops
@@ -28,7 +28,8 @@ from torch import Tensor
 
 from ..lpnsr_impl.accelerate import accelerate, has_fast_bf16, set_precision
 from ..lpnsr_impl.config import SCALE
-from ..lpnsr_impl.engine.memory import USABLE, activation_bytes, is_out_of_memory
+from ..lpnsr_impl.engine import memory as engine_memory
+from ..lpnsr_impl.engine.memory import USABLE, activation_bytes
 from ..lpnsr_impl.engine.progress import Progress as BaseProgress
 from ..lpnsr_impl.files import examples
 from ..lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
@@ -134,16 +135,11 @@ def file_fingerprint(name: str) -> tuple[str, int, int] | None:
 
 
 @dataclass(frozen=True)
-class Managed(Generic[N]):
+class Managed(engine_memory.Managed[N]):
     """A network in ComfyUI's care. Holds the patcher, since the host keeps weak references only."""
 
     network: N = field(repr=False)  # the host writes each input into the report of an error
     patcher: ModelPatcher
-
-    @property
-    def device(self) -> torch.device:
-        """Where activations belong while the network is loaded."""
-        return self.patcher.load_device
 
 
 def manage(network: N, precision: str, compiled: bool = False) -> Managed[N]:
@@ -167,7 +163,8 @@ def manage(network: N, precision: str, compiled: bool = False) -> Managed[N]:
         weight, compute = (chosen, chosen) if chosen else _unet_dtypes(num_parameters)
     set_precision(network, weight, compute)
     accelerate(network, device, compiled)
-    return Managed(network, ModelPatcher(network, load_device=device, offload_device=offload))
+    patcher = ModelPatcher(network, load_device=device, offload_device=offload)
+    return Managed(network, device, patcher)
 
 
 def _autoencoder_dtype() -> torch.dtype:
@@ -191,12 +188,8 @@ def _or_fast_bf16(chosen: torch.dtype, device: torch.device, wants_fp32: bool) -
     return torch.bfloat16 if is_default and has_fast_bf16(device) else chosen
 
 
-Networks = Sequence[Any]
-"""Some of `Managed`."""
-
-
-class Memory:
-    """ComfyUI's memory, for the engine; `lpnsr_impl.engine.memory.Memory` says what each does."""
+class Memory(engine_memory.Memory):
+    """ComfyUI's model management, for the engine."""
 
     @property
     def result_device(self) -> torch.device:
@@ -217,7 +210,7 @@ class Memory:
         free: Any = mm.get_free_memory(device)
         return int(free)
 
-    def available(self, networks: Networks) -> float:
+    def available(self, networks: Sequence[Any]) -> float:
         """Bytes for activations beside these networks, with all other models evicted.
 
         Main memory, which MPS shares, holds the weights of all models, evicted or not.
@@ -231,7 +224,7 @@ class Memory:
         weights = sum(network.patcher.model_size() for network in networks)
         return USABLE * (free + _evictable(device) - weights)
 
-    def free(self, networks: Networks) -> float:
+    def free(self, networks: Sequence[Any]) -> float:
         """Bytes for activations beside these networks, without evicting other models."""
         device = networks[0].device
         free: Any = mm.get_free_memory(device)
@@ -240,7 +233,7 @@ class Memory:
         patchers = [network.patcher for network in networks]
         return USABLE * (free - sum(p.model_size() - p.loaded_size() for p in patchers))
 
-    def load(self, networks: Networks, activations: float) -> None:
+    def load(self, networks: Sequence[Any], activations: float) -> None:
         """Load the networks, with this many bytes free for activations."""
         patchers = [network.patcher for network in networks]
         mm.load_models_gpu(patchers, memory_required=int(activations))
@@ -248,7 +241,7 @@ class Memory:
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an allocation failed. The host's own test also clears a pending error of CUDA."""
         hosts_test: Callable[[BaseException], bool] = getattr(mm, "is_oom", lambda _: False)
-        return hosts_test(error) or is_out_of_memory(error)
+        return hosts_test(error) or super().is_out_of_memory(error)
 
     def empty_cache(self) -> None:
         """Give cached memory back to the device."""

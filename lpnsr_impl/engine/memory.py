@@ -1,9 +1,8 @@
-"""Memory for networks, activations and results: what the engine asks for, and the command line's
-answer. ComfyUI's answer is `nodes/host.py`."""
+"""Memory of networks, activations and results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -36,79 +35,45 @@ def activation_bytes(network: nn.Module, h: int, w: int) -> float:
     return 0.0
 
 
-class Managed(Protocol[N_co]):
-    """A network whose weights a `Memory` loads and offloads.
+@dataclass(frozen=True)
+class Managed(Generic[N_co]):
+    """A network in the care of a `Memory`.
 
     Attributes:
         network: the network; its weights may be offloaded.
         device: where it runs.
     """
 
-    @property
-    def network(self) -> N_co: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-
-class Memory(Protocol):
-    """Memory of the networks' device, and of results."""
-
-    @property
-    def result_device(self) -> torch.device:
-        """Device of results, usually the CPU."""
-        ...
-
-    @property
-    def result_dtype(self) -> torch.dtype:
-        """Dtype of results."""
-        ...
-
-    def free_for_results(self) -> int:
-        """Free bytes on the device of results."""
-        ...
-
-    def available(self, networks: Sequence[Managed[Any]]) -> float:
-        """Bytes for activations beside these networks, with all other models evicted."""
-        ...
-
-    def free(self, networks: Sequence[Managed[Any]]) -> float:
-        """Bytes for activations beside these networks, without evicting other models."""
-        ...
-
-    def load(self, networks: Sequence[Managed[Any]], activations: float) -> None:
-        """Load the networks, with this many bytes free for activations."""
-        ...
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an allocation failed."""
-        ...
-
-    def empty_cache(self) -> None:
-        """Return cached memory to the device."""
-        ...
-
-
-@dataclass(frozen=True)
-class Resident(Generic[N_co]):
-    """A network that stays on its device."""
-
     network: N_co
     device: torch.device
 
 
-class PlainMemory:
-    """Memory that no other models share. Results go to main memory, in float32."""
+class Memory:
+    """Memory of networks that stay on their device; results go to main memory, in float32.
 
-    result_device = torch.device("cpu")
-    result_dtype = torch.float32
+    ComfyUI's model management is a subclass, `nodes.host.Memory`.
+    """
+
+    @property
+    def result_device(self) -> torch.device:
+        """Device of results."""
+        return torch.device("cpu")
+
+    @property
+    def result_dtype(self) -> torch.dtype:
+        """Dtype of results."""
+        return torch.float32
 
     def free_for_results(self) -> int:
-        """Free bytes of main memory."""
+        """Free bytes on the device of results."""
         return available()
 
     def available(self, networks: Sequence[Managed[Any]]) -> float:
-        """The usable share of the free memory of the networks' device."""
+        """Bytes for activations beside these networks, with all other models evicted."""
+        return self.free(networks)
+
+    def free(self, networks: Sequence[Managed[Any]]) -> float:
+        """Bytes for activations beside these networks, without evicting other models."""
         device = networks[0].device
         if device.type != "cuda":
             return USABLE * available()
@@ -116,17 +81,15 @@ class PlainMemory:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return USABLE * (free + cached)
 
-    free = available
-
     def load(self, networks: Sequence[Managed[Any]], activations: float) -> None:
-        """No-op: the networks are loaded."""
+        """Load the networks, with this many bytes free for activations."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """See the function `is_out_of_memory`."""
+        """Whether an allocation failed."""
         return is_out_of_memory(error)
 
     def empty_cache(self) -> None:
-        """Return cached memory of GPUs."""
+        """Return cached memory to the device."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

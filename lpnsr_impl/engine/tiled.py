@@ -271,7 +271,8 @@ class Tiles:
 
     Attributes:
         plan: the tiles. It changes when memory runs out.
-        output_device: device of results larger than the LR images.
+        output_device: device of results larger than the LR images: that of results, unless
+            `place_output` has found room on the networks' device.
     """
 
     def __init__(
@@ -286,7 +287,7 @@ class Tiles:
     ) -> None:
         self._networks, self._shape, self._wraps = networks, shape, wraps(wrap)
         self._memory, self._tiling, self._progress, self._note = memory, tiling, progress, note
-        self._device = self.output_device = networks[0].device
+        self._device, self.output_device = networks[0].device, memory.result_device
         self._heading = ""
         configs = [managed.network.config for managed in networks]
         self._multiple = max(config.size_multiple for config in configs)
@@ -362,7 +363,7 @@ class Tiles:
             self._use_less()
 
     def place_output(self, bytes_per_image: float) -> None:
-        """Let large results stay on the networks' device if the memory that is free there allows.
+        """Put large results together on the networks' device if they fit into its free memory.
 
         Args:
             bytes_per_image: what a result, and the work on it, needs.
@@ -370,8 +371,8 @@ class Tiles:
         images = max(1, self.plan.batch // len(self.plan))
         free = self._memory.free(self._networks) - self._tile_bytes * self.plan.batch
         # Metal has no antialiased bicubic before PyTorch 2.8, and shares the main memory anyway.
-        if self._device.type == "mps" or images * bytes_per_image > free:
-            self.output_device = self._memory.result_device
+        if self._device.type != "mps" and images * bytes_per_image <= free:
+            self.output_device = self._device
 
     def _choose_tile(self) -> int:
         """The tile size that the user asks for, or the largest that fits into memory."""

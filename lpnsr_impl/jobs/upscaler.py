@@ -14,7 +14,7 @@ from ..accelerate import accelerate, set_precision
 from ..config import LARGEST_TILE, SCALE, PredictorMode
 from ..engine.engine import Engine, Networks, Start
 from ..engine.finish import Finish
-from ..engine.memory import Memory, PlainMemory, Resident
+from ..engine.memory import Managed, Memory
 from ..engine.progress import Progress
 from ..engine.tiled import Tiles, Tiling
 from ..files.checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
@@ -77,16 +77,16 @@ class Upscaler:
     upscale_models: dict[str, ImageModelDescriptor[Any]]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     tile: int = LARGEST_TILE
-    memory: Memory = field(default_factory=PlainMemory)
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def engine(self) -> Engine:
         """The engine that runs these networks."""
         predictor = self.noise_predictor
         networks = Networks(
-            Resident(self.autoencoder, self.device),
-            Resident(self.denoiser, self.device),
-            None if predictor is None else Resident(predictor, self.device),
+            Managed(self.autoencoder, self.device),
+            Managed(self.denoiser, self.device),
+            None if predictor is None else Managed(predictor, self.device),
         )
         return Engine(networks, self.memory, Tiling(max_tile=self.tile))
 
@@ -122,12 +122,11 @@ class Upscaler:
         if name == BICUBIC:
             return None
         model = self.upscale_models[name]
-        managed = Resident(_UpscaleModel(model), self.device)
+        managed = Managed(_UpscaleModel(model), self.device)
 
         def start(lr: Picture) -> Tensor:
             tiling = Tiling(max_tile=max(self.tile, SMALLEST_MODEL_INPUT))
             tiles = Tiles([managed], lr.size, lr.wrap, self.memory, tiling, Progress())
-            tiles.output_device = self.memory.result_device
             y = [
                 tiles(model, lr.rgb[i], text="start", output_scale=model.scale)
                 for i in tiles.groups()

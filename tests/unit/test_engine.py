@@ -12,7 +12,7 @@ from lpnsr_impl import load_autoencoder, load_denoiser
 from lpnsr_impl.accelerate import accelerate, set_precision
 from lpnsr_impl.config import UNetConfig
 from lpnsr_impl.engine import tiled
-from lpnsr_impl.engine.memory import PlainMemory, Resident
+from lpnsr_impl.engine.memory import Managed, Memory
 from lpnsr_impl.engine.progress import Progress
 from lpnsr_impl.engine.tiled import MARGIN, Tiles, Tiling
 from lpnsr_impl.files.folders import find_weights
@@ -23,7 +23,7 @@ from tests.bench.counting import FAKE, counted
 MB = 1 << 20
 
 
-class Limited(PlainMemory):
+class Limited(Memory):
     """Memory of which so much is free, or would be with other models evicted."""
 
     def __init__(self, available: float, free: float) -> None:
@@ -68,7 +68,7 @@ def make_tiles(
 ) -> Tiles:  # fmt: skip
     """Tiles for a U-Net whose deepest windows cover 64 pixels, on a device that is no CPU."""
     network = SimpleNamespace(config=UNetConfig(largest_tile=largest_tile), compiled=fixed)
-    managed: Any = Resident(network, torch.device("meta"))  # type: ignore[type-var]
+    managed: Any = Managed(network, torch.device("meta"))  # type: ignore[type-var]
     return Tiles(
         [managed], (images, *size), "none", memory, tiling or Tiling(), progress or Recorder()
     )
@@ -139,7 +139,6 @@ def test_less_goes_together_and_then_tiles_halve_with_their_overlap() -> None:
     progress, memory = Recorder(), Limited(1000 * MB, 5 * MB)
     tiles = make_tiles(memory, (2048, 2048), Tiling(1024, 512), progress=progress)
     assert len(tiles.plan) == 9
-    tiles.output_device = memory.result_device  # which is the first thing to go
     assert run(tiles, 520 * 520) == [slice(0, 1)]
     assert len(tiles.plan) == 49
     assert tiles.plan.rows.tile <= 520
@@ -150,6 +149,7 @@ def test_less_goes_together_and_then_tiles_halve_with_their_overlap() -> None:
 def test_large_results_move_to_main_memory_before_tiles_halve() -> None:
     memory = Limited(1000 * MB, 1000 * MB)
     tiles = make_tiles(memory, (64, 64))
+    assert tiles.output_device.type == "cpu"
     tiles.place_output(999 * MB)
     assert tiles.output_device.type == "meta"
     tiles._use_less()
@@ -193,7 +193,7 @@ def test_a_folder_of_photos_needs_few_kernels() -> None:
 def test_small_images_share_a_call_on_a_cpu() -> None:
     """20 of 16x16 took five times as long as one picture of as many pixels, one by one."""
     network = SimpleNamespace(config=UNetConfig(trained_resolution=32), compiled=False)
-    managed: Any = Resident(network, torch.device("cpu"))  # type: ignore[type-var]
+    managed: Any = Managed(network, torch.device("cpu"))  # type: ignore[type-var]
     memory = Limited(1000 * MB, 1000 * MB)
     small = Tiles([managed], (20, 16, 16), "none", memory, Tiling(), Progress())
     assert small.plan.batch == 4
