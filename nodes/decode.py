@@ -87,6 +87,8 @@ class LPNSRDecode(io.ComfyNode):
             start = read_image(start_image, "start_image", BICUBIC_RANGE)
             stages.check_start(start, x0.lr)
             region = Region(read_mask(mask, start), feather, start.rgb)
+            if not region.mask.any():
+                progress.note("The mask is empty: start_image is kept everywhere")
         finish = Finish(color_fix, lr_consistency=lr_consistency, region=region)
         images, psnr = engine.decode(
             x0.samples, x0.lr, finish, alpha=x0.alpha, quantize=x0.quantize

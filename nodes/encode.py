@@ -60,10 +60,10 @@ class ResShiftEncode(io.ComfyNode):
         wrap: Wrap = "none",
     ) -> io.NodeOutput:
         widgets.require_choices(wrap=wrap)
-        start = read_image(image, "image", BICUBIC_RANGE)
-        lr = read_image(lr_image, "lr_image", wrap=wrap)
-        stages.check_start(start, lr)
         progress = host.Progress(len(image) * ENCODE_WORK)
+        start = read_image(image, "image", BICUBIC_RANGE, note=progress.note)
+        lr = read_image(lr_image, "lr_image", wrap=wrap, note=progress.note)
+        stages.check_start(start, lr)
         engine = stages.make_engine(models, tile_size, overlap, progress)
         y0 = engine.encode([start.rgb], lr)
         alpha = lr.resize(*start.size[1:]).alpha if start.alpha is None else start.alpha

@@ -280,6 +280,7 @@ class Progress(BaseProgress):
         self._began = time.monotonic()
         self._said = 0.0
         self._plan = ""
+        self._notes: list[str] = []
         self.begin(work)
 
     def begin(self, work: float, heading: str = "") -> None:
@@ -293,6 +294,11 @@ class Progress(BaseProgress):
         self._plan = summary
         self.say("loading")
         logging.info("LPNSR: %s.", details)
+
+    def note(self, text: str) -> None:
+        """Log a remark, and show it below the plan."""
+        self._notes.append(text)
+        logging.info("LPNSR: %s.", text)
 
     def advance(self, work: float, text: str) -> None:
         """Count work done; show `text`, the time left and the plan.
@@ -332,7 +338,8 @@ class Progress(BaseProgress):
     def say(self, text: str) -> None:
         """Show a line of text on the node, above the plan, which narrow nodes cut off."""
         if self._node_id is not None:
-            lines = "\n".join(line for line in (text, self._heading, self._plan) if line)
+            shown = (text, self._heading, self._plan, *self._notes)
+            lines = "\n".join(line for line in shown if line)
             # two spaces before the end of a line: Nodes 2.0 take it for Markdown
             PromptServer.instance.send_progress_text(lines.replace("\n", "  \n"), self._node_id)
 

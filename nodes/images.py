@@ -1,5 +1,8 @@
 """ComfyUI's IMAGE to pictures of this pack and back. No ComfyUI import."""
 
+import logging
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -58,6 +61,7 @@ def read_image(
     name: str,
     value_range: tuple[float, float] = UNIT_RANGE,
     wrap: Wrap = "none",
+    note: Callable[[str], None] = logging.info,
 ) -> Picture:
     """Check an IMAGE and take it apart.
 
@@ -66,6 +70,7 @@ def read_image(
         name: the input's name, for errors.
         value_range: RGB is clamped to it, alpha always to [0,1].
         wrap: axes along which the images continue at their other edge.
+        note: receives a line about what of the image is not used.
 
     Raises:
         ValueError: no floats, another shape, no pixels, or NaN or Inf in it.
@@ -94,7 +99,11 @@ def read_image(
             "the node before it; e.g. a VAE in fp16 gives such pictures."
         )
     rgb, alpha = split_channels(x)
+    if alpha is None and x.shape[1] == 4:
+        note(f"{name} is opaque, so its alpha is dropped")
     low, high = value_range
-    if rgb.min() < low or rgb.max() > high:
+    beyond = ((rgb < low) | (rgb > high)).any(dim=1).float().mean().item()
+    if beyond:
+        note(f"{beyond:.1%} of the pixels of {name} are outside {low:g} to {high:g}: clamped")
         rgb = rgb.clamp(low, high)
     return Picture(rgb, alpha, wrap)

@@ -98,8 +98,8 @@ class LPNSRInventionMap(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choices(predictor_mode=predictor_mode, color_fix=color_fix)
-        lr = read_image(image, "image")
         progress = host.Progress()
+        lr = read_image(image, "image", note=progress.note)
         engine = stages.make_engine(models, tile_size, overlap, progress)
         sampling = Sampling(seed, steps, kappa, ALL_ON if use_predictor else {}, predictor_mode)
         once = engine.sample_work(sampling) + DECODE_WORK

@@ -1,12 +1,13 @@
 """LPNSRPreUpsample: a better starting point for the diffusion."""
 
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, Wrap
+from ..lpnsr_impl.engine.engine import upscale_alpha
+from ..lpnsr_impl.pictures.picture import Picture
 from . import host, stages, widgets
 from .images import read_image, to_image
 from .schema import schema
@@ -51,9 +52,7 @@ class LPNSRPreUpsample(io.ComfyNode):
         cls, image: Tensor, upscale_model: Any | None = None, wrap: Wrap = "none"
     ) -> io.NodeOutput:
         widgets.require_choices(wrap=wrap)
-        lr = read_image(image, "image", wrap=wrap)
+        lr, start = read_image(image, "image", wrap=wrap), stages.start_by(upscale_model)
         _, h, w = lr.size
-        start = lr.resize(SCALE * h, SCALE * w)
-        if make_start := stages.start_by(upscale_model):
-            start = replace(start, rgb=make_start(lr))
-        return io.NodeOutput(host.to_result(to_image(start)))
+        rgb = start(lr) if start else lr.resize(SCALE * h, SCALE * w).rgb
+        return io.NodeOutput(host.to_result(to_image(Picture(rgb, upscale_alpha(lr, start)))))

@@ -89,8 +89,8 @@ class LPNSRSample(io.ComfyNode):
             )
         predictor_on = {4: predictor_t4, 3: predictor_t3, 2: predictor_t2}
         sampling = Sampling(seed, steps, kappa, predictor_on, predictor_mode)
-        lr = None if lr_image is None else read_image(lr_image, "lr_image")
         progress = host.Progress()
+        lr = None if lr_image is None else read_image(lr_image, "lr_image", note=progress.note)
         engine = stages.make_engine(models, tile_size, overlap, progress)
         progress.begin(len(samples["samples"]) * engine.sample_work(sampling))
         y0 = unpack_latent(samples, models, lr)

@@ -96,10 +96,10 @@ class LPNSRUpscale(io.ComfyNode):
         longest_side: int = 0,
     ) -> io.NodeOutput:
         widgets.require_choices(predictor_mode=predictor_mode, color_fix=color_fix, wrap=wrap)
-        lr = read_image(image, "image", wrap=wrap)
+        progress = host.Progress()
+        lr = read_image(image, "image", wrap=wrap, note=progress.note)
         region = None if mask is None else Region(read_mask(mask, lr), feather)
         predictor_on = ALL_ON if use_predictor else {}
-        progress = host.Progress()
         engine = stages.make_engine(models, tile_size, overlap, progress)
         images, psnr = engine.upscale(
             lr,

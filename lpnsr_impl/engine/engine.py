@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import SCALE
@@ -16,11 +17,13 @@ from ..method.noise import seeded_noise
 from ..method.sampler import Sampling, StepCallback, predictor_steps, sample, sample_once
 from ..method.schedule import Schedule
 from ..models import Autoencoder, Denoiser, NoisePredictor
+from ..pictures.consistency import lr_psnr
 from ..pictures.edges import resample
 from ..pictures.images import to_01, to_pm1
 from ..pictures.picture import Picture
 from ..pictures.target import (
     WORKING_PICTURES,
+    Pass,
     Target,
     check_memory,
     describe,
@@ -313,11 +316,15 @@ class Engine:
         """
         b, h, w = lr.size
         work = b * (ENCODE_WORK + self.sample_work(sampling) + DECODE_WORK)
-        passes = plan_passes(h, w, target or Target())
+        passes = plan_passes(h, w, target or Target(), b)
         room = self.memory.free_for_results()
         check_memory(passes, room, b, lr.channels, has_mask=finish.region is not None)
         is_plain = passes == plan_passes(h, w, Target())
         self.progress.begin(work * sum(pass_work(passes)), "" if is_plain else describe(passes))
+        alpha = upscale_alpha(lr, start)
+        if finish.region and not finish.region.mask.any():
+            self.progress.note("The mask is empty: the pre-upsampled image is kept everywhere")
+            return self._keep_starts(lr, start, passes, alpha)
         current, result, psnr = lr, lr.rgb, 0.0
         for one_pass, weight in zip(passes, pass_work(passes), strict=True):
             self.progress.weight = weight
@@ -335,12 +342,32 @@ class Engine:
             x0 = self.sample(
                 self.encode(self.make_starts(current, start, starts), current), current, sampling
             )
-            alpha = lr.alpha if last else None
-            quantize = self._denoiser.predicts_codes
-            result, psnr = self.decode(x0, current, final, alpha=alpha, quantize=quantize)
+            result, psnr = self.decode(
+                x0,
+                current,
+                final,
+                alpha=alpha if last else None,
+                quantize=self._denoiser.predicts_codes,
+            )
             if not last:
                 current = Picture(result.float().contiguous(), wrap=lr.wrap)
         return result, psnr
+
+    def _keep_starts(
+        self, lr: Picture, start: Start | None, passes: Sequence[Pass], alpha: Tensor | None
+    ) -> tuple[Tensor, float]:
+        """The result with an empty mask, for which no network of the family runs."""
+        current = lr
+        for one_pass in passes:
+            starts = self.make_starts(current, start)
+            rgb = [resample(y, *one_pass.size, lr.wrap).clamp(0, 1) for y in starts]
+            current = replace(current, rgb=torch.cat(rgb))
+        planes, (_, h, w) = [current.rgb], current.size
+        if alpha is not None:
+            planes.append(resample(alpha, h, w, lr.wrap).clamp(0, 1))
+        psnr = lr_psnr(current.rgb, lr.rgb, lr.wrap)
+        result = torch.cat(planes, dim=1).movedim(1, 3).contiguous().movedim(3, 1)
+        return result.to(self.memory.result_device, self.memory.result_dtype), psnr
 
     def _tiles(self, networks: Sequence[Managed[Any]], lr: Picture, note: str = "") -> Tiles:
         return Tiles(networks, lr.size, lr.wrap, self.memory, self.tiling, self.progress, note)
@@ -351,3 +378,21 @@ class Engine:
         return torch.empty(
             (b, channels, h, w), device=self.memory.result_device, dtype=self.memory.result_dtype
         )
+
+
+def upscale_alpha(lr: Picture, start: Start | None) -> Tensor | None:
+    """Alpha x4, as sharp as the colours: by the SR network, as a grey image, or by bicubic.
+
+    It stays within the values around each LR pixel, so that what is transparent or opaque there is
+    exactly that.
+
+    Returns:
+        [B,1,4h,4w] in [0,1], or None for opaque images.
+    """
+    if lr.alpha is None or start is None:
+        return lr.resize(SCALE * lr.size[1], SCALE * lr.size[2]).alpha
+    alpha = start(Picture(lr.alpha.expand(-1, 3, -1, -1), wrap=lr.wrap)).mean(dim=1, keepdim=True)
+    low = -F.max_pool2d(-lr.alpha, 3, stride=1, padding=1)
+    high = F.max_pool2d(lr.alpha, 3, stride=1, padding=1)
+    low, high = (x.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3) for x in (low, high))
+    return alpha.clamp(low, high)

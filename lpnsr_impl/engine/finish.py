@@ -8,6 +8,7 @@ from ..config import SCALE
 from ..pictures.color import COLOR_FIXES
 from ..pictures.consistency import back_project, lr_psnr
 from ..pictures.edges import resample, surround
+from ..pictures.images import is_grey
 from ..pictures.masks import blend, mask_weights
 from ..pictures.picture import Picture
 
@@ -47,7 +48,7 @@ class Finish:
     region: Region | None = None
 
     def __call__(self, sr: Tensor, lr: Picture, images: slice) -> tuple[Tensor, float]:
-        """Finish some images of a batch, on the device of `sr`.
+        """Finish some images of a batch, on the device of `sr`. Grey images stay grey.
 
         Args:
             sr: [n,3,4h,4w] in [0,1]; it may be modified.
@@ -81,4 +82,6 @@ class Finish:
             weights = mask_weights(mask, h, w, self.region.feather, wrap, size)
             start = resample(self.region.start[images].to(sr.device), *size, wrap)
             sr = blend(sr, start.clamp(0, 1), weights)
+        grey = is_grey(original).to(sr).view(-1, 1, 1, 1)
+        sr.lerp_(sr.mean(dim=1, keepdim=True).expand_as(sr), grey)
         return sr, lr_psnr(sr, original, wrap)

@@ -23,6 +23,9 @@ class Progress:
     def plan(self, summary: str, details: str) -> None:
         """Announce the tiles of a stage: a short text to show, and a longer one to log."""
 
+    def note(self, text: str) -> None:
+        """Announce something that the user may not expect."""
+
     def advance(self, work: float, text: str) -> None:
         """Add finished work; `text` says what it was."""
         self.done += self.weight * work

@@ -9,6 +9,9 @@ from ..config import SCALE
 SMALLEST_MODEL_INPUT = 64
 """Upscale models get images of at least this size: windows need room."""
 
+OPAQUE = 1 - 4.001 / 255
+"""Alpha from here up everywhere is taken for opaque."""
+
 _TRUST = 8
 """Pixels of alpha 1 / this or more keep their own colours where transparency is filled."""
 
@@ -84,19 +87,26 @@ def padded_size(h: int, w: int, multiple: int) -> tuple[int, int]:
 def split_channels(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Separate colours and transparency of an image file or an IMAGE.
 
-    Colours that are hardly visible are replaced (`fill_transparent`).
+    Colours that are hardly visible are replaced (`fill_transparent`). Alpha that is nearly opaque
+    everywhere is dropped: VAEs that decode to RGBA give such noise, and video has no place for it.
 
     Args:
         x: [B,C,h,w] of 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA) channels.
 
     Returns:
-        rgb [B,3,h,w], and alpha [B,1,h,w] in [0,1] or None.
+        rgb [B,3,h,w], and alpha [B,1,h,w] in [0,1], or None for opaque images.
     """
     num_colors = 1 if x.shape[1] < 3 else 3
     rgb, alpha = x[:, :num_colors].expand(-1, 3, -1, -1), x[:, num_colors:].clamp(0, 1)
-    if alpha.shape[1] == 0:
+    if alpha.shape[1] == 0 or alpha.min() >= OPAQUE:
         return rgb, None
     return fill_transparent(rgb, alpha), alpha
+
+
+def is_grey(rgb: Tensor) -> Tensor:
+    """Whether the channels of an image agree within 1/255, [B,3,h,w] in [0,1] -> bool [B]."""
+    chroma = rgb.amax(dim=1) - rgb.amin(dim=1)
+    return chroma.amax(dim=(1, 2)) <= 1.001 / 255
 
 
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ LARGEST_FACTOR = SCALE * SCALE
 """What two passes reach."""
 
 WORKING_PICTURES = 5
-"""Pictures in fp32 that decoding a picture needs beside it, colour fix included (measured)."""
+"""Images in fp32 that decoding and finishing one image needs beside it (measured)."""
 
 _VALUE_BYTES = 4
 
@@ -87,13 +87,17 @@ class Pass:
         return SCALE * self.lr[0], SCALE * self.lr[1]
 
 
-def plan_passes(h: int, w: int, target: Target) -> list[Pass]:
+def plan_passes(h: int, w: int, target: Target, batch: int = 1) -> list[Pass]:
     """One pass up to x4, two up to x16. The last one ends in the size of the target.
+
+    Sides of several images are even, since video encoders refuse odd ones.
 
     Raises:
         ValueError: see `Target.size`.
     """
     height, width = target.size(h, w)
+    if batch > 1:
+        height, width = height + height % 2, width + width % 2
     if height <= SCALE * h and width <= SCALE * w:
         return [Pass((h, w), (height, width))]
     between = (-(-height // SCALE), -(-width // SCALE))
@@ -124,25 +128,29 @@ def pass_work(passes: list[Pass]) -> list[float]:
 
 
 def check_memory(
-    passes: list[Pass], available: int, batch: int = 1, channels: int = 3, has_mask: bool = False
+    passes: list[Pass], free: int, batch: int = 1, channels: int = 3, has_mask: bool = False
 ) -> None:
-    """Check that the largest pass fits into so many bytes of main memory: its results, what one of
-    them is made from, and with a mask the starts of all. Networks come on top, in tiles.
+    """Check that the largest pass fits into the free bytes of main memory.
+
+    It holds the latents and the results of all images, with a mask their starts, too, and works on
+    one image at a time. Networks come on top, in tiles.
 
     Raises:
         MemoryError: it does not fit.
     """
-    pictures = WORKING_PICTURES + has_mask * batch
-    needed = max(
-        _VALUE_BYTES * (batch * channels * math.prod(each.size) + pictures * 3 * math.prod(each.x4))
-        for each in passes
-    )
-    if needed > available:
-        several = f"{batch} pictures of " if batch > 1 else ""
+    needed = 0
+    for i, each in enumerate(passes):
+        lr, x4 = 3 * math.prod(each.lr), 3 * math.prod(each.x4)
+        between = batch * lr if i else 0  # the result of the first pass
+        results = batch * (lr + channels * math.prod(each.size) + has_mask * x4)
+        values = between + max(2 * batch * lr, results) + WORKING_PICTURES * x4
+        needed = max(needed, _VALUE_BYTES * values)
+    if needed > free:
+        several = f"{batch} images of " if batch > 1 else ""
         raise MemoryError(
             f"{describe(passes)}: {several}{_size(passes[-1].size)} need {needed / 2**30:.1f} GB "
-            f"of memory for pixels alone, and {available / 2**30:.1f} GB are free. Choose a "
-            "smaller size or fewer pictures at a time, or close other programs."
+            f"of memory for pixels alone, and {free / 2**30:.1f} GB are free. Choose a smaller "
+            "size or fewer images at a time, or close other programs."
         )
 
 

@@ -12,12 +12,16 @@ from lpnsr_impl import load_autoencoder, load_denoiser
 from lpnsr_impl.accelerate import accelerate, set_precision
 from lpnsr_impl.config import UNetConfig
 from lpnsr_impl.engine import tiled
+from lpnsr_impl.engine.engine import Engine
+from lpnsr_impl.engine.finish import Finish, Region
 from lpnsr_impl.engine.memory import Managed, Memory
 from lpnsr_impl.engine.progress import Progress
 from lpnsr_impl.engine.tiled import MARGIN, Tiles, Tiling
 from lpnsr_impl.files.folders import find_weights
-from lpnsr_impl.jobs.upscaler import Method, Upscaler
+from lpnsr_impl.jobs.upscaler import Method, Upscaler, load_upscaler
+from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.pictures.picture import Picture
+from lpnsr_impl.pictures.target import Target
 from tests.bench.counting import FAKE, counted
 
 MB = 1 << 20
@@ -259,3 +263,83 @@ def test_tiles_of_upscale_models_halve_too_and_it_is_said(
     assert "out of memory; tiles of 64 LR pixels now" in caplog.text
     with pytest.raises(MemoryError, match="even with tiles of 64 LR pixels"):
         make_start(32)
+
+
+# Images as they come, with the bundled models
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Upscaler:
+    return load_upscaler(
+        *(f"lpnsr_lite_{p}.safetensors" for p in ("autoencoder", "denoiser", "noise_predictor")),
+        ["lpnsr_lite_compact_x4.safetensors"],
+    )
+
+
+@pytest.fixture
+def bundled(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> Upscaler:
+    monkeypatch.undo()
+    return upscaler
+
+
+ONE_STEP = Method("m", steps=1)
+
+
+def test_grey_stays_grey(bundled: Upscaler) -> None:
+    """A grey photo given as RGB came back with chroma of up to 51/255."""
+    grey = torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(1))
+    lr = grey.expand(-1, 3, -1, -1) + torch.tensor([0, 1 / 255, 0]).view(3, 1, 1)
+    lr[1, 0] += 0.1
+    result = bundled.upscale(Picture(lr.clamp(0, 1)), ONE_STEP)
+    assert torch.equal(result[0, 0], result[0, 1])
+    assert torch.equal(result[0, 0], result[0, 2])
+    assert not torch.equal(result[1, 0], result[1, 1])
+
+
+def edge_width(alpha: Tensor) -> float:
+    """Pixels between 10 % and 90 % along a row."""
+    return float(((alpha > 0.1) & (alpha < 0.9)).sum())
+
+
+def test_alpha_is_as_sharp_as_the_colours(bundled: Upscaler) -> None:
+    alpha = torch.zeros(1, 1, 24, 32)
+    alpha[..., 13:] = 1
+    lr = Picture(torch.full((1, 3, 24, 32), 0.5), alpha)
+    with_model = Method("m", "lpnsr_lite_compact_x4.safetensors", steps=1)
+    soft, sharp = (bundled.upscale(lr, method)[0, 3] for method in (ONE_STEP, with_model))
+    assert edge_width(sharp[48]) < edge_width(soft[48])
+    for result in (soft, sharp):
+        assert torch.equal(result[:, :44], torch.zeros(96, 44)), "clear stays clear"
+        assert torch.equal(result[:, -60:], torch.ones(96, 60)), "opaque stays opaque"
+
+
+def test_smooth_alpha_gets_no_steps(bundled: Upscaler) -> None:
+    ramp = torch.linspace(0, 1, 32).expand(1, 1, 24, -1)
+    lr = Picture(torch.full((1, 3, 24, 32), 0.5), ramp)
+    method = Method("m", "lpnsr_lite_compact_x4.safetensors", steps=1)
+    row = bundled.upscale(lr, method)[0, 3, 48]
+    assert row.diff().abs().max() < 3 / 128
+
+
+def test_with_an_empty_mask_no_network_runs(bundled: Upscaler) -> None:
+    class Refusing(Memory):
+        def load(self, networks: Sequence[Any], activations: float) -> None:
+            raise AssertionError("a network was loaded")
+
+    lr = Picture(torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(2)))
+    engine = Engine(bundled.engine.networks, Refusing(), progress=Recorder())
+    finish = Finish(region=Region(torch.zeros(1, 1, 64, 64), 8))
+    for target in (Target(), Target(2), Target(8)):
+        result, _ = engine.upscale(lr, None, Sampling(), finish, target)
+        assert tuple(result.shape[2:]) == target.size(16, 20)
+    plain, _ = engine.upscale(lr, None, Sampling(), finish)
+    assert torch.equal(plain, lr.resize(64, 80).rgb.clamp(0, 1))
+
+
+@pytest.mark.parametrize("color", ["white", "black", "grey"])
+def test_flat_images_have_no_spots_in_corners_and_no_rims(bundled: Upscaler, color: str) -> None:
+    """Up to 48/255 off by the zero padding of convolutions."""
+    value = {"white": 1.0, "black": 0.0, "grey": 0.5}[color]
+    lr = torch.full((1, 3, 32, 32), value)
+    result = bundled.upscale(Picture(lr), Method("m"))
+    assert (result - value).abs().max() <= 6 / 255

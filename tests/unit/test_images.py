@@ -123,7 +123,7 @@ def test_hidden_colours_do_not_count(hidden: float) -> None:
 
 @pytest.mark.parametrize(("channels", "has_alpha"), [(1, False), (2, True), (3, False), (4, True)])
 def test_channels_are_told_apart(channels: int, has_alpha: bool) -> None:
-    x = torch.rand(2, channels, 5, 6, generator=torch.Generator().manual_seed(0)) / 2 + 0.5
+    x = torch.rand(2, channels, 5, 6, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
     rgb, alpha = split_channels(x)
     assert torch.equal(rgb, x[:, : 1 if channels < 3 else 3].expand(-1, 3, -1, -1))
     assert (alpha is not None) == has_alpha
