@@ -1,7 +1,7 @@
 """Make the registry's icon and banner from js/docs/comparison.jpg: `python -m tests.host.icon`.
 
-The registry asks for a square icon of at most 400x400 and a banner of 21:9. Both show the LR picture
-on the left and the result on the right. Run `python -m tests.host.pictures` first if the
+The registry asks for a square icon of at most 400x400 and a banner of 21:9. Both show the LR
+picture on the left and the result on the right. Run `python -m tests.host.pictures` first if the
 comparison is out of date.
 """
 
