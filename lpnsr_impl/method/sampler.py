@@ -20,13 +20,13 @@ ALL_ON: Mapping[int, bool] = {4: True, 3: True, 2: True}
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of a run of the chain.
+    """Settings of a sampling run.
 
     Attributes:
-        seed: 0 to 2^64 - 1; all images of a batch get the same noise.
-        steps: 1 to T. One-step students ignore it.
-        kappa: scale of the noise.
-        predictor_on: {t: on} at t = 4, 3 and 2.
+        seed: seed of the noise, 0 to 2^64 - 1. All images of a batch get the same noise.
+        steps: number of steps, 1 to T. One-step students ignore it.
+        kappa: noise scale.
+        predictor_on: whether to predict the noise of step t, for t = 4, 3 and 2.
         predictor_mode: see `sample`.
     """
 
@@ -37,11 +37,11 @@ class Sampling:
     predictor_mode: PredictorMode = "sample"
 
     def switches(self, num_timesteps: int, has_predictor: bool) -> Mapping[int, bool]:
-        """The predictor switches for networks of T steps. None of them is on for ResShift's 15-step
-        models without a predictor.
+        """Adapt the predictor switches to networks of T steps. For 15-step networks without a
+        predictor all are off.
 
         Raises:
-            ValueError: the networks have fewer steps, or a switch is on without a predictor.
+            ValueError: `steps` is above T, or a switch is on without a predictor.
         """
         if self.steps > num_timesteps:
             raise ValueError(

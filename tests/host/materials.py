@@ -14,9 +14,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lpnsr_impl.engine.engine import Sampling
 from lpnsr_impl.engine.finish import Finish
 from lpnsr_impl.jobs.upscaler import Upscaler, load_upscaler
+from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import read_picture, to_pil
 
