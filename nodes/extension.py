@@ -1,4 +1,4 @@
-"""The pack as ComfyUI sees it."""
+"""The list of nodes, and what happens when ComfyUI loads the pack."""
 
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
@@ -32,7 +32,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class LPNSRExtension(ComfyExtension):
-    """The pack, as ComfyUI sees it."""
+    """Registers model folders, copies the example files and lists the nodes."""
 
     def __init__(self) -> None:
         host.register_model_folders()

@@ -1,4 +1,4 @@
-"""`io.Schema` with what only newer hosts and front ends know of."""
+"""`io.Schema` with features of newer hosts and front ends."""
 
 from dataclasses import fields
 from typing import Any
@@ -20,16 +20,16 @@ ADVANCED = {
     "wrap",
     "lr_consistency",
 }
-"""Widgets that Nodes 2.0 show to those who ask for them. The classic canvas shows all."""
+"""Widgets that Nodes 2.0 hides under "advanced". The classic canvas shows all widgets."""
 
 
 def schema(*, inputs: list[io.Input], search_aliases: list[str], **rest: Any) -> io.Schema:
-    """A node's schema.
+    """Make the schema of a node.
 
     Args:
-        inputs: those that are `ADVANCED` are marked so; older front ends do not mind.
-        search_aliases: words to find the node by. ComfyUI has them from 0.11 on.
-        rest: all else of `io.Schema`.
+        inputs: inputs; those in `ADVANCED` are marked as such, which older front ends ignore.
+        search_aliases: words to find the node by, for ComfyUI 0.11 and newer.
+        rest: other arguments of `io.Schema`.
     """
     for widget in inputs:
         if widget.id in ADVANCED:

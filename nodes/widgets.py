@@ -1,4 +1,4 @@
-"""Widgets that several nodes have, described once."""
+"""Inputs and outputs shared by several nodes."""
 
 from typing import get_args
 
@@ -16,19 +16,19 @@ _CHOICES = {
     "wrap": list(get_args(Wrap)),
 }
 
-_MOST_FEATHER = 128
-_MOST_PIXELS = 1 << 16
+_MAX_FEATHER = 128
+_MAX_SIDE = 1 << 16
 
 IMAGE = io.Image.Input(
     "image",
-    tooltip="The low-resolution image, of any size. Grey and RGBA work too.",
+    tooltip="The low-resolution (LR) image, of any size. May have an alpha channel.",
 )
 
 UPSCALE_MODEL = io.UpscaleModel.Input(
     "upscale_model",
     optional=True,
-    tooltip="Any model of Load Upscale Model as the start (PreSet-B). Leave it open for bicubic "
-    "(PreSet-A).",
+    tooltip="Upscale model that makes the start of the diffusion (PreSet-B), from Load Upscale "
+    "Model. Not connected: bicubic (PreSet-A).",
 )
 
 SEED = io.Int.Input(
@@ -37,8 +37,8 @@ SEED = io.Int.Input(
     min=0,
     max=0xFFFFFFFFFFFFFFFF,
     control_after_generate=True,
-    tooltip="Seed of the noise. The same seed gives the same picture, in any place of a batch; "
-    "in other tiles (see tile_size) nearly the same.",
+    tooltip="Seed of the noise. The same seed gives the same picture, alone or in a batch, and "
+    "nearly the same with another tile_size.",
 )
 
 STEPS = io.Int.Input(
@@ -46,11 +46,9 @@ STEPS = io.Int.Input(
     default=4,
     min=1,
     max=RESSHIFT_15.num_timesteps,
-    tooltip="The step that the diffusion starts at, down to 1 (the paper's arbitrary-step "
-    "start). 1 keeps nearly all of the start, is quick and wants an upscale model; 4 hides "
-    "most of it under noise, cleans up and invents most, and takes twice as long; 2 and 3 lie "
-    "between. More than 4 is for ResShift's 15-step denoisers (s15), which want all 15. "
-    "One-step students (SinSR, RSD) take their one step whatever this says.",
+    tooltip="Number of diffusion steps. 1 keeps nearly all of the start and is fastest: use it "
+    "with an upscale model. 4 cleans up and invents the most, and takes about twice as long. "
+    "Use 15 for ResShift's 15-step denoisers (s15). One-step students (SinSR, RSD) ignore it.",
 )
 
 KAPPA = io.Float.Input(
@@ -59,29 +57,30 @@ KAPPA = io.Float.Input(
     min=0.0,
     max=10.0,
     step=0.05,
-    tooltip="Noise scale of the diffusion. The models were trained with 2.0; less gives "
-    "calmer pictures.",
+    tooltip="Noise scale of the diffusion. The models were trained with 2.0; lower values "
+    "invent less detail, higher values more.",
 )
 
 USE_PREDICTOR = io.Boolean.Input(
     "use_predictor",
     default=True,
-    tooltip="Predict the noise of the steps in between (LPNSR), or draw it at random (ResShift).",
+    tooltip="On: the noise between the steps is predicted (LPNSR). Off: it is random (ResShift).",
 )
 
 PREDICTOR_MODE = io.Combo.Input(
     "predictor_mode",
     options=_CHOICES["predictor_mode"],
     default="sample",
-    tooltip="'sample' draws from the predicted distribution, as published; 'mean' takes its mean.",
+    tooltip="'sample' draws the noise from the predicted distribution, as in the paper. 'mean' "
+    "uses the mean of the distribution and invents less detail.",
 )
 
 COLOR_FIX = io.Combo.Input(
     "color_fix",
     options=_CHOICES["color_fix"],
     default="wavelet",
-    tooltip="Takes the colours from the LR image: 'wavelet' locally, as published, "
-    "'adain' by the mean and contrast of each channel; 'none' leaves them as decoded.",
+    tooltip="Corrects the colours to those of the LR image. 'wavelet' corrects them locally, as "
+    "in the paper; 'adain' matches mean and contrast of each channel; 'none' is off.",
 )
 
 TILE_SIZE = io.Int.Input(
@@ -91,9 +90,9 @@ TILE_SIZE = io.Int.Input(
     max=2048,
     step=32,
     optional=True,
-    tooltip="Largest tile, in pixels of the LR image. 0 chooses by the free memory, at most "
-    f"{LARGEST_TILE}. A tile that does not fit after all is halved. Other tiles change details "
-    "a little: for the same picture with any memory set a size that always fits.",
+    tooltip="Maximum tile size in pixels of the LR image. 0 chooses it from the free memory, up "
+    f"to {LARGEST_TILE}. If memory runs out, tiles are halved. The tile size changes details a "
+    "little: for the same picture on any machine, set a size that always fits.",
 )
 
 OVERLAP = io.Int.Input(
@@ -103,23 +102,23 @@ OVERLAP = io.Int.Input(
     max=512,
     step=8,
     optional=True,
-    tooltip="How many pixels of the LR image neighbouring tiles share at least. More hides "
-    "tiles better and takes longer. Without tiles it has no effect.",
+    tooltip="Minimum overlap of neighbouring tiles in pixels of the LR image. More overlap hides "
+    "the edges of tiles better and takes longer.",
 )
 
 LR_IMAGE = io.Image.Input(
     "lr_image",
     optional=True,
-    tooltip="The LR image, only where the latent has lost it, or never had it: after Load "
-    "Latent or VAE Encode. Else leave it open.",
+    tooltip="The LR image. Needed only if the latent does not carry it, e.g. after Load Latent "
+    "or VAE Encode.",
 )
 
 LR_CONSISTENCY = io.Boolean.Input(
     "lr_consistency",
     default=False,
     optional=True,
-    tooltip="Correct the result until it is the LR image again when it is downscaled to its "
-    "size, bicubic with antialiasing. Noise of the LR image comes back with it.",
+    tooltip="Corrects the result so that it equals the LR image when downscaled to its size "
+    "(bicubic with antialiasing). This also brings back noise of the LR image.",
 )
 
 WRAP = io.Combo.Input(
@@ -127,8 +126,8 @@ WRAP = io.Combo.Input(
     options=_CHOICES["wrap"],
     default="none",
     optional=True,
-    tooltip="For pictures that go on at their other side, so that no seam shows there: 'x' "
-    "left and right (360-degree panoramas), 'y' top and bottom, 'both' for seamless textures.",
+    tooltip="For pictures whose opposite edges meet, so that no seam appears there: 'x' left and "
+    "right (360-degree panoramas), 'y' top and bottom, 'both' for seamless textures.",
 )
 
 FACTOR = io.Float.Input(
@@ -138,60 +137,60 @@ FACTOR = io.Float.Input(
     max=float(LARGEST_FACTOR),
     step=0.05,
     optional=True,
-    tooltip="How many times as wide and high the result is. 4 is what the models make. Less is "
-    "downscaled from that (1 cleans up and keeps the size); more takes a second pass, from a "
-    "quarter of the size wanted.",
+    tooltip="Factor for width and height. The models upscale x4. Smaller results are downscaled "
+    "from that (1 cleans up the image at its own size); larger ones need a second pass.",
 )
 
 LONGEST_SIDE = io.Int.Input(
     "longest_side",
     default=0,
     min=0,
-    max=_MOST_PIXELS,
+    max=_MAX_SIDE,
     optional=True,
-    tooltip="Width or height of the result, whichever is longer, in pixels, such as 3840. It "
-    "takes the place of factor; 0 leaves it to factor. From once to 16 times that of the "
-    "image.",
+    tooltip="Longer side of the result in pixels, e.g. 3840; overrides factor. 0: use factor. "
+    "Must be 1 to 16 times the longer side of the image.",
 )
 
 MASK = io.Mask.Input(
     "mask",
     optional=True,
-    tooltip="Regenerate where the mask is 1 and keep the pre-upsampled image where it is 0. "
-    "Of the LR image's shape, in any size; one for all images, or one for each.",
+    tooltip="1: regenerate; 0: keep the pre-upsampled image. Needs the aspect ratio of the LR "
+    "image, in any size. One mask for all images, or one for each.",
 )
 
 FEATHER = io.Int.Input(
     "feather",
     default=DEFAULT_FEATHER,
     min=0,
-    max=_MOST_FEATHER,
+    max=_MAX_FEATHER,
     optional=True,
-    tooltip="How many pixels of the LR image the mask's edges fade over, half of them on "
-    "either side. Without a mask it has no effect.",
+    tooltip="Width of the transition at the edges of the mask, in pixels of the LR image.",
 )
 
 LR_PSNR = io.Float.Output(
     "lr_psnr",
     display_name="LR-PSNR",
-    tooltip="PSNR in dB between the LR image and the result downscaled to its size, before "
-    "rounding to 8 bits; the mean over a batch. 100 at most.",
+    tooltip="PSNR in dB between the LR image and the result downscaled to its size (before "
+    "rounding to 8 bits; mean over a batch). At most 100.",
 )
 
 
 def require_choices(**values: str) -> None:
-    """For `execute`, since ComfyUI validates no linked combo.
+    """Check combo values in `execute`: ComfyUI does not validate linked ones.
 
     Raises:
-        ValueError: a value is none of its widget's choices.
+        ValueError: a value is not one of its widget's options.
     """
     if (problem := check_choices(**values)) is not True:
         raise ValueError(problem)
 
 
 def check_choices(**values: str | None) -> bool | str:
-    """For `validate_inputs`: True, or what is wrong with the first value that is none of its
-    widget's choices. A linked input is None."""
+    """Check combo values in `validate_inputs`. Linked inputs are None.
+
+    Returns:
+        True, or an error message for the first value that is not one of its widget's options.
+    """
     for widget, value in values.items():
         if value is not None and value not in _CHOICES[widget]:
             choices = ", ".join(_CHOICES[widget])

@@ -1,8 +1,8 @@
-"""Faster ways to compute the same, put in place of layers once, when a network is loaded.
+"""Faster implementations of layers, chosen once when a network is loaded.
 
-`models` knows nothing of them, and training uses `train_on_cpu` alone. A layer that is replaced
-gets a subclass of its own class: weights, keys, hooks, copies and a host's patchers stay what they
-were.
+A layer is replaced by assigning a subclass of its own class to `__class__`, so its weights, state
+dict keys, hooks and the host's patches stay as they are. `models` does not depend on this package,
+and training uses `train_on_cpu` only.
 """
 
 import torch
@@ -24,19 +24,19 @@ __all__ = [
 
 
 def accelerate(network: UNet | Autoencoder, device: torch.device, compiled: bool = False) -> None:
-    """Choose how a network computes, for inference on a device, after `set_precision`.
+    """Replace layers of a network by faster ones for inference. Call it after `set_precision`.
 
     Args:
-        network: loaded, wherever it is now; not compiled, or it stays so.
-        device: where it will run.
-        compiled: whether torch.compile makes the kernels, at the first run of each size.
+        network: network with its weights, on any device. A compiled network stays compiled.
+        device: device that it will run on.
+        compiled: compile it with `torch.compile` at the first run of each input size.
 
     Raises:
         RuntimeError: torch.compile does not work on the device.
     """
     restore(network)
     if device.type == "cpu":
-        # GPUs keep NCHW, the only layout that their GroupNorm has.
+        # GPUs stay with NCHW: their GroupNorm has no channels-last kernel.
         network.to(memory_format=torch.channels_last)
     if compiled:
         check_compiler(device)
@@ -48,14 +48,14 @@ def accelerate(network: UNet | Autoencoder, device: torch.device, compiled: bool
 
 
 def restore(network: nn.Module) -> None:
-    """Give all layers their own classes again, which another device may need."""
+    """Undo `accelerate`, e.g. before the network moves to another device."""
     for module in network.modules():
         while type(module).__module__.startswith(__name__):
             module.__class__ = type(module).__bases__[-1]
 
 
 def activate_in_place(network: nn.Module) -> None:
-    """Let each SiLU behind a norm overwrite what the norm has made for it alone."""
+    """Make every SiLU after a norm in place: nothing else reads the output of the norm."""
     for module in network.modules():
         if isinstance(module, nn.Sequential) and isinstance(module[0], nn.GroupNorm):
             silu = module[1]

@@ -1,4 +1,4 @@
-"""Kernels made for a network by `torch.compile`."""
+"""Compile networks with `torch.compile`."""
 
 import weakref
 from typing import Any
@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from ..models import Autoencoder, UNet
 
-_MOST_SIZES = 128
-"""Kernels of one function. More are not made: it runs without, and PyTorch warns of it."""
+_MAX_SIZES = 128
+"""Input sizes to compile a function for. For further sizes it runs uncompiled, with a warning."""
 
 
 def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> None:
-    """Have torch.compile make kernels for a network, at its first run of each size of tile.
+    """Compile a network at the first run of each tile size.
 
-    Kernels for exact sizes are the faster ones, and tiles of a picture are all alike. They compute
-    the plain layers; results differ by rounding.
+    Kernels for static shapes are faster than dynamic ones, and all tiles of a picture have the same
+    size. Results differ from the uncompiled network by rounding.
 
     Args:
-        network: in its precision. A copy of it would go on with this one's weights.
-        backend: of torch.compile.
+        network: network in its final precision. Do not copy it afterwards: the copy would use the
+            weights of the original.
+        backend: backend of `torch.compile`.
     """
     network.compiled = True
     if isinstance(network, Autoencoder):
@@ -31,34 +32,37 @@ def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> N
 
 
 def _compile(module: nn.Module, name: str, backend: Any) -> None:
-    """Compiles the class's function. A bound method would keep its module alive in a cycle, and
-    the host waits for unused networks to go."""
+    """Replace a method by its compiled version.
+
+    The class's function is compiled, since a bound method would form a reference cycle, and the
+    host frees networks by reference counting.
+    """
     compiled = torch.compile(getattr(type(module), name), dynamic=False, backend=backend)
     reference = weakref.ref(module)
 
     def call(*args: Tensor) -> Tensor:
-        from torch import _dynamo  # slow to import, and not needed without torch.compile
+        from torch import _dynamo  # slow to import, so only where it is used
 
-        # PyTorch's own limit is 8, shared by all networks that have the function.
-        with _dynamo.config.patch(cache_size_limit=_MOST_SIZES):  # pyright: ignore[reportPrivateUsage]
+        # The default is 8, for all networks of a class together.
+        with _dynamo.config.patch(cache_size_limit=_MAX_SIZES):  # pyright: ignore[reportPrivateUsage]
             return compiled(reference(), *args)
 
     setattr(module, name, call)
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile something small.
+    """Check that `torch.compile` works, by compiling a small function.
 
     Raises:
-        RuntimeError: torch.compile does not work for this device, with the reason.
+        RuntimeError: it does not work for this device; the message has the reason.
     """
     try:
         torch.compile(lambda x: x.exp() + 1)(torch.zeros(64, device=device))
     except Exception as e:
-        needs = "a C++ compiler" if device.type == "cpu" else "Triton, and a C compiler"
+        needs = "a C++ compiler" if device.type == "cpu" else "Triton and a C compiler"
         cause = getattr(e, "inner_exception", e)
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise RuntimeError(
-            f"torch.compile does not work here for {device.type}: {reason}. It needs "
-            f"{needs}; or switch torch_compile off."
+            f"torch.compile does not work here for {device.type}: {reason}. Install "
+            f"{needs}, or switch torch_compile off."
         ) from e

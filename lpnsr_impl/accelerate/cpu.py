@@ -1,4 +1,4 @@
-"""Less arithmetic and less traffic to memory on a CPU."""
+"""Layers with less arithmetic and less memory traffic for CPUs."""
 
 from functools import cache
 
@@ -10,32 +10,32 @@ from ..models.autoencoder import Quantizer
 from ..models.layers import Upsample
 from ..models.swin import Mlp
 from .group_norm import RowwiseGroupNorm
-from .winograd import CONV, UPSAMPLE_CONV, filtered
+from .winograd import CONV, UPSAMPLE_CONV, convolve
 
-_FEWEST_CHANNELS = 64  # below, Winograd's transforms cost more than they save
-_FEWEST_PIXELS = 48 * 48  # below, the transform of the weights does
-_CACHED_VALUES = 1 << 19  # that a core's cache holds
+_MIN_CHANNELS = 64  # with fewer, the transforms of Winograd cost more than they save
+_MIN_PIXELS = 48 * 48  # with fewer, the transform of the weights costs more than it saves
+_CACHED_VALUES = 1 << 19  # float32 values that fit into the cache of a core
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A 3x3 convolution with a padding of 1, in fp32."""
+    """3x3 convolution with a padding of 1, in fp32, by Winograd filtering."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # What a host's layers call as well, with the weights that they have cast.
-        if input.shape[2] * input.shape[3] < _FEWEST_PIXELS:
+        # The host's layers call this too, with weights that they have cast.
+        if input.shape[2] * input.shape[3] < _MIN_PIXELS:
             return super()._conv_forward(input, weight, bias)
-        return filtered(input, weight, bias, CONV)
+        return convolve(input, weight, bias, CONV)
 
 
 class UpsampleConv2d(nn.Conv2d):
-    """The same behind nearest x2, which it does itself."""
+    """Nearest-neighbour upsampling x2 and a 3x3 convolution in one."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return filtered(input, weight, bias, UPSAMPLE_CONV)
+        return convolve(input, weight, bias, UPSAMPLE_CONV)
 
 
 class WinogradUpsample(Upsample):
-    """Leaves all to its convolution."""
+    """Upsampling whose convolution is an `UpsampleConv2d`, which also upsamples."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,2h,2w]"""
@@ -43,7 +43,7 @@ class WinogradUpsample(Upsample):
 
 
 class StripMlp(Mlp):
-    """Goes by strips of rows, whose hidden values stay in the cache."""
+    """MLP in strips of rows, small enough for their hidden values to stay in the cache."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
@@ -53,13 +53,13 @@ class StripMlp(Mlp):
 
 
 class CachedQuantizer(Quantizer):
-    """Compares few positions at once with the codebook, whose distances stay in the cache."""
+    """Quantizer that processes few vectors at once, so that the distances stay in the cache."""
 
     rows = 256
 
 
 def accelerate_on_cpu(network: UNet | Autoencoder) -> None:
-    """Replace layers of a network, whose precision is set."""
+    """Replace layers for inference, after the precision is set."""
     for module in list(network.modules()):
         if isinstance(module, Mlp):
             module.__class__ = StripMlp
@@ -75,7 +75,7 @@ def accelerate_on_cpu(network: UNet | Autoencoder) -> None:
 
 
 def train_on_cpu(network: nn.Module) -> None:
-    """Replace layers of networks whose gradients are wanted, in any precision."""
+    """Replace layers for training, in any precision."""
     for module in network.modules():
         if type(module) is nn.GroupNorm and module.affine:
             module.__class__ = RowwiseGroupNorm
@@ -87,15 +87,15 @@ def _suits_winograd(conv: nn.Conv2d) -> bool:
     return (
         not isinstance(conv, UpsampleConv2d)
         and (conv.kernel_size, conv.padding, conv.stride) == ((3, 3), (1, 1), (1, 1))
-        and min(conv.in_channels, conv.out_channels) >= _FEWEST_CHANNELS
+        and min(conv.in_channels, conv.out_channels) >= _MIN_CHANNELS
     )
 
 
-def _replace(conv: nn.Conv2d, way: type[nn.Conv2d]) -> None:
-    conv.__class__ = _joined(way, type(conv))
+def _replace(conv: nn.Conv2d, faster: type[nn.Conv2d]) -> None:
+    conv.__class__ = _combine(faster, type(conv))
 
 
 @cache
-def _joined(way: type[nn.Conv2d], layer: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """The way's `_conv_forward` with all else of a layer, which may be a host's."""
-    return type(f"{way.__name__}Of{layer.__name__}", (way, layer), {})
+def _combine(faster: type[nn.Conv2d], layer: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """Derive a class with `_conv_forward` of `faster` and all else of `layer`, e.g. the host's."""
+    return type(f"{faster.__name__}Of{layer.__name__}", (faster, layer), {})

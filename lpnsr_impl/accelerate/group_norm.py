@@ -1,4 +1,4 @@
-"""GroupNorm for training on a CPU, where PyTorch's backward is slow in channels-last
+"""GroupNorm for training on a CPU. PyTorch's backward pass is slow there for channels-last tensors
 (`python -m tests.bench.group_norm`)."""
 
 from typing import Any
@@ -9,17 +9,17 @@ from torch.autograd.function import once_differentiable
 
 
 class RowwiseGroupNorm(nn.GroupNorm):
-    """The same forward, and its gradient from sums over rows of channels."""
+    """GroupNorm whose backward pass sums over rows of channels."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]; where no gradient is wanted, PyTorch's own."""
+        """[B,C,h,w] -> [B,C,h,w]; without gradients PyTorch's own kernel."""
         if not torch.is_grad_enabled():
             return super().forward(input)
         return _Normalize.apply(input, self.weight, self.bias, self.num_groups, self.eps)
 
 
 class _Normalize(torch.autograd.Function):
-    """y = w x^ + b with x^ = (x - m) r, of mean m and reciprocal deviation r of each group."""
+    """y = w x^ + b with x^ = (x - m) r, where m and 1/r are mean and deviation of each group."""
 
     @staticmethod
     def forward(
@@ -35,13 +35,13 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """dx = r (w dy - a - x^ b), a and b being the group's means of w dy and of w dy x^."""
+        """dx = r (w dy - a - x^ b), where a and b are the group's means of w dy and w dy x^."""
         x, weight, mean, reciprocal = ctx.saved_tensors
         batch, channels, height, width = x.shape
         size = channels // mean.shape[1]
         m, r = (s.to(weight).repeat_interleave(size, dim=1) for s in (mean, reciprocal))  # [B,C]
         x, dy = (s.movedim(1, 3).reshape(batch, height * width, channels) for s in (x, dy))
-        bias_grad = dy.sum(dim=1, dtype=weight.dtype)  # [B,C], of each sample
+        bias_grad = dy.sum(dim=1, dtype=weight.dtype)  # [B,C], per sample
         weight_grad = r * ((dy * x).sum(dim=1, dtype=weight.dtype) - m * bias_grad)
 
         def group_mean(sums: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights and activations in half precision."""
+"""Half precision for weights and activations."""
 
 import torch
 from torch import nn
@@ -7,9 +7,9 @@ from ..models import Autoencoder, UNet
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether it is a CPU that multiplies in bf16 itself (AVX-512-BF16, AMX).
+    """Return whether the device is a CPU with bf16 instructions (AVX-512-BF16, AMX).
 
-    Whole pictures are three times as fast as in fp32 there; other CPUs only emulate it.
+    There, bf16 is about three times as fast as fp32; other CPUs only emulate it.
     """
     if device.type != "cpu":
         return False
@@ -20,11 +20,11 @@ def has_fast_bf16(device: torch.device) -> bool:
 def set_precision(
     network: UNet | Autoencoder, weight_dtype: torch.dtype, compute_dtype: torch.dtype
 ) -> None:
-    """Cast the weights of a network, and choose the dtype of its activations.
+    """Cast the weights of a network and set the dtype of its activations.
 
-    Norms and position biases get the dtype of the activations, which their kernels want; sums of
-    norms are fp32 in them all the same. The codebook stays fp32, as it is searched. Weights of
-    another dtype than the activations need `operations` that cast them.
+    Norms and position biases get the dtype of the activations, because their kernels need it; norms
+    still accumulate in fp32. The codebook stays fp32, because it is searched in fp32. If
+    `weight_dtype` differs from `compute_dtype`, the network needs `operations` that cast weights.
     """
     for module in network.modules():
         if isinstance(module, nn.Embedding):

@@ -1,1 +1,1 @@
-"""The method: schedule (Eq. 1-9, 21) and chain (Algorithm 2)."""
+"""The method: noise schedule (Eq. 1-9, 21) and sampling loop (Algorithm 2)."""

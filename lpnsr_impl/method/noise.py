@@ -6,7 +6,7 @@ from torch import Tensor
 from .sampler import NoiseSource
 
 _PLANES = 1 << 31
-"""Flipped in the seed of the noise planes that a student reads."""
+"""XORed with the seed for the noise planes that a student reads."""
 
 
 class _Draws:
@@ -26,7 +26,7 @@ class _Draws:
         x = torch.randn(shape, generator=self._low)
         if self._high is None:
             return x
-        return 0.8 * x + 0.6 * torch.randn(shape, generator=self._high)  # of variance 1
+        return 0.8 * x + 0.6 * torch.randn(shape, generator=self._high)  # variance 1
 
 
 def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:

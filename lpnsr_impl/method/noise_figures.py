@@ -1,6 +1,6 @@
-"""What the chain did at each step: its noise as pictures, and its distribution (Figures 2 and 4).
+"""Record the noise of each sampling step, and plot it and its distribution (Figures 2 and 4).
 
-matplotlib is imported only where a figure is drawn, since nothing else at run time needs it.
+matplotlib is imported only when a figure is drawn; nothing else needs it at run time.
 """
 
 import importlib.util
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 3.0
-"""Noise of -3 is black and of 3 white."""
+"""Range of noise pictures: -3 is black and 3 is white."""
 
 _PLOTTED = 4.0
 _BINS = 80
 
 
 class ChainRecorder:
-    """A callback of `sampler.sample` that keeps the clean predictions and the noise of each step.
+    """Callback for `sampler.sample` that records the clean prediction and noise of each step.
 
-    A run that starts again, e.g. after running out of memory, replaces what was kept.
+    When a run is repeated, e.g. after running out of memory, its records replace the earlier ones.
 
     Args:
-        schedule: of the run; its kappa is above 0.
+        schedule: schedule of the run; its kappa must be above 0.
 
     Attributes:
-        x0_pred: {t: [B,C,H,W]} on the CPU, from the first t to 1.
-        noise: {t: [B,C,H,W]} on the CPU, what was added at the step t -> t-1, predicted or random;
-            to 2.
-        x_t: {t: [B,C,H,W]} on the CPU, the states.
+        x0_pred: clean predictions {t: [B,C,H,W]} on the CPU, from the first t down to 1.
+        noise: noise {t: [B,C,H,W]} on the CPU that was added in the step t -> t-1, predicted or
+            random; from the first t down to 2.
+        x_t: states {t: [B,C,H,W]} on the CPU.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -58,21 +58,24 @@ class ChainRecorder:
         self.x0_pred[t] = x0_pred
 
     def keep_start(self, student: StudentConfig, y0: Tensor) -> None:
-        """After a student's run, which adds no noise between steps: keep that of its start."""
+        """Record the initial noise of a one-step student, which adds none between steps."""
         ((t, x_t),) = self.x_t.items()
         self.noise[t] = (x_t - y0.float().cpu()) / start_std(student, self._schedule)
 
 
 def noise_picture(noise: Tensor) -> Tensor:
-    """The first three channels of noise as RGB: [B,C,h,w] -> [B,3,h,w] in [0,1], 0 is grey."""
+    """Show the first three channels of noise as RGB; zero noise is grey.
+
+    [B,C,h,w] -> [B,3,h,w] in [0,1]
+    """
     return (noise[:, :3] / (2 * _SHOWN) + 0.5).clamp(0, 1)
 
 
 def check_matplotlib() -> None:
-    """Check that figures can be drawn.
+    """Check that matplotlib is installed.
 
     Raises:
-        ImportError: matplotlib is missing; says how to install it.
+        ImportError: it is not; the message says how to install it.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError(
@@ -82,7 +85,7 @@ def check_matplotlib() -> None:
 
 
 def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
-    """LR, the noise at each step as a picture, and below its distribution beside N(0, 1).
+    """Plot the LR image, the noise of each step, and below it its histogram against N(0, 1).
 
     Args:
         lr: [1,3,h,w] in [0,1].
@@ -92,7 +95,7 @@ def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
         ImportError: matplotlib is missing.
     """
     check_matplotlib()
-    from matplotlib.figure import Figure  # not pyplot, which keeps figures and picks a window
+    from matplotlib.figure import Figure  # pyplot would keep the figure and choose a GUI
 
     columns = len(noise) + 1
     figure = Figure(figsize=(3.2 * columns, 5.2), layout="constrained")
@@ -111,7 +114,7 @@ def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
         shape = {"bins": _BINS, "range": (-_PLOTTED, _PLOTTED), "density": True}
         below.hist(values, **shape, color="tab:blue", alpha=0.7, label=label)
         below.plot(x, normal, "k--", linewidth=1, label="N(0, 1)")
-        below.set_ylim(top=1.45 * below.get_ylim()[1])  # the legend hides nothing
+        below.set_ylim(top=1.45 * below.get_ylim()[1])  # room for the legend
         below.set_yticks([])
         below.legend(fontsize=8, loc="upper left")
     for axis in axes[0]:
@@ -120,7 +123,7 @@ def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
 
 
 def render(figure: "Figure", dpi: int = 110) -> Tensor:
-    """A figure as [1,3,H,W] in [0,1]."""
+    """Render a figure to [1,3,H,W] in [0,1]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(dpi)

@@ -1,5 +1,5 @@
-"""The 1 to T step chain of Algorithm 2, shared by the nodes and the trainer (paper Eq. 3, 5-7 and
-11), and the one step of its students."""
+"""The sampling loop of Algorithm 2, shared by nodes and trainer (paper Eq. 3, 5-7 and 11), and the
+single step of distilled students."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ ALL_ON: Mapping[int, bool] = {4: True, 3: True, 2: True}
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of a run of the chain.
+    """Settings of a sampling run.
 
     Attributes:
-        seed: 0 to 2^64 - 1; all images of a batch get the same noise.
-        steps: 1 to T. One-step students ignore it.
-        kappa: scale of the noise.
-        predictor_on: {t: on} at t = 4, 3 and 2.
+        seed: seed of the noise, 0 to 2^64 - 1. All images of a batch get the same noise.
+        steps: number of steps, 1 to T. One-step students ignore it.
+        kappa: noise scale.
+        predictor_on: whether to predict the noise of step t, for t = 4, 3 and 2.
         predictor_mode: see `sample`.
     """
 
@@ -37,11 +37,11 @@ class Sampling:
     predictor_mode: PredictorMode = "sample"
 
     def switches(self, num_timesteps: int, has_predictor: bool) -> Mapping[int, bool]:
-        """The predictor switches for networks of T steps. None of them is on for ResShift's 15-step
-        models without a predictor.
+        """Adapt the predictor switches to networks of T steps. For 15-step networks without a
+        predictor all are off.
 
         Raises:
-            ValueError: the networks have fewer steps, or a switch is on without a predictor.
+            ValueError: `steps` is above T, or a switch is on without a predictor.
         """
         if self.steps > num_timesteps:
             raise ValueError(
@@ -62,7 +62,7 @@ class Sampling:
 
 
 class StepCallback(Protocol):
-    """Called after the denoiser of each step; what it raises ends the run."""
+    """Called after the denoiser in each step. An exception raised in it ends the run."""
 
     def __call__(self, t: int, x_t: Tensor, x0_pred: Tensor) -> None: ...
 
@@ -84,26 +84,25 @@ def sample(
 
     Args:
         denoiser: f_theta(x_scaled, t_index, lr) -> x0_pred.
-        noise_predictor: g_w(x_t, x0_pred, lr, t_index) -> (mean, logvar); None if no used switch is
-            on.
-        schedule: eta, and the kappa of this run.
+        noise_predictor: g_w(x_t, x0_pred, lr, t_index) -> (mean, logvar). May be None if
+            `predictor_on` is False for all steps.
+        schedule: schedule with the kappa of this run.
         y0: latent of the pre-upsampled image, [B,C,h,w].
         lr: low-resolution image in [-1,1], [B,3,h,w].
         steps: t to start at, 1...T. The schedule is not respaced.
-        predictor_on: {t: on}; a step t of 2...steps that is not in it, or is False, gets Gaussian
-            noise.
-        predictor_mode: "sample" adds the predicted deviation times Gaussian noise, "mean" leaves it
-            out.
+        predictor_on: whether to predict the noise of step t, for t = 2...steps. Steps that are
+            missing or False get Gaussian noise.
+        predictor_mode: "sample" draws from N(mean, exp(logvar)), "mean" uses the mean.
         noise: noise(kind, t, shape) -> standard normal tensor; kind is "init" (once, t = steps) or
-            "step". It is asked only for noise that is used.
-        callback: called as callback(t, x_t, x0_pred) at every step.
+            "step". Not called for steps that need no noise.
+        callback: called as callback(t, x_t, x0_pred) in every step.
 
     Returns:
         x0, [B,C,h,w].
 
     Raises:
-        ValueError: an argument is out of range, shapes disagree, or a switch is on without a
-        predictor.
+        ValueError: an argument is out of range, shapes do not match, or `predictor_on` is True
+            for a step and there is no noise predictor.
     """
     _check(noise_predictor, schedule, y0, lr, steps, predictor_on, predictor_mode)
 
@@ -137,10 +136,10 @@ def sample_once(
     noise: NoiseSource,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """Run a one-step student: its first clean prediction, from t = T.
+    """Run a one-step student: one clean prediction from t = T.
 
-    SinSR starts as its teacher does (Eq. 3), RSD (arXiv 2503.13358) from all of the noise, and it
-    reads a plane of noise more::
+    SinSR starts like its teacher (Eq. 3). RSD (arXiv 2503.13358) starts from the full noise and
+    reads an additional channel of noise::
 
         SinSR:  x_T = y0 + kappa sqrt(eta_T) z    c = lr
         RSD:    x_T = y0 + kappa z                c = [lr, eps] or [y0, eps]
@@ -148,19 +147,19 @@ def sample_once(
 
     Args:
         denoiser: f(x_scaled, t_index, c) -> x0_pred, called once.
-        student: what is special about it.
-        schedule: the teacher's, with the kappa of this run.
+        student: differences of the student from its teacher.
+        schedule: the teacher's schedule, with the kappa of this run.
         y0: latent of the pre-upsampled image, [B,C,h,w].
         lr: low-resolution image in [-1,1], [B,3,h,w].
-        noise: noise(kind, T, shape) -> standard normal tensor; kind is "init" for z, or "plane" for
-            eps, [B,noise_planes,h,w], where the student reads it.
+        noise: noise(kind, T, shape) -> standard normal tensor; kind is "init" for z, and "plane"
+            for eps, [B,noise_planes,h,w].
         callback: called as callback(T, x_T, x0_pred).
 
     Returns:
         x0, [B,C,h,w].
 
     Raises:
-        ValueError: shapes disagree.
+        ValueError: shapes do not match.
     """
     _check_shapes(y0, lr)
     t = schedule.num_timesteps
@@ -176,19 +175,19 @@ def sample_once(
 
 
 def start_std(student: StudentConfig, schedule: Schedule) -> float:
-    """Standard deviation of the noise that a student starts from."""
+    """Return the standard deviation of the initial noise of a student."""
     return schedule.kappa if student.full_noise else schedule.marginal_std(schedule.num_timesteps)
 
 
 def predictor_steps(steps: int, predictor_on: Mapping[int, bool]) -> list[int]:
-    """The t, from high to low, at which a run of `steps` steps calls the noise predictor."""
+    """List the t, from high to low, at which a run of `steps` steps calls the noise predictor."""
     return [t for t in range(steps, 1, -1) if predictor_on.get(t, False)]
 
 
 def switches_for(num_timesteps: int, predictor_on: Mapping[int, bool]) -> Mapping[int, bool]:
-    """LPNSR's switches, at t = 4, 3 and 2, for a chain of T steps.
+    """Adapt LPNSR's switches for t = 4, 3 and 2 to a schedule of T steps.
 
-    With another T than LPNSR's 4 they act as one: if any is on, the predictor is on at every step.
+    If T is not 4, the predictor is on in every step if any switch is on, and off otherwise.
     """
     if num_timesteps == LPNSR_SCHEDULE.num_timesteps:
         return predictor_on
@@ -220,7 +219,7 @@ def _check(
     switched_on = predictor_steps(steps, predictor_on)
     if noise_predictor is None and switched_on:
         raise ValueError(
-            f"predictor_on is set for t = {switched_on}, but there is no noise predictor. Give "
+            f"predictor_on is set for t = {switched_on}, but there is no noise predictor. Pass "
             "one, or switch these steps off."
         )
 
@@ -234,10 +233,10 @@ def _check_shapes(y0: Tensor, lr: Tensor) -> None:
 
 
 def _draw(noise: NoiseSource, kind: str, t: int, like: Tensor) -> Tensor:
-    """Noise of the shape, device and dtype of `like`."""
+    """Draw noise with the shape, device and dtype of `like`."""
     n = noise(kind, t, like.shape)
     if n.shape != like.shape:
         raise ValueError(
             f"noise({kind!r}, {t}) has shape {tuple(n.shape)}, expected {tuple(like.shape)}."
         )
-    return n.to(like, non_blocking=like.is_cuda)  # a GPU's work goes on meanwhile
+    return n.to(like, non_blocking=like.is_cuda)  # do not wait for the GPU

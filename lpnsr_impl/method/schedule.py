@@ -1,6 +1,6 @@
-"""Residual-shifting schedule and the Gaussians it defines (paper Eq. 1-9 and 21).
+"""Residual-shifting schedule and the Gaussian distributions it defines (paper Eq. 1-9 and 21).
 
-`t` is the paper's step, 1...T. Tables are indexed with `t - 1` and kept in float64.
+`t` is the paper's step, 1...T. Tables are float64 and indexed by `t - 1`.
 """
 
 import math
@@ -14,15 +14,14 @@ TRAINED_KAPPA = 2.0
 
 
 class Schedule:
-    """Shifting sequence eta_t and everything that follows from it in closed form.
+    """Shifting sequence eta_t, and the distributions that follow from it in closed form.
 
     Args:
         num_timesteps: T, the number of steps the networks were trained for; at least 2.
-        kappa: noise scale of Eq. 1, 3 and 6; 0 or more. It scales the noise of a run and leaves the
-            table of eta as trained.
-        min_noise_level: bound on the noise at t = 1, which gives `sqrt_eta[0]`; above 0.
+        kappa: noise scale of Eq. 1, 3 and 6; 0 or more. It does not change eta.
+        min_noise_level: noise level at t = 1, which determines `sqrt_eta[0]`; above 0.
         sqrt_eta_end: sqrt(eta_T), above `sqrt_eta[0]` and at most 1.
-        power: p, the growth of log(eta) between both ends; above 0.
+        power: exponent p of the growth of log(eta) from t = 1 to T; above 0.
 
     Attributes:
         sqrt_eta, eta, alpha: float64 tensors [T]; entry `t - 1` belongs to step t.
@@ -62,10 +61,10 @@ class Schedule:
         self._eta_from_0: list[float] = [0.0, *self.eta.tolist()]
 
     def eta_at(self, t: int) -> float:
-        """eta_t for t = 0...T, with eta_0 = 0.
+        """Return eta_t for t = 0...T, with eta_0 = 0.
 
         Raises:
-            ValueError: t lies outside 0...T.
+            ValueError: t is not in 0...T.
         """
         if not 0 <= t <= self.num_timesteps:
             raise ValueError(f"t is {t}, expected 0 to {self.num_timesteps}.")
@@ -81,44 +80,43 @@ class Schedule:
         return self.kappa * math.sqrt(self.eta_at(t))
 
     def q_sample(self, x0: Tensor, y0: Tensor, t: int, eps: Tensor) -> Tensor:
-        """Draw x_t from q(x_t | x0, y0) with the standard normal `eps` (Eq. 2). Shapes
-        [B,C,h,w]."""
+        """Draw x_t from q(x_t | x0, y0), with standard normal `eps` (Eq. 2). Shapes [B,C,h,w]."""
         return self.marginal_mean(x0, y0, t) + self.marginal_std(t) * eps
 
     def initial_state(self, y0: Tensor, z: Tensor, t: int) -> Tensor:
-        """Start at step t without knowing x0: y0 + kappa sqrt(eta_t) z (Eq. 3). Shapes
+        """Return the initial x_t, y0 + kappa sqrt(eta_t) z, where x0 is unknown (Eq. 3). Shapes
         [B,C,h,w]."""
         return y0 + self.marginal_std(t) * z
 
     def scale_input(self, x_t: Tensor, t: int) -> Tensor:
-        """The denoiser's view of x_t, of about unit variance: x_t / sqrt(eta_t kappa^2 + 1)."""
+        """Scale x_t to about unit variance for the denoiser: x_t / sqrt(eta_t kappa^2 + 1)."""
         return x_t / math.sqrt(self.marginal_std(t) ** 2 + 1)
 
     def posterior_mean(self, x_t: Tensor, x0_pred: Tensor, t: int) -> Tensor:
-        """mu_theta of the step t -> t-1 (Eq. 5). Shapes [B,C,h,w]."""
+        """Mean mu_theta of the step t -> t-1 (Eq. 5). Shapes [B,C,h,w]."""
         eta_t, eta_prev = self.eta_at(t), self.eta_at(t - 1)
         return (eta_prev / eta_t) * x_t + ((eta_t - eta_prev) / eta_t) * x0_pred
 
     def posterior_std(self, t: int) -> float:
-        """Square root of Sigma_theta of the step t -> t-1 (Eq. 6); 0 at t = 1."""
+        """Standard deviation of the step t -> t-1, sqrt(Sigma_theta) (Eq. 6); 0 at t = 1."""
         eta_t, eta_prev = self.eta_at(t), self.eta_at(t - 1)
         return self.kappa * math.sqrt(eta_prev / eta_t * (eta_t - eta_prev))
 
     def optimal_noise(self, x0: Tensor, y0: Tensor, x_t: Tensor, x0_pred: Tensor, t: int) -> Tensor:
-        """The noise z*_{t-1} that puts x_{t-1} on the mean of q(x_{t-1} | x0, y0) (Eq. 9).
+        """Noise z*_{t-1} for which x_{t-1} is the mean of q(x_{t-1} | x0, y0) (Eq. 9).
 
-        Shapes [B,C,h,w]. What the noise predictor approximates at step t.
+        The noise predictor approximates it at step t. Shapes [B,C,h,w].
 
         Raises:
-            ValueError: step t adds no noise (t = 1, or kappa = 0), so no noise is optimal.
+            ValueError: step t adds no noise (t = 1, or kappa = 0).
         """
         return self.noise_between(x_t, self.marginal_mean(x0, y0, t - 1), x0_pred, t)
 
     def noise_between(self, x_t: Tensor, x_prev: Tensor, x0_pred: Tensor, t: int) -> Tensor:
-        """The noise that takes x_t to x_{t-1}: Eq. 5-7 solved for it. Shapes [B,C,h,w].
+        """Noise of the step from x_t to x_{t-1}: Eq. 5-7 solved for it. Shapes [B,C,h,w].
 
         Raises:
-            ValueError: step t adds no noise (t = 1, or kappa = 0), so no noise does.
+            ValueError: step t adds no noise (t = 1, or kappa = 0).
         """
         std = self.posterior_std(t)
         if std == 0:

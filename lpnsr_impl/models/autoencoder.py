@@ -1,4 +1,4 @@
-"""VQ-f4 autoencoder of VQGAN, as ResShift uses it, with the released checkpoint's module names."""
+"""VQGAN's VQ-f4 autoencoder as ResShift uses it; module names match the released checkpoint."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,7 +21,7 @@ def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """norm, swish, 3x3 convolution, twice, plus the input (by 1x1 where the channels change)."""
+    """Residual block: norm, SiLU and 3x3 convolution, twice; 1x1 shortcut if the width changes."""
 
     def __init__(
         self, in_channels: int, out_channels: int, groups: int, operations: Operations
@@ -46,7 +46,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """One head over all positions, residual."""
+    """Single-head self-attention over all positions, with a residual connection."""
 
     def __init__(self, channels: int, groups: int, operations: Operations) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
-        h = self.norm(x).contiguous(memory_format=torch.channels_last)  # pixels are rows now
+        h = self.norm(x).contiguous(memory_format=torch.channels_last)  # each pixel is a row
         q, k, v = (project(h).flatten(2).mT[:, None] for project in (self.q, self.k, self.v))
-        # Contiguous, or a kernel that holds the whole [h*w,h*w] matrix would be chosen.
+        # Without contiguous inputs PyTorch chooses a kernel that holds the [h*w,h*w] matrix.
         h = self.attend(q.contiguous(), k.contiguous(), v.contiguous())  # [B,1,h*w,C]
         return x + self.proj_out(h[:, 0].mT.unflatten(2, x.shape[2:]))
 
@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """3x3 convolution of stride 2 on an input padded by one zero on the right and at the bottom."""
+    """3x3 convolution with stride 2; the input is zero-padded at the right and bottom only."""
 
     def __init__(self, channels: int, operations: Operations) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Downsample(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention (or not), residual block at the latent's resolution."""
+    """Residual block, optional attention, residual block, at the latent's resolution."""
 
     def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one resolution under the key `block`; the first changes the channels."""
+    """Residual blocks at one resolution; the first one changes the number of channels."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """A level of the encoder and, but for the last, the halving behind it."""
+    """Encoder level, followed by a downsampling unless it is the last."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class DownLevel(Level):
 
 
 class UpLevel(Level):
-    """A level of the decoder and, but for the last, the doubling behind it."""
+    """Decoder level, followed by an upsampling unless it is the last."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class UpLevel(Level):
 
 
 class Encoder(nn.Module):
-    """Image to features of the latent's resolution."""
+    """Encodes an image to features at the latent's resolution."""
 
     def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised features to an image. `up` is indexed by level, 0 being the image's resolution."""
+    """Decodes quantised features to an image. `up[0]` works at the image's resolution."""
 
     def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
@@ -218,10 +218,11 @@ class Decoder(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """Replaces each latent vector by its nearest code (L2). The search runs in fp32.
+    """Replaces each latent vector by the nearest codebook entry (L2), searched in fp32.
 
     Attributes:
-        rows: latent vectors compared with the codebook at once; 128 MB of distances to 8192 codes.
+        rows: number of latent vectors compared with the codebook at once. With 8192 codes, 4096
+            rows need 128 MB for distances.
     """
 
     rows = 4096
@@ -231,12 +232,12 @@ class Quantizer(nn.Module):
         self.embedding = operations.Embedding(num_codes, channels)
 
     def codes(self, z: Tensor) -> Tensor:
-        """Index of the nearest code, [B,C,h,w] -> int64 [B,h,w]."""
+        """Return the index of the nearest code, [B,C,h,w] -> int64 [B,h,w]."""
         codebook = self._codebook(z)
         square = codebook.square().sum(dim=1)  # [K]
         vectors = z.float().movedim(1, 3).reshape(-1, z.shape[1])  # [B*h*w,C]
-        with _without_autocast(z.device):  # which would round the distances
-            nearest = [  # |e|^2 - 2 z.e is least where |z - e| is
+        with _without_autocast(z.device):  # autocast would round the distances
+            nearest = [  # |e|^2 - 2 z.e has its minimum where |z - e| has
                 torch.addmm(square, rows, codebook.T, alpha=-2).argmin(dim=1)
                 for rows in vectors.split(self.rows)
             ]
@@ -247,25 +248,25 @@ class Quantizer(nn.Module):
         return F.embedding(self.codes(z), self._codebook(z)).movedim(3, 1)
 
     def _codebook(self, z: Tensor) -> Tensor:
-        # The host may have left it elsewhere.
+        # The host may have offloaded it to another device.
         return self.embedding.weight.to(z.device, torch.float32)  # [K,C]
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Devices without autocast, like DirectML's, refuse to switch it off."""
+    """Disable autocast if it is enabled; devices without autocast (DirectML) raise otherwise."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 class Autoencoder(nn.Module):
-    """Image in [-1,1] to a continuous latent of a quarter of its size, and back by codes.
+    """Encodes images in [-1,1] to continuous latents of 1/4 size, and decodes quantised latents.
 
     Attributes:
-        config: sizes.
+        config: sizes of the network.
         family: name of the model family the weights belong to, or None if unknown.
-        compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
-        compiled: whether it has kernels of its own for each shape of its inputs.
+        compute_dtype: dtype of activations. Inputs are cast to it; outputs are float32.
+        compiled: whether it is compiled for each shape of its inputs.
     """
 
     def __init__(self, config: AutoencoderConfig, operations: Operations = nn) -> None:
@@ -281,7 +282,7 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = operations.Conv2d(config.embed_channels, config.latent_channels, 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Encode, without quantisation.
+        """Encode an image, without quantisation.
 
         Args:
             x: [B,3,H,W] in [-1,1]; H and W multiples of 4.
@@ -290,7 +291,7 @@ class Autoencoder(nn.Module):
             The continuous latent, float32 [B,C,H/4,W/4].
 
         Raises:
-            ValueError: wrong number of channels, or a size that is no multiple of 4.
+            ValueError: wrong number of channels, or height or width not a multiple of 4.
         """
         factor = 2 ** (len(self.config.level_channels) - 1)
         if x.ndim != 4 or x.shape[1] != self.config.image_channels:
@@ -309,10 +310,10 @@ class Autoencoder(nn.Module):
 
         Args:
             z: [B,C,h,w].
-            quantize: replace each vector by its nearest code first, as the method does.
+            quantize: replace each vector by its nearest code first, as LPNSR does.
 
         Returns:
-            Image, float32 [B,3,4h,4w], about [-1,1] and not clamped.
+            Image, float32 [B,3,4h,4w], in about [-1,1], not clamped.
 
         Raises:
             ValueError: z has the wrong number of channels.

@@ -1,1 +1,1 @@
-"""Measurements that the code relies on."""
+"""Benchmarks."""

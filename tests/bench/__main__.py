@@ -1,8 +1,8 @@
-"""`make bench`: what a GPU does, counted or timed, and what a CPU takes, beside a straightforward
-way to run the same networks; within 20 minutes on two cores.
+"""`make bench`: time and memory on CPU and GPU, compared with a straightforward implementation of
+the same networks. Takes 20 minutes on two cores.
 
-`python -m tests.bench growth peaks` measures these alone; seams, wrap and memory are measured by
-modules of their own.
+`python -m tests.bench growth peaks` runs single sections. Other modules of this package have
+benchmarks of their own, e.g. `python -m tests.bench.seams`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ SECTIONS = ("gpu", "speed", "peaks", "odd", "growth")
 
 
 def run(section: str) -> list[Bar]:
-    """Print the tables of a section."""
+    """Run a section, and print its tables."""
     if section == "gpu":
         gpu.measure(Sizes())
         return []
@@ -30,12 +30,12 @@ def run(section: str) -> list[Bar]:
 
 
 def main() -> None:
-    """Measure what is asked for, all by default."""
+    """Run the sections given on the command line, by default all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("sections", nargs="*", help=f"from {', '.join(SECTIONS)}; default: all")
     sections = parser.parse_args().sections or SECTIONS
     if unknown := set(sections) - set(SECTIONS):
-        parser.error(f"There is no section {', '.join(unknown)}, only {', '.join(SECTIONS)}.")
+        parser.error(f"unknown section {', '.join(unknown)}, choose from {', '.join(SECTIONS)}")
     bars: list[Bar] = []
     for section in sections:
         began = time.perf_counter()

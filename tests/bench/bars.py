@@ -1,4 +1,4 @@
-"""What the benches should reach."""
+"""Limits that the benchmarks should reach."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bar:
-    """A measured value, and the most that it should be, or the least."""
+    """A measured value and its limit: a minimum if `least`, otherwise a maximum."""
 
     name: str
     value: float
@@ -20,6 +20,6 @@ class Bar:
 
 
 def print_bars(bars: Iterable[Bar]) -> None:
-    """As a table."""
+    """Print bars as a Markdown table."""
     print("\n| bar | measured | wanted | |\n|---|---|---|---|")
     print(*bars, sep="\n", flush=True)

@@ -1,7 +1,7 @@
-"""The same networks run the straightforward way: what the benches compare with.
+"""A straightforward implementation of the networks, as the baseline of the benchmarks.
 
-Contiguous NCHW, layer by layer, in one precision; position bias and shift mask are made at each
-call and added for every window; the full matrix of distances to the codes.
+It uses contiguous NCHW tensors and a single precision. Position bias and shift mask are computed in
+every call and for every window, and quantising uses the full matrix of distances to the codes.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,12 @@ MULTIPLE = 64
 
 
 class Baseline:
-    """PreSet-A of three networks, in 4 steps.
+    """PreSet-A in 4 steps.
 
     Args:
-        networks: whose weights it uses, in their precision.
-        published: as the published inference does it: pictures mirrored up to powers of two, and
-            attention by its whole matrix.
+        autoencoder, denoiser, noise_predictor: networks whose weights and precision are used.
+        published: work like the published inference code: pad pictures to powers of two, and
+            compute attention with its full matrix.
     """
 
     def __init__(
@@ -61,8 +61,16 @@ class Baseline:
     def upscale(
         self, lr: Tensor, seed: int, stage: Callable[[str], None] = lambda _: None
     ) -> tuple[Tensor, Tensor]:
-        """[1,3,h,w] in [-1,1] to [1,3,4h,4w] in [0,1], and the last latent; `stage` is called after
-        each stage."""
+        """Upscale [1,3,h,w] in [-1,1].
+
+        Args:
+            lr: LR picture.
+            seed: seed of the noise.
+            stage: called with the name of each stage when it is done.
+
+        Returns:
+            [1,3,4h,4w] in [0,1], and the final latent.
+        """
         h, w = lr.shape[2:]
         padded = reflect_pad(lr, self._padded(h), self._padded(w))
         y0 = self.autoencoder.encode(bicubic_upsample(padded))
@@ -77,17 +85,17 @@ class Baseline:
 
 
 def next_multiple(size: int) -> int:
-    """The next multiple of what all windows divide."""
+    """Round up to a multiple of `MULTIPLE`, which the attention windows divide at all levels."""
     return -(-size // MULTIPLE) * MULTIPLE
 
 
 def power_of_two(size: int) -> int:
-    """The next power of two, at least what the windows need."""
+    """Round up to a power of two, at least `MULTIPLE`."""
     return max(MULTIPLE, 1 << (size - 1).bit_length())
 
 
 class _Plain:
-    """Layers of a network by their names."""
+    """Functions that apply layers of a network by name."""
 
     def __init__(self, network: nn.Module, published: bool) -> None:
         self.config: Any = network.config
@@ -109,7 +117,7 @@ class _Plain:
         return F.group_norm(x, groups, weight, bias, eps)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """[b,heads,n,d]"""
+        """Scaled dot-product attention, [b,heads,n,d] -> [b,heads,n,d]."""
         if not self.published:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         scores = q * q.shape[3] ** -0.5 @ k.mT
@@ -126,7 +134,7 @@ class PlainUNet(_Plain):
         emb = self.linear("time_embed.2", F.silu(self.linear("time_embed.0", emb)))
         h, level, skips = x.to(self.dtype), 0, []
         depth = len(self.config.level_channels)
-        blocks = depth * (self.config.num_res_blocks + 1)  # and as many on the way up
+        blocks = depth * (self.config.num_res_blocks + 1)  # and as many output blocks
         for i in range(blocks):
             level += self.has(f"input_blocks.{i}.0.op")
             h = self.block(f"input_blocks.{i}", h, emb, level)
@@ -177,7 +185,7 @@ class PlainUNet(_Plain):
         return self.conv(f"{name}.patch_unembed.proj", x)
 
     def windows(self, name: str, x: Tensor, window: int, shift: int) -> Tensor:
-        """For whole windows, which multiples of 64 are."""
+        """Windowed attention; height and width must be multiples of the window."""
         b, c, h, w = x.shape
         heads = c // self.config.head_width
         sizes = {"nh": h // window, "nw": w // window, "a": window, "b": window}
@@ -189,7 +197,7 @@ class PlainUNet(_Plain):
         table = self.weights[f"{name}.relative_position_bias_table"].to(x)
         bias = rearrange(table[_relative_positions(window, x.device)], "n m h -> h n m")
         mask = torch.zeros(len(x), 1, window**2, window**2, device=x.device, dtype=x.dtype)
-        if shift:  # the released networks' mask: in the bottom row of windows, by columns
+        if shift:  # like the released networks, mask columns in the bottom row of windows
             right = torch.arange(window, device=x.device).repeat(window) >= window - shift
             mask[-b * sizes["nw"] :].masked_fill_(right[:, None] != right, -100.0)
         x = rearrange(self.attend(q, k, v, bias + mask), "b h n d -> b n (h d)")
@@ -228,7 +236,7 @@ class PlainAutoencoder(_Plain):
         return self.out("decoder", h).float()
 
     def codes(self, z: Tensor) -> Tensor:
-        """Indices of the nearest codes, [B,h,w]."""
+        """Return the indices of the nearest codes, [B,h,w]."""
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")
         codebook = self.weights["quantize.embedding.weight"].float()
         distances = (
@@ -271,7 +279,7 @@ class PlainAutoencoder(_Plain):
 
 
 def _relative_positions(window: int, device: torch.device) -> Tensor:
-    """Row of the bias table for each pair of positions, int64 [N,N]."""
+    """Return the row of the bias table for each pair of positions, int64 [N,N]."""
     y, x = torch.meshgrid(2 * [torch.arange(window, device=device)], indexing="ij")
     y, x = y.flatten(), x.flatten()
     dy, dx = y[:, None] - y + window - 1, x[:, None] - x + window - 1

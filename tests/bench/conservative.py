@@ -1,5 +1,5 @@
-"""README's table "Conservative or creative": how well two seeds agree, and a result with its LR
-picture; and how well tiles agree with none. PreSet-B with the bundled models.
+"""The table "Conservative or creative" of docs/settings.md: agreement of two seeds, and LR-PSNR, by
+setting; and agreement of tiled with untiled results. PreSet-B with the lite models.
 
 python -m tests.bench.conservative
 """
@@ -28,7 +28,7 @@ LR = HR.parent / "lr"
 PICTURES, WIDTH, HEIGHT = 4, 96, 64
 SEEDS = (0, 1, 2)
 TILES = (64, 32)
-WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # of Sampling; LR consistency
+WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # arguments of Sampling; LR consistency
     "steps 1": ({"steps": 1}, False),
     "predictor_mode mean": ({"predictor_mode": "mean"}, False),
     "kappa 1": ({"kappa": 1.0}, False),
@@ -41,7 +41,7 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # of Sampling; LR consistency
 
 
 def pieces() -> list[Tensor]:
-    """The middle of degraded pictures, [1,3,h,w] in [0,1]."""
+    """Read centre crops of degraded pictures, [1,3,h,w] in [0,1]."""
     found: list[Tensor] = []
     for path in picture_files(LR)[:PICTURES]:
         lr = read_picture(path)[None]

@@ -1,9 +1,9 @@
-"""Counts what PyTorch would have a GPU do, without a GPU: on FakeTensors, which have sizes and a
-device, and no values.
+"""Count the operations and memory of a GPU without a GPU, with FakeTensors, which have shapes and a
+device but no values.
 
-Counted are operations that write memory there, each one kernel or a little more, what they write,
-and the peak of live tensors beside those that were there before. Views write nothing. What cuDNN
-or a kernel needs inside, say for another layout, is not seen.
+Counted are the operations that write GPU memory (about one kernel each), the bytes that they write,
+and the peak memory of tensors that were created in the meantime. Views are not counted. Memory that
+cuDNN or a kernel uses internally, e.g. for a different layout, is not seen.
 """
 
 import traceback
@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 FAKE = FakeTensorMode()
-"""One for all: the networks keep tensors from one run to the next."""
+"""Shared by all runs, because networks keep tensors between runs."""
 
 ROOT = Path(__file__).parents[2]
 _COPIES = """clone cat stack roll flip repeat index index_select index_put_ gather embedding
@@ -37,15 +37,14 @@ _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split
 
 
 class Counts(TorchDispatchMode):
-    """Counts while it is active, inside of `FAKE`.
+    """Counts operations while it is active inside `FAKE`.
 
     Attributes:
-        operations: that write memory of the device, by kind.
-        written: bytes, by kind: "convolution", "matmul", "attention", "norm", "cast" (of dtype),
-            "copy" (of values as they are), "transfer" (from another device), "elementwise" or
-            "other".
-        peak: bytes of live tensors, at most.
-        waits: where the host waits for the device, "file:line operation" each.
+        operations: number of operations that write memory of the device, by kind.
+        written: bytes written, by kind: "convolution", "matmul", "attention", "norm", "cast"
+            (change of dtype), "copy", "transfer" (from another device), "elementwise" or "other".
+        peak: maximum of the bytes of live tensors.
+        waits: places where the host waits for the device, as "file:line operation".
     """
 
     def __init__(self, device: str = "cuda") -> None:
@@ -60,11 +59,11 @@ class Counts(TorchDispatchMode):
 
     @property
     def total(self) -> int:
-        """Operations that write memory."""
+        """Number of operations that write memory."""
         return sum(self.operations.values())
 
     def write(self, kind: str, *tensors: Tensor) -> None:
-        """Note an operation that has written these."""
+        """Record an operation that has written these tensors."""
         on_device = [x for x in tensors if x.device.type == self._device]
         if on_device:
             self.operations[kind] += 1
@@ -81,7 +80,7 @@ class Counts(TorchDispatchMode):
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         self._note_wait(name, inputs, kwargs)
         if name == "_local_scalar_dense":
-            return 1  # or true, as there is no value
+            return 1  # FakeTensors have no value
         storages = {x.untyped_storage()._cdata for x in inputs}
         result = func(*args, **kwargs)
         outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
@@ -121,7 +120,7 @@ class Counts(TorchDispatchMode):
 
 
 class _Attention(TorchFunctionMode):
-    """Attention as the one kernel that CUDA has for it."""
+    """Counts attention as a single kernel, as CUDA has it."""
 
     def __init__(self, counts: Counts) -> None:
         super().__init__()
@@ -137,7 +136,7 @@ class _Attention(TorchFunctionMode):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """[b,heads,n,d]; a mask that is not aligned is copied first, padded by up to 8."""
+        """q, k, v are [b,heads,n,d]. A mask that is not aligned is first copied to a padded one."""
         strides = [*q.stride()[-1:], *k.stride()[-1:], *v.stride()[-1:]]
         if strides != [1, 1, 1]:
             raise ValueError(f"q, k, v have the last strides {strides}; CUDA's kernels need 1.")
@@ -152,13 +151,13 @@ class _Attention(TorchFunctionMode):
 
 
 def _aligned(mask: Tensor) -> bool:
-    """What the memory-efficient kernel takes as it is."""
+    """Return whether the memory-efficient kernel accepts the mask without a copy."""
     return mask.stride(-1) == 1 and all(stride % 8 == 0 for stride in mask.stride()[:-1])
 
 
 def _of_parts(func: Any, name: str) -> bool:
-    """Whether C++ runs an operation as others in a row. Decompositions in Python are for compilers;
-    that of upsampling hides C++'s kernel."""
+    """Return whether C++ composes an operation of others. Upsampling has a Python decomposition for
+    compilers, but a kernel in C++."""
     if func.namespace != "aten" or "upsample" in name:
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
@@ -175,7 +174,7 @@ def _kind(func: Any, name: str, output: Tensor, inputs: list[Tensor]) -> str:
 
 
 def _caller() -> str:
-    """The line of the pack that is running."""
+    """Return the innermost line of the pack on the stack, as "file:line"."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
         if path.is_relative_to(ROOT / "lpnsr_impl") or path.is_relative_to(ROOT / "nodes"):
@@ -184,7 +183,7 @@ def _caller() -> str:
 
 
 def counted(function: Callable[[Counts], Any]) -> Counts:
-    """What a run of the function does on "cuda"."""
+    """Count the operations of a function on a fake "cuda" device."""
     with FAKE, torch.inference_mode(), Counts() as counts, _Attention(counts):
         function(counts)
     return counts

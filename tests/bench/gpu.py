@@ -1,8 +1,7 @@
-"""What a GPU does for a picture, beside the straightforward way: timed, or counted where there is
-none.
+"""GPU benchmark, compared with the baseline: times on a GPU, or counts of operations and memory if
+there is none.
 
-`python -m tests.bench.gpu` prints tables, and which of the project's bars are reached when it
-counts.
+`python -m tests.bench.gpu` prints tables; for counts also whether they are within their limits.
 """
 
 import argparse
@@ -24,12 +23,12 @@ from .ways import SMALL, Card, Networks, Ours, Sizes, calls, made_networks
 
 KINDS = ("convolution", "matmul", "attention", "norm", "cast", "copy", "elementwise", "other")
 LAUNCHES_A_FRAME = 5906
-"""Operations for each picture of a clip while pictures went one by one (commit a40fa27)."""
+"""Operations per frame of a clip when frames were processed one by one (commit a40fa27)."""
 
 
 def waits_in_chain(networks: Networks, side: int) -> list[str]:
-    """Where the host waits for the device between the first and the last call of the denoiser, in
-    tiles."""
+    """List where the host waits for the device between the first and the last call of the denoiser
+    in a tiled run."""
     _, denoiser, predictor = networks
     config = denoiser.config
     plan = plan_tiles(
@@ -50,7 +49,7 @@ def waits_in_chain(networks: Networks, side: int) -> list[str]:
 
 
 def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
-    """Figures of calls of the networks and of a clip, ours and the baseline's."""
+    """Count calls of each network and a clip, for the pack and the baseline."""
     side = sizes.tiles[0]
     with FAKE:
         networks = made_networks(dtype, "cuda", sizes)
@@ -59,7 +58,7 @@ def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
         clip = torch.zeros(sizes.frames, 3, sizes.frame, sizes.frame)
         mine, theirs = (calls(who, side, 1, "cuda") for who in (ours, baseline))
     for run in mine.values():
-        counted(lambda _, run=run: run())  # from now on what is kept between runs is there
+        counted(lambda _, run=run: run())  # the first run creates tensors that are kept
     mine["clip"] = lambda: ours.upscale(clip, 1)
     theirs["frame"] = lambda: baseline.upscale(frame, 1)
     rows = [
@@ -73,7 +72,7 @@ def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def row(who: str, what: str, counts: Counts) -> dict[str, Any]:
-    """Counts as figures."""
+    """Make a row of results from counts."""
     return {
         "who": who,
         "what": what,
@@ -86,7 +85,7 @@ def row(who: str, what: str, counts: Counts) -> dict[str, Any]:
 
 
 def bars(rows: list[dict[str, Any]], frames: int) -> list[Bar]:
-    """What issue 12 wants of these counts; frames: of the clip."""
+    """Compare counts with their limits. `frames` is the number of frames of the clip."""
     ours = {row["what"]: row for row in rows if row["who"] == "ours"}
 
     def casts(what: str) -> float:
@@ -108,7 +107,7 @@ def bars(rows: list[dict[str, Any]], frames: int) -> list[Bar]:
 
 
 def print_counts(rows: list[dict[str, Any]], frames: int) -> None:
-    """As tables of Markdown."""
+    """Print counts as Markdown tables."""
     print(f"| what | who | operations | peak | {' | '.join(KINDS)} |\n" + "|---" * 12 + "|")
     for figures in rows:
         if "bytes" in figures:
@@ -119,7 +118,7 @@ def print_counts(rows: list[dict[str, Any]], frames: int) -> None:
 
 
 def count_all(sizes: Sizes) -> list[dict[str, Any]]:
-    """Print counts in both precisions."""
+    """Count in fp16 and bf16, and print tables."""
     figures: list[dict[str, Any]] = []
     for dtype in (torch.float16, torch.bfloat16):
         rows = count(dtype, sizes)
@@ -134,7 +133,7 @@ def count_all(sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def measure(sizes: Sizes, device: str = "", compiled: bool = True) -> list[dict[str, Any]]:
-    """Print tables: times on a device, which is the GPU where there is one, or counts on none."""
+    """Print times on a device (by default the GPU), or counts if there is no GPU."""
     device = device or ("cuda" if torch.cuda.is_available() else "none")
     if device == "none":
         return count_all(sizes)
@@ -147,7 +146,7 @@ def measure(sizes: Sizes, device: str = "", compiled: bool = True) -> list[dict[
 
 
 def main() -> None:
-    """Print tables, and write all figures to a file if asked for."""
+    """Print tables, and optionally write all figures to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="", choices=("cuda", "cpu", "none"), help="none: count")
     parser.add_argument("--small", action="store_true", help="small networks and pictures")

@@ -1,5 +1,5 @@
-"""Times what `tests.bench.gpu` counts, where there is a GPU: every call of a network, a large
-picture and a clip, beside the straightforward way, within 8 minutes and 20 GB."""
+"""Time every network, a large picture and a clip on a GPU, compared with the baseline, within
+8 minutes and 20 GB. Used by `tests.bench.gpu`."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +18,17 @@ from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, made_networks
 
 LIMIT_SECONDS = 480.0
 TO_COMPILE = 120.0
-"""Seconds that must be left for a network to be compiled."""
+"""Minimum seconds left to start compiling a network."""
 MOST_TOGETHER = 16
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way to do something.
+    """Result of a measurement.
 
-    seconds: for all of it; None where memory ran out. peak: bytes beside what was there before;
-    None where nobody counts them.
+    Attributes:
+        seconds: time of a run, or None if memory ran out.
+        peak: bytes allocated in addition to those before the run, or None on a CPU.
     """
 
     seconds: float | None
@@ -35,11 +36,11 @@ class Measured:
 
 
 class Stopwatch:
-    """Measures runs on a device, and knows what is left of the time for all.
+    """Measures runs on a device within a total time.
 
     Args:
-        device: "cuda", of which no more than `LIMIT_BYTES` are used, or "cpu".
-        seconds: for all.
+        device: "cuda" or "cpu". On a GPU, at most `LIMIT_BYTES` are used.
+        seconds: total time for all measurements.
     """
 
     def __init__(self, device: str, seconds: float = LIMIT_SECONDS) -> None:
@@ -52,11 +53,11 @@ class Stopwatch:
 
     @property
     def left(self) -> float:
-        """Seconds; below 0 when time is over."""
+        """Seconds left; negative when the time is over."""
         return self._end - time.perf_counter()
 
     def measure(self, run: Callable[[], Any]) -> Measured:
-        """The median of three runs behind a first one; of fewer where they take seconds."""
+        """Measure the median of three runs after a warm-up; of fewer if they take seconds."""
         try:
             first = self._seconds(run)
             before = self._reset_peak()
@@ -69,7 +70,7 @@ class Stopwatch:
         else:
             peak = torch.cuda.max_memory_allocated() - before if self._cuda else None
             return Measured(sorted(seconds)[len(seconds) // 2], peak)
-        if self._cuda:  # out here nothing holds the failed run's tensors any more
+        if self._cuda:  # after `except`, so the traceback does not keep tensors alive
             torch.cuda.empty_cache()
         return Measured(None)
 
@@ -97,13 +98,13 @@ def time_all(
     compiled: bool,
     dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16),
 ) -> Iterator[dict[str, Any]]:
-    """Figures as they come, the most useful first; those for which no time is left are missing.
+    """Measure everything, most important first, and yield each result. Stops when time is over.
 
     Args:
-        stopwatch: measures, where the networks will be.
-        sizes: of everything.
-        compiled: whether networks are compiled, too, after all else.
-        dtypes: of weights and activations.
+        stopwatch: measures the runs on its device.
+        sizes: sizes of networks and pictures.
+        compiled: also measure compiled networks, last.
+        dtypes: dtypes of weights and activations.
     """
     device = stopwatch.device
     for dtype in dtypes:
@@ -126,7 +127,7 @@ def time_all(
 def _pictures(
     stopwatch: Stopwatch, dtype: torch.dtype, ours: Ours, baseline: Baseline, sizes: Sizes
 ) -> Iterator[dict[str, Any]]:
-    """A large picture and a clip; the baseline makes tile by tile, and frame by frame."""
+    """Measure a large picture and a clip. The baseline runs tile by tile and frame by frame."""
     tile = sizes.tiles[0]
     picture, frame = (
         torch.zeros(1, 3, side, side, device=stopwatch.device)
@@ -152,7 +153,7 @@ def _pictures(
 
 
 def _compiled(stopwatch: Stopwatch, dtype: torch.dtype, sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """Calls by compiled networks, beside the same by others; each compiles in its first run."""
+    """Measure calls of compiled networks, compared with uncompiled ones."""
     device, side = stopwatch.device, sizes.tiles[0]
     eager, networks = (made_networks(dtype, device, sizes, compiled) for compiled in (False, True))
     mine, theirs = (calls(Ours(*some), side, 1, device) for some in (networks, eager))
@@ -165,14 +166,14 @@ def _compiled(stopwatch: Stopwatch, dtype: torch.dtype, sizes: Sizes) -> Iterato
 def both(
     stopwatch: Stopwatch, ours: Runs, baseline: Runs
 ) -> Iterator[tuple[str, tuple[Measured, Measured]]]:
-    """Each of our runs and the baseline's of that name, while time is left."""
+    """Measure each run and the baseline's run of the same name, until time is over."""
     for what, run in ours.items():
         if stopwatch.left > 0:
             yield what, (stopwatch.measure(run), stopwatch.measure(baseline[what]))
 
 
 def fitting(single: Measured) -> int:
-    """Tiles that go together, by what one needs."""
+    """Return how many tiles fit into a batch, given the measurement of one."""
     if not single.peak:
         return 2
     return max(1, min(MOST_TOGETHER, int(USABLE * LIMIT_BYTES // single.peak)))
@@ -187,7 +188,7 @@ def figures(
     ours: Measured,
     baseline: Measured,
 ) -> dict[str, Any]:
-    """What was measured, with its circumstances."""
+    """Make a row of results from two measurements."""
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "how": how,
@@ -203,14 +204,14 @@ def figures(
 
 
 def header(device: str) -> str:
-    """Of the table whose lines `line` makes."""
+    """Make the header of the table for `line`."""
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     columns = "| dtype | how | what | LR | batch | time | baseline | ratio | peak | baseline |"
     return f"\n## {name}, timed\n\n{columns}\n" + "|---" * 10 + "|"
 
 
 def line(figures: dict[str, Any]) -> str:
-    """Figures as a line of a table."""
+    """Format a row of results as a line of a Markdown table."""
     times, peaks = (
         [figures[f"{who}{key}"] for who in ("", "baseline_")] for key in ("seconds", "peak")
     )

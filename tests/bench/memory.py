@@ -1,8 +1,8 @@
-"""Measure the activations of each network, in layers of its first level; `engine/estimates.py` uses
-the results.
+"""Measure the memory for activations of each network, in units of one layer of its first level. The
+engine's memory estimates use the results.
 
-Each case runs in its own process: peak resident memory of a run, less that of the loaded network
-after a run on the smallest input.
+Each case runs in its own process and measures the peak resident memory of a run, minus that of the
+loaded network.
 """
 
 import argparse
@@ -28,12 +28,12 @@ CASES = [
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process."""
+    """Return the peak resident memory of this process."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def load(part: str, family: str) -> torch.nn.Module:
-    """As for a CPU: lite weights, or full-size ones by formula."""
+    """Load a network for the CPU: lite, or of the released size with weights from a formula."""
     network = _read(part, family)
     accelerate(network, torch.device("cpu"))
     return network
@@ -49,7 +49,8 @@ def _read(part: str, family: str) -> torch.nn.Module:
 
 
 def run(network: torch.nn.Module, part: str, size: int) -> int:
-    """Run on a latent of `size` x `size`; return the channels times pixels of the first level."""
+    """Run on a latent of `size` x `size`. Return the number of values in a layer of the first
+    level."""
     if part == "denoise":
         x = torch.zeros(1, 3, size, size)
         network(x, 0, x)
@@ -63,7 +64,7 @@ def run(network: torch.nn.Module, part: str, size: int) -> int:
 
 @torch.inference_mode()
 def measure(part: str, family: str, size: int) -> float:
-    """Layers of the first level that a run needs beside the weights."""
+    """Measure the memory of a run, in layers of the first level."""
     network = load(part, family)
     network_bytes = sum(p.numel() * p.element_size() for p in network.parameters())
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -72,7 +73,7 @@ def measure(part: str, family: str, size: int) -> float:
 
 
 def main() -> None:
-    """Measure every case, or the one given."""
+    """Measure all cases, or the one given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", nargs="*", help="part, family and latent size of one case")
     case = parser.parse_args().case

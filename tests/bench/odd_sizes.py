@@ -1,5 +1,5 @@
-"""Pictures whose sides are no multiples of 64: mirrored to multiples of 8, as the pack does,
-against the published padding to multiples of 64, with the same noise."""
+"""Compare padding to multiples of 8, as the pack does, with the published padding to multiples of
+64, on pictures of other sizes and with the same noise."""
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ PICTURES = 4
 
 
 def upscaled(networks: Networks, lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """[1,3,h,w] in [-1,1] to [1,3,4h,4w] in [0,1], by a latent of `size`."""
+    """Upscale [1,3,h,w] in [-1,1] to [1,3,4h,4w] in [0,1], with the latent padded to `size`."""
     autoencoder, denoiser, predictor = networks
     start = to_01(bicubic_upsample(lr))
     y0 = encode_start(autoencoder, start, size)
@@ -28,7 +28,7 @@ def upscaled(networks: Networks, lr: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def both(networks: Networks, lr: Tensor) -> tuple[Tensor, Tensor]:
-    """With our padding and the published one."""
+    """Upscale with our padding, and with the published one."""
     h, w = lr.shape[2:]
     ours, published = networks[1].config.padded(h, w), (next_multiple(h), next_multiple(w))
     return upscaled(networks, lr, ours), upscaled(networks, lr, published)

@@ -1,8 +1,8 @@
-"""Do tiles show? Blending x0_pred and every other network output at each step, as the pack does,
-against blending finished tiles, on real pictures with the bundled lite networks.
+"""Visibility of tile borders: blending the output of every network call, as the pack does, compared
+with blending finished tiles. Photos, lite models.
 
-Seam: squared gradient across the tiles' borders over that beside them, divided by the same of the
-untiled result, since real edges lie on some borders. 1 is invisible.
+The measure is the squared gradient across tile borders divided by that beside them, relative to the
+same ratio in the untiled result. 1 means invisible.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ BESIDE = range(6, 15)  # pixels
 
 
 def every_step(networks: Networks, lr: Tensor, plan: TilePlan | None) -> Tensor:
-    """As the pack does it."""
+    """Upscale as the pack does, blending tiles in every step."""
     autoencoder, denoiser, predictor = networks
     start = to_01(bicubic_upsample(lr))
     size = denoiser.config.padded(*lr.shape[2:])
@@ -41,7 +41,7 @@ def every_step(networks: Networks, lr: Tensor, plan: TilePlan | None) -> Tensor:
 
 
 def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
-    """Each tile through the whole method, with its part of the same noise; then blended."""
+    """Upscale each tile on its own, with its part of the same noise, and blend the results."""
     autoencoder, denoiser, predictor = networks
     draw = seeded_noise(SEED)
     shape = torch.Size((1, 3, *plan.size))
@@ -65,7 +65,7 @@ def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
 
 
 def seam(x: Tensor, plan: TilePlan) -> float:
-    """Squared gradient across the borders of tiles, over that beside them."""
+    """Return the squared gradient across the borders of tiles, relative to that beside them."""
     on, beside = 0.0, 0.0
     for dim, starts, tile, size in (
         (2, plan.rows, plan.tile[0], x.shape[2]),
@@ -80,14 +80,14 @@ def seam(x: Tensor, plan: TilePlan) -> float:
 
 
 def borders(starts: Sequence[int], tile: int, size: int) -> list[int]:
-    """First pixels behind a tile's edge, inside the picture."""
+    """List the first pixels after the edges of tiles, inside the picture."""
     edges = {SCALE * edge for start in starts for edge in (start, start + tile)}
     return sorted(edge for edge in edges if 0 < edge < size)
 
 
 @torch.inference_mode()
 def main() -> None:
-    """Print a table of means."""
+    """Print a table of means over pictures."""
     networks = load("lite")
     multiple = networks[1].config.size_multiple
     print("| LR | tiles | overlap | method | seam | PSNR to untiled |\n" + "|---" * 6 + "|")

@@ -1,7 +1,7 @@
-"""Time and memory on a CPU, beside a straightforward way to run the same networks.
+"""Time and memory on a CPU, compared with the baseline.
 
-Networks of full size have weights made by formula. Ways are timed in one process, turn about; peak
-memory is measured in a process of its own for each.
+Networks of the released size have weights from a formula. Implementations are timed alternately in
+one process; peak memory is measured in a process of its own for each.
 """
 
 import argparse
@@ -37,11 +37,11 @@ PHOTO = ROOT / "workflows" / "lpnsr_example.png"
 DTYPES = (torch.float32, torch.bfloat16)
 SEED = 0
 BEFORE = {64: 1.25, 128: 1.6}
-"""How many times as fast as a baseline with PyTorch's attention fp32 was, by side, while networks
-had such craft in their own code."""
+"""Minimum speed-up over the baseline in fp32, by side: what was reached when the optimisations were
+still part of the networks' code."""
 
 Seconds = dict[str, float]
-"""By stage, and of the "whole"."""
+"""Seconds by stage; "whole" is their sum."""
 
 
 class Way(Protocol):
@@ -53,7 +53,7 @@ class Way(Protocol):
 
 
 def load(family: str, dtype: torch.dtype = torch.float32) -> Networks:
-    """The bundled lite networks, or full-size ones by formula, as the nodes load them."""
+    """Load the lite networks, or full-size ones with weights from a formula, like the nodes."""
     networks = _read(family)
     for network in networks:
         set_precision(network, dtype, dtype)
@@ -78,13 +78,13 @@ def _read(family: str) -> Networks:
 
 
 def picture(h: int, w: int) -> Tensor:
-    """A smooth random picture, [1,3,h,w] in [-1,1]."""
+    """Make a smooth random picture, [1,3,h,w] in [-1,1]."""
     coarse = torch.rand(1, 3, -(-h // 8), -(-w // 8), generator=torch.Generator().manual_seed(1))
     return 2 * torch.nn.functional.interpolate(coarse, size=(h, w), mode="bilinear") - 1
 
 
 def timed(way: Way, lr: Tensor) -> tuple[Tensor, Seconds]:
-    """Result, and how long it took."""
+    """Upscale a picture. Return the result and the seconds it took."""
     seconds: Seconds = {}
     last = time.perf_counter()
 
@@ -98,12 +98,12 @@ def timed(way: Way, lr: Tensor) -> tuple[Tensor, Seconds]:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Of pictures in [0,1], in dB."""
+    """Return the PSNR of two pictures in [0,1], in dB."""
     return -10 * math.log10(max(float((a - b).square().mean()), 1e-20))
 
 
 def speed() -> list[Bar]:
-    """The full-size networks in fp32 and bf16 beside the baseline in fp32."""
+    """Compare the full-size networks in fp32 and bf16 with the baseline in fp32."""
     networks = load("full")
     ways: dict[str, Way] = {
         "baseline": Baseline(*networks),
@@ -126,7 +126,7 @@ def speed() -> list[Bar]:
             times = f"{base:.2f} s | {fp32:.2f} s | {base / fp32:.2f} | {bf16:.2f} s"
             ratios = f"{fp32 / bf16:.2f} | {base / bf16:.2f}"
             print(f"| {w}x{h} | {stage} | {times} | {ratios} |", flush=True)
-        size = f"{w}x{h}"  # from here on of the whole, the last of the stages
+        size = f"{w}x{h}"  # base, fp32 and bf16 are now those of "whole"
         bars.append(Bar(f"{size}: fp32 against the baseline", base / fp32, BEFORE[h], least=True))
         to_fp32 = psnr(turns[-1]["bf16"][0], turns[-1]["fp32"][0])
         name = f"{size}: PSNR of bf16 to fp32, weights by formula, dB"
@@ -142,7 +142,7 @@ def speed() -> list[Bar]:
 
 
 def growth() -> list[Bar]:
-    """How the time of the lite networks grows with the picture."""
+    """Measure how the time of the lite networks grows with the size of the picture."""
     way = Ours(*load("lite"))
     timed(way, picture(64, 64))  # the first run is slower
     least, small, large = (timed(way, picture(side, side))[1]["whole"] for side in (128, 256, 1024))
@@ -153,7 +153,7 @@ def growth() -> list[Bar]:
 
 
 def peaks() -> list[Bar]:
-    """Peak memory, and time, at an odd size, beside what was published."""
+    """Compare peak memory and time with the published implementation, at an odd size."""
     h, w = ODD
     print("\n## Full size, fp32, a process each\n\n| LR | way | peak | time |\n|---|---|---|---|")
     found: dict[str, float] = {}
@@ -168,12 +168,12 @@ def peaks() -> list[Bar]:
 
 @torch.inference_mode()
 def measure_peak(who: str, h: int, w: int) -> None:
-    """Run once; print the peak of this process in MB, weights included, and seconds."""
+    """Run once. Print the peak memory of this process in MB, including weights, and seconds."""
     networks = load("full")
     way: Way = Ours(*networks) if who == "ours" else Baseline(*networks, published=True)
     del networks
-    ctypes.CDLL(None).malloc_trim(0)  # what loading needed is no part of the run
-    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts
+    ctypes.CDLL(None).malloc_trim(0)  # return the memory used for loading
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     seconds = timed(way, picture(h, w))[1]["whole"]
     status = Path("/proc/self/status").read_text()
     peak_kb = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
@@ -181,7 +181,7 @@ def measure_peak(who: str, h: int, w: int) -> None:
 
 
 def main() -> None:
-    """Measure the peak of one way."""
+    """Measure the peak memory of one implementation."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("who", choices=("ours", "published"))
     parser.add_argument("height", type=int)

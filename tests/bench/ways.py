@@ -1,5 +1,4 @@
-"""What the benches run: the pack's way of a picture, and networks for GPUs, whose weights need not
-be right."""
+"""What the benchmarks run: the pack's pipeline, and networks with arbitrary weights for GPUs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,14 +24,14 @@ from lpnsr_impl.pictures.images import to_01
 from lpnsr_impl.pictures.tiling import LARGEST_TILE
 
 LIMIT_BYTES = 20e9
-"""Of a GPU's memory."""
+"""GPU memory that the benchmarks may use."""
 
 Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
 
 
 @dataclass(frozen=True)
 class Residents:
-    """Networks of a family that stay on their device."""
+    """Networks of a family that stay on one device."""
 
     autoencoder: Resident[Autoencoder]
     denoiser: Resident[Denoiser]
@@ -41,7 +40,7 @@ class Residents:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of networks, and in LR pixels along a side of squares."""
+    """Sizes of networks; and of square tiles, pictures and frames in LR pixels."""
 
     autoencoder: AutoencoderConfig = RELEASED_AUTOENCODER
     denoiser: UNetConfig = RELEASED_DENOISER
@@ -68,13 +67,13 @@ SMALL = Sizes(
     frame=16,
     frames=2,
 )
-"""For trying whether the benches work."""
+"""Small sizes, to test the benchmarks."""
 
 
 def made_networks(
     dtype: torch.dtype, device: str, sizes: Sizes, compiled: bool = False
 ) -> Networks:
-    """In one precision."""
+    """Make networks with arbitrary weights, in one precision."""
     predictor = replace(sizes.denoiser, in_channels=9, out_channels=6)
     with torch.device(device):
         networks = (
@@ -83,7 +82,7 @@ def made_networks(
             NoisePredictor(predictor),
         )
     for network in networks:
-        for module in network.modules():  # they are made on the CPU
+        for module in network.modules():  # buffers are made on the CPU
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
         set_precision(network.requires_grad_(False), dtype, dtype)
@@ -92,12 +91,12 @@ def made_networks(
 
 
 def calls(who: Any, side: int, batch: int, device: str) -> dict[str, Callable[[], Any]]:
-    """One call of each network on square tiles of `side` LR pixels.
+    """Make functions that call each network once on square tiles.
 
     Args:
-        who: has `autoencoder`, `denoiser` and `noise_predictor`.
-        side, batch: of the tiles.
-        device: where the networks are.
+        who: object with `autoencoder`, `denoiser` and `noise_predictor`.
+        side, batch: size in LR pixels, and number of tiles.
+        device: device of the networks.
     """
     x = torch.zeros(batch, 3, side, side, device=device)  # latent or LR picture
     image = torch.zeros(batch, 3, SCALE * side, SCALE * side, device=device)
@@ -110,21 +109,21 @@ def calls(who: Any, side: int, batch: int, device: str) -> dict[str, Callable[[]
 
 
 class Card(PlainMemory):
-    """A GPU of `LIMIT_BYTES`, all for us."""
+    """Memory of a GPU with `LIMIT_BYTES`, all of it free."""
 
     def budget(self, networks: Any) -> float:
-        """The same for all."""
+        """Return the same budget for all networks."""
         return USABLE * LIMIT_BYTES
 
     spare = budget
 
 
 class Ours:
-    """The pack's way of pictures, PreSet-A in 4 steps, as the nodes go it.
+    """PreSet-A in 4 steps with the pack's engine, like the nodes.
 
     Args:
-        autoencoder, denoiser, noise_predictor: on one device.
-        memory: to plan with.
+        autoencoder, denoiser, noise_predictor: networks on one device.
+        memory: memory that the engine plans with.
     """
 
     def __init__(
@@ -147,8 +146,16 @@ class Ours:
     def upscale(
         self, lr: Tensor, seed: int, stage: Callable[[str], None] = lambda _: None
     ) -> tuple[Tensor, Tensor]:
-        """[B,3,h,w] in [-1,1] to [B,3,4h,4w] in [0,1], and the last latents; `stage` is called
-        after each stage."""
+        """Upscale [B,3,h,w] in [-1,1].
+
+        Args:
+            lr: LR pictures.
+            seed: seed of the noise.
+            stage: called with the name of each stage when it is done.
+
+        Returns:
+            [B,3,4h,4w] in [0,1], and the final latents.
+        """
         y0 = self._engine.encode_starts(to_01(lr), None)
         stage("encode")
         x0 = self._engine.sample(y0, lr, Sampling(seed))

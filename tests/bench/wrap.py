@@ -1,9 +1,8 @@
-"""Does the seam show where a picture wraps? Real pictures, made periodic by blending, with the
-bundled lite networks.
+"""Visibility of the seam where a picture wraps. Photos made periodic by blending, lite models.
 
-Seam: squared gradient across the wrapped edge over that beside it, divided by the same where that
-edge is in the middle of an ordinary run with the same noise, since real edges lie on some seams.
-1 is invisible.
+The measure is the squared gradient across the wrapped edge divided by that beside it, relative to
+the same ratio when the edge is in the middle of the picture, with the same noise. 1 means
+invisible.
 """
 
 import math
@@ -31,7 +30,10 @@ CASES = [(256, BICUBIC), (256, START), (64, BICUBIC)]  # largest tile, start
 
 
 def periodic(x: Tensor) -> Tensor:
-    """[1,3,SIZE + BLEND,SIZE + BLEND] to [1,3,SIZE,SIZE] whose first pixels fade from its last."""
+    """Make a picture periodic by blending its first pixels with those after its last.
+
+    [1,3,SIZE + BLEND,SIZE + BLEND] -> [1,3,SIZE,SIZE]
+    """
     rise = torch.sin((torch.arange(BLEND) + 0.5) / BLEND * math.pi / 2) ** 2
     for dim, along in ((2, rise[:, None]), (3, rise)):
         head = torch.lerp(x.narrow(dim, SIZE, BLEND), x.narrow(dim, 0, BLEND), along)
@@ -40,14 +42,14 @@ def periodic(x: Tensor) -> Tensor:
 
 
 def seam(x: Tensor, dim: int) -> float:
-    """Squared gradient across the edge that wraps, over that beside it."""
+    """Return the squared gradient across the wrapped edge, relative to that beside it."""
     energy = x.roll(SIZE // 2, dim).diff(dim=dim).square().mean(dim=[0, 1, 5 - dim])
     edge = SIZE // 2 - 1
     return float(energy[edge] / energy[[edge + s * d for d in BESIDE for s in (-1, 1)]].mean())
 
 
 def from_the_middle(upscaler: Upscaler, lr: Tensor, method: Method) -> Tensor:
-    """An ordinary run with picture and noise moved by half, moved back."""
+    """Upscale with picture and noise rolled by half, and roll the result back."""
     half = lr.shape[2] // 2
     draw = pipeline.seeded_noise
 

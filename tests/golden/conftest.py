@@ -1,4 +1,4 @@
-"""Full-size networks with formula-made weights, each built once a session, fast as for a CPU."""
+"""Full-size networks with weights from a formula, built once per session."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="session")
 def keys() -> dict[str, dict[str, list[int]]]:
-    """Key names and shapes of the three released files."""
+    """Names and shapes of the tensors in the three released files."""
     return json.loads((HERE / "checkpoint_keys.json").read_text())
 
 
@@ -58,7 +58,7 @@ def way(
     denoiser: Denoiser,
     noise_predictor: NoisePredictor,
 ):
-    """For tests of single networks: also as `models` has them."""
+    """Run a test with accelerated networks, and again with the plain ones of `models`."""
     networks = (autoencoder, denoiser, noise_predictor)
     if request.param == "plain":
         for network in networks:

@@ -1,4 +1,4 @@
-"""Every golden, at full size in fp32 on the CPU, against an independent implementation."""
+"""Full-size networks and sampling in fp32 on the CPU, against an independent implementation."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def test_quantize_and_decode(goldens: dict[str, Tensor], autoencoder: Autoencode
 
 
 class TestChain:
-    """The whole of Algorithm 2 from a 16x16 picture's latent."""
+    """Algorithm 2 as a whole, from the latent of a 16x16 picture."""
 
     @pytest.fixture
     def lr(self) -> Tensor:
@@ -142,7 +142,7 @@ class TestChain:
 
     @staticmethod
     def check_image(goldens: dict[str, Tensor], autoencoder: Autoencoder, x0: Tensor) -> None:
-        """Codes first: a latent on the edge between two codes may fall on either side."""
+        """Compare codes first: a latent between two codes may be quantised to either."""
         codes = autoencoder.quantize.codes(x0)
         golden_codes = autoencoder.quantize.codes(goldens["chain.steps4.predictor_on"])
         agree = codes == golden_codes
@@ -156,7 +156,7 @@ class TestChain:
 
 
 class TestStudents:
-    """The one step of SinSR and RSD, from latents as the chain has them."""
+    """The single step of SinSR and RSD."""
 
     @staticmethod
     def golden_noise(kind: str, t: int, shape: torch.Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""`make demo`: a real ComfyUI upscales a real picture through the shipped quick-start workflow."""
+"""`make demo`: upscale a picture with the quick-start workflow in a real ComfyUI."""
 
 import asyncio
 import sys
@@ -26,9 +26,8 @@ def main() -> int:
         )
         prompt = load_api_workflow(WORKFLOW)
         node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(PICTURE)
-        node_of_type(prompt, "LPNSRSample")["inputs"]["seed"] = (
-            time.time_ns() % 2**32
-        )  # never from the cache
+        seed = time.time_ns() % 2**32  # a new one, so that nothing comes from ComfyUI's cache
+        node_of_type(prompt, "LPNSRSample")["inputs"]["seed"] = seed
         started = time.monotonic()
         try:
             prompt_id = asyncio.run(_queue_and_follow(server, prompt))

@@ -1,5 +1,5 @@
-"""Make what the templates load beside the example picture: a clip that pans over it, and a texture
-whose opposite edges fit together.
+"""Make the clip and the texture of the templates: the clip pans over the example picture, and the
+opposite edges of the texture match.
 
 python -m tests.host.examples
 """
@@ -21,24 +21,24 @@ CLIP = WORKFLOWS / "lpnsr_example.mp4"
 TEXTURE = WORKFLOWS / "lpnsr_texture.png"
 WALL = PACK / "tests" / "data" / "eval" / "hr" / "kodim01.webp"
 
-FRAMES, FRAMES_A_SECOND = 10, 8
+FRAMES, FRAME_RATE = 10, 8
 FRAME = (96, 64)
-TILE = (61, 164, 84, 80)  # left, top, width, height: where the joints of the wall meet again
+TILE = (61, 164, 84, 80)  # left, top, width, height: the joints at opposite edges match
 BLENDED = 10
 
 
 def main() -> int:
-    """Write both files into `workflows`."""
+    """Write both files to `workflows`."""
     write_clip(CLIP, list(pan(Image.open(PICTURE).convert("RGB"))))
     wall = np.asarray(Image.open(WALL).convert("RGB"), dtype=np.float32)
-    Image.fromarray(periodic(wall).round().astype(np.uint8)).save(TEXTURE, optimize=True)
+    Image.fromarray(make_periodic(wall).round().astype(np.uint8)).save(TEXTURE, optimize=True)
     for path in (CLIP, TEXTURE):
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
     return 0
 
 
 def pan(picture: Image.Image) -> Iterator[Image.Image]:
-    """Parts of a picture, from its left to its right edge."""
+    """Crop frames from a picture, moving from its left to its right edge."""
     w, h = FRAME
     top = (picture.height - h) // 2
     for i in range(FRAMES):
@@ -47,9 +47,9 @@ def pan(picture: Image.Image) -> Iterator[Image.Image]:
 
 
 def write_clip(path: Path, frames: Sequence[Image.Image]) -> None:
-    """H.264 that every browser plays. Height and width of the frames have to be even."""
+    """Write an H.264 video that all browsers play. Frames must have even height and width."""
     with av.open(path, "w") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_A_SECOND)
+        stream = container.add_stream("libx264", rate=FRAME_RATE)
         stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "16"}
@@ -58,16 +58,16 @@ def write_clip(path: Path, frames: Sequence[Image.Image]) -> None:
         container.mux(stream.encode(None))
 
 
-def periodic(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A part of a picture [H,W,3] that can be repeated: its right and lower edge fade to what is
-    left of it and above it there."""
+def make_periodic(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Crop `TILE` from a picture [H,W,3], and blend its right and bottom edges with the pixels
+    beyond its left and top edges, so that it can be repeated."""
     left, top, width, height = TILE
     part = picture[top - BLENDED : top + height, left - BLENDED : left + width]
-    return folded(folded(part).swapaxes(0, 1)).swapaxes(0, 1)
+    return blend_rows(blend_rows(part).swapaxes(0, 1)).swapaxes(0, 1)
 
 
-def folded(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The first rows, cut off and faded in over the last."""
+def blend_rows(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Cut off the first rows, and blend the last rows towards them."""
     before, result = x[:BLENDED], x[BLENDED:].copy()
     weight = (np.arange(1, BLENDED + 1) / (BLENDED + 1))[:, None, None]
     result[-BLENDED:] += weight * (before - result[-BLENDED:])

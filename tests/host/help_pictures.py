@@ -1,5 +1,5 @@
-"""Make the pictures of the help pages by running the nodes with the bundled models. Those of LPNSR
-Compare and of the editor are `screenshots`."""
+"""Make the pictures of the help pages by running the nodes with the lite models. Those of LPNSR
+Compare and of the editor are made by `screenshots`."""
 
 import io
 import sys
@@ -20,7 +20,7 @@ from .screenshots import DOCS, node_box, take
 from .server import Server, load_api_workflow, node_of_type, running
 
 DETAIL = (320, 130, 560, 370)
-"""A part of the result that shows the differences: the pink flower, two fifths of the height."""
+"""The part of the result that is shown: the pink flower."""
 
 SEEDS = 4
 
@@ -46,12 +46,12 @@ def main() -> int:
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """A node of an API-format prompt."""
+    """Make a node of a prompt in API format."""
     return {"class_type": class_type, "inputs": inputs}
 
 
 def graph() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The nodes, and those that save what is shown."""
+    """Make a prompt: its nodes, and the nodes that save the pictures."""
     quick_start = load_api_workflow("LPNSR quick start")
     models = {"models": ["models", 0]}
     sampling = {"seed": 12345, "kappa": 2.0, "predictor_mode": "sample"}
@@ -107,7 +107,7 @@ def graph() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def latent_picture(server: Server) -> Image.Image:
-    """The channels of the encoder's latent as red, green and blue, a square for each value."""
+    """Show the channels of the encoder's latent as red, green and blue, with a square per value."""
     (path,) = (server.base / "output").glob("latent_*.latent")
     latent = load_file(path)["latent_tensor"][0]
     low, high = latent.amin((1, 2), keepdim=True), latent.amax((1, 2), keepdim=True)
@@ -117,8 +117,8 @@ def latent_picture(server: Server) -> Image.Image:
 
 
 def reports(server: Server) -> None:
-    """The reports of LPNSR Doctor, and of LPNSR Download Models where small files stand for the
-    released ones."""
+    """Show the reports of LPNSR Doctor and LPNSR Download Models. Small files replace the released
+    ones."""
     folder = server.base / "models" / "lpnsr"
     with opened(server) as page:
         report(page, "LPNSRDoctor", "help-doctor.jpg")
@@ -130,7 +130,7 @@ def reports(server: Server) -> None:
 
 
 def report(page: Page, class_type: str, file: str, **values: Any) -> None:
-    """A screenshot of a node after a run, high enough for its text."""
+    """Take a screenshot of a node after a run, with all of its text."""
     identifier = page.evaluate(
         """([type, values]) => {
             app.graph.clear();
@@ -159,7 +159,7 @@ def report(page: Page, class_type: str, file: str, **values: Any) -> None:
 
 
 def draw(pictures: dict[str, list[Image.Image]], psnr: list[float]) -> None:
-    """Put the pictures together and write them."""
+    """Combine the pictures, and write them."""
     lr = Image.open(PICTURE).convert("RGB")
     whole = {name: found[0] for name, found in pictures.items()}
     size = whole["preset_b_saved"].size
@@ -196,7 +196,7 @@ def draw(pictures: dict[str, list[Image.Image]], psnr: list[float]) -> None:
 
 
 def inspected(plot: Image.Image, predictions: list[Image.Image]) -> Image.Image:
-    """The plot of LPNSR Inspect above the clean predictions of t = 4 to 1."""
+    """Combine the plot of LPNSR Inspect and the clean predictions of t = 4 to 1."""
     width = (plot.width - 8 * (len(predictions) - 1)) // len(predictions)
     height = width * predictions[0].height // predictions[0].width
     below = sheet(
@@ -214,7 +214,7 @@ def inspected(plot: Image.Image, predictions: list[Image.Image]) -> Image.Image:
 
 
 def write(name: str, picture: Image.Image) -> None:
-    """Write a JPEG and say how large it is."""
+    """Write a JPEG, and print its size."""
     path = DOCS / name
     picture.save(path, quality=85, optimize=True)
     print(f"{path}: {picture.width}x{picture.height}, {path.stat().st_size // 1024} kB")

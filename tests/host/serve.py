@@ -1,4 +1,4 @@
-"""`make serve`: ComfyUI with this pack, for a person's browser."""
+"""`make serve`: run ComfyUI with this pack, for your browser."""
 
 import argparse
 import signal
@@ -19,7 +19,7 @@ def main() -> int:
         "--front-end", default=OWN, help='"own", "newest" or a version, as in tests.host.install'
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server is stopped too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server is stopped, too
     with running(
         cache_dir() / "base",
         port=options.port,

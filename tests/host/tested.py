@@ -1,7 +1,6 @@
-"""What the end-to-end tests were run on, as README's table: `python -m tests.host.tested`.
+"""Print what the end-to-end tests ran on, as the table in the README: `make hosts`.
 
-`make test` notes each of its runs of every test below build/tested, one file a ComfyUI; runs of
-some tests are not noted.
+Each complete `make test` writes its result to build/tested, one file per ComfyUI version.
 """
 
 import json
@@ -15,16 +14,16 @@ FOLDER = Path(__file__).parents[2] / "build" / "tested"
 RENDERERS = {"classic": "canvas", "nodes2": "Nodes 2.0", "": "none: nodes over HTTP"}
 
 Run = tuple[str, str]
-"""Front end and renderer; both are empty for tests without a browser."""
+"""Front end and renderer; both empty for tests without a browser."""
 
 
 def note(comfyui: str, outcomes: Iterable[tuple[Run, str]], about: dict[str, str]) -> None:
-    """Write what came of the tests on a ComfyUI.
+    """Write the results of a test run on a ComfyUI.
 
     Args:
-        comfyui: its version.
+        comfyui: version of ComfyUI.
         outcomes: "passed", "failed" or "skipped" for each test.
-        about: other versions.
+        about: versions of other packages.
     """
     counts: dict[Run, Counter[str]] = {}
     for run, outcome in outcomes:
@@ -39,7 +38,7 @@ def note(comfyui: str, outcomes: Iterable[tuple[Run, str]], about: dict[str, str
 
 
 def table(hosts: Iterable[dict[str, Any]]) -> str:
-    """Hosts, as `note` wrote them, as a table in Markdown."""
+    """Format results written by `note` as a Markdown table."""
     lines = [
         "| ComfyUI | PyTorch | front end | nodes drawn by | passed | failed |",
         "|---|---|---|---|---|---|",
@@ -54,10 +53,10 @@ def table(hosts: Iterable[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Print the table. Returns 1 where there is nothing yet."""
+    """Print the table. Return 1 if there are no results yet."""
     files = sorted(FOLDER.glob("*.json"))
     if not files:
-        print("No run of every test has been noted here. Run `make test` first.", file=sys.stderr)
+        print("There are no results of a complete run yet. Run `make test` first.", file=sys.stderr)
         return 1
     print(table(json.loads(file.read_text()) for file in files))
     return 0

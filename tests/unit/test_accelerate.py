@@ -27,7 +27,7 @@ from lpnsr_impl.accelerate.cpu import (
     WinogradConv2d,
     WinogradUpsample,
 )
-from lpnsr_impl.accelerate.winograd import UPSAMPLE_CONV, filtered
+from lpnsr_impl.accelerate.winograd import UPSAMPLE_CONV, convolve
 from lpnsr_impl.models import Autoencoder
 from tests.golden.fill import noise
 from tests.small import AUTOENCODER, autoencoder_weights, denoiser_weights, unet_config
@@ -66,9 +66,9 @@ def test_winograd_is_the_convolution(
     conv = conv_of(128, 160)
     x = 5 + torch.randn(2, 128, *size)
     for layout in (torch.contiguous_format, torch.channels_last):
-        result = filtered(x.to(memory_format=layout), conv.weight, conv.bias)
+        result = convolve(x.to(memory_format=layout), conv.weight, conv.bias)
         torch.testing.assert_close(result, conv(x), atol=2e-4, rtol=0)
-    without = filtered(x, conv.weight, None)
+    without = convolve(x, conv.weight, None)
     torch.testing.assert_close(without, F.conv2d(x, conv.weight, padding=1), atol=2e-4, rtol=0)
 
 
@@ -82,7 +82,7 @@ def test_winograd_is_upsampling_and_convolution(
     conv = conv_of(64, 96)
     x = torch.randn(2, 64, *size)
     expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    result = filtered(x, conv.weight, conv.bias, UPSAMPLE_CONV)
+    result = convolve(x, conv.weight, conv.bias, UPSAMPLE_CONV)
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
@@ -92,7 +92,7 @@ def test_winograd_rounds_as_it_says() -> None:
     x = F.silu(torch.randn(1, 512, 48, 48))
     weight = torch.randn(64, 512, 3, 3) / (9 * 512) ** 0.5
     exact = F.conv2d(x.double(), weight.double(), padding=1)
-    error = (filtered(x, weight, None) - exact) / exact.square().mean().sqrt()
+    error = (convolve(x, weight, None) - exact) / exact.square().mean().sqrt()
     assert error.square().mean().sqrt() < 3.5e-6
     assert error.abs().max() < 6e-5
 

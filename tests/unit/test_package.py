@@ -33,8 +33,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_package_is_small_and_without_what_only_developers_use(package: Path) -> None:
     assert {path.name for path in package.iterdir()} == {
-        ".comfyignore", "LICENSE", "README.md", "__init__.py", "js", "locales", "lpnsr_impl",
-        "nodes", "pyproject.toml", "requirements.txt", "subgraphs", "workflows",
+        ".comfyignore", "LICENSE", "README.md", "__init__.py", "docs", "js", "locales",
+        "lpnsr_impl", "nodes", "pyproject.toml", "requirements.txt", "subgraphs", "workflows",
     }  # fmt: skip
     assert sum(path.stat().st_size for path in package.rglob("*")) < LARGEST
 

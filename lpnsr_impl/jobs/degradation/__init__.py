@@ -1,6 +1,6 @@
-"""Synthetic low-resolution pictures: Real-ESRGAN's two-order degradation (paper Section 4.1).
+"""Synthetic LR pictures by Real-ESRGAN's second-order degradation (paper Section 4.1).
 
-`draw` chooses all parameters from a seeded rng, `degrade` applies them and draws nothing itself.
+`draw` draws all parameters from a seeded rng; `degrade` applies them deterministically.
 """
 
 from .apply import degrade

@@ -1,4 +1,4 @@
-"""Applies drawn parameters to pictures: [B,3,H,W] in [0,1], on any device, no global rng."""
+"""Apply a drawn degradation to pictures [B,3,H,W] in [0,1]. Uses no global rng."""
 
 import io
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from .parameters import Blur, Degradation, Noise, Order, ResizeMode
 
 
 def degrade(hr: Tensor, degradations: Degradation | Sequence[Degradation]) -> Tensor:
-    """HR pictures to LR pictures of a quarter of their size.
+    """Degrade HR pictures to LR pictures of 1/4 of their height and width.
 
     Args:
         hr: [B,3,H,W] in [0,1]; H and W multiples of 4.
-        degradations: one for the whole batch, which then stays together, or one for each picture.
+        degradations: one for the whole batch, or a sequence with one per picture.
 
     Returns:
         LR, [B,3,H/4,W/4] in [0,1], rounded to 8 bits.
 
     Raises:
-        ValueError: sizes are no multiples of 4, or the number of degradations is not B.
+        ValueError: height or width is not a multiple of 4, or there are not B degradations.
     """
     if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[2] % SCALE or hr.shape[3] % SCALE:
         raise ValueError(
@@ -57,7 +57,7 @@ def _degrade(hr: Tensor, d: Degradation) -> Tensor:
 
 
 def _apply_order(x: Tensor, order: Order, h: int, w: int) -> Tensor:
-    """Blur, resize to the drawn scale of h x w, noise."""
+    """Blur, resize to the drawn multiple of h x w, add noise."""
     if order.blur:
         x = blur(x, order.blur)
     scale = order.resize.scale
@@ -66,9 +66,9 @@ def _apply_order(x: Tensor, order: Order, h: int, w: int) -> Tensor:
 
 
 def blur(x: Tensor, by: Blur) -> Tensor:
-    """Filter each channel with the kernel, edges mirrored. [B,C,H,W] -> [B,C,H,W]"""
+    """Filter each channel with the kernel, with reflected edges. [B,C,H,W] -> [B,C,H,W]"""
     half = by.kernel.shape[0] // 2
-    # Mirroring needs more pixels than it adds.
+    # Reflection needs more pixels than it adds.
     mode = "reflect" if min(x.shape[2:]) > half else "replicate"
     padded = F.pad(x, (half, half, half, half), mode=mode)
     kernel = by.kernel.to(x).expand(x.shape[1], 1, -1, -1)
@@ -76,17 +76,17 @@ def blur(x: Tensor, by: Blur) -> Tensor:
 
 
 def resize(x: Tensor, h: int, w: int, mode: ResizeMode) -> Tensor:
-    """Resample without antialiasing, as Real-ESRGAN does. [B,C,H,W] -> [B,C,h,w]"""
+    """Resize without antialiasing, as Real-ESRGAN does. [B,C,H,W] -> [B,C,h,w]"""
     if tuple(x.shape[2:]) == (h, w):
         return x
     return F.interpolate(x, (h, w), mode=mode, align_corners=None if mode == "area" else False)
 
 
 def add_noise(x: Tensor, noise: Noise) -> Tensor:
-    """Gaussian or Poisson noise, the same in all channels if grey; clamped to [0,1].
+    """Add Gaussian or Poisson noise, equal in all channels if grey, and clamp to [0,1].
 
-    Poisson noise is that of a photon count with as many levels as the picture has grey values,
-    scaled by `level`.
+    Poisson noise simulates photon counts with as many levels as the picture has distinct values
+    (rounded up to a power of 2), scaled by `level`.
     """
     generator = torch.Generator(x.device).manual_seed(noise.seed)
     x = x.clamp(0, 1)
@@ -107,7 +107,7 @@ def add_noise(x: Tensor, noise: Noise) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Through a real JPEG file of this quality, in memory. [B,3,H,W] -> [B,3,H,W]"""
+    """Compress to JPEG of this quality, and decompress. [B,3,H,W] -> [B,3,H,W]"""
     eight_bit = (x.clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(1, -1)
     decoded: list[Tensor] = []
     for picture in eight_bit.contiguous().numpy():

@@ -1,6 +1,6 @@
-"""Blur kernels of Real-ESRGAN: Gaussian, generalised Gaussian, plateau and sinc.
+"""Real-ESRGAN's blur kernels: Gaussian, generalised Gaussian, plateau and sinc.
 
-Each is a float32 tensor [size,size] that sums to 1; `size` is odd.
+Kernels are float32 tensors [size,size] that sum to 1; `size` is odd.
 """
 
 import math
@@ -20,17 +20,17 @@ def gaussian_kernel(
     shape: GaussianShape = "gaussian",
     beta: float = 1.0,
 ) -> Tensor:
-    """Bivariate kernel, rotated by `theta`.
+    """Make a bivariate kernel, rotated by `theta`.
 
-    With the squared Mahalanobis distance d2 of each tap from the centre: "gaussian" is
-    exp(-d2 / 2), "generalized" exp(-d2^beta / 2), "plateau" 1 / (1 + d2^beta).
+    d2 being the squared Mahalanobis distance of a tap from the centre, "gaussian" is exp(-d2 / 2),
+    "generalized" exp(-d2^beta / 2), and "plateau" 1 / (1 + d2^beta).
 
     Args:
         size: odd number of taps.
-        sigma_x, sigma_y: deviations along the kernel's axes, in pixels, above 0.
+        sigma_x, sigma_y: standard deviations along the kernel's axes, in pixels, above 0.
         theta: rotation in radians.
-        shape: which of the three.
-        beta: exponent of the last two, above 0.
+        shape: shape of the kernel.
+        beta: exponent for "generalized" and "plateau", above 0.
     """
     x, y = _grid(size)
     along = (x * math.cos(theta) + y * math.sin(theta)) / sigma_x
@@ -46,11 +46,11 @@ def gaussian_kernel(
 
 
 def sinc_kernel(size: int, cutoff: float) -> Tensor:
-    """Circular low-pass filter, which rings: cutoff J1(cutoff r) / (2 pi r).
+    """Make a circular sinc (low-pass) filter, which causes ringing: cutoff J1(cutoff r) / (2 pi r).
 
     Args:
         size: odd number of taps.
-        cutoff: omega_c in radians per pixel, above 0 to pi.
+        cutoff: cutoff frequency omega_c in radians per pixel, above 0 and at most pi.
     """
     x, y = _grid(size)
     r = torch.sqrt(x**2 + y**2)
@@ -60,7 +60,7 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
-    """x and y of each tap from the centre, float64 [size,size]."""
+    """Return x and y of each tap relative to the centre, float64 [size,size]."""
     axis = torch.arange(size, dtype=torch.float64) - size // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return x, y

@@ -1,5 +1,5 @@
-"""Draws the parameters of a degradation. The recipe is Real-ESRGAN's; the numbers are LPNSR's, and
-milder ones beside them."""
+"""Draw the parameters of a degradation: Real-ESRGAN's recipe with LPNSR's ranges, or with milder
+ones."""
 
 import math
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ JPEG_QUALITY = (30, 95)
 
 @dataclass(frozen=True)
 class OrderSettings:
-    """Ranges and probabilities of one order: blur, resize, noise."""
+    """Ranges and probabilities of one order of the degradation: blur, resize and noise."""
 
     blur: float  # probability
-    kernel_sizes: tuple[int, int]  # smallest and largest, odd
+    kernel_sizes: tuple[int, int]  # minimum and maximum, odd
     sigma: tuple[float, float]  # pixels
-    resize: tuple[float, float, float]  # probability of up, down, keep
+    resize: tuple[float, float, float]  # probabilities of up, down, keep
     scale: tuple[float, float]
-    gaussian_sigma: tuple[float, float]  # of 255
+    gaussian_sigma: tuple[float, float]  # in 8-bit levels
     poisson_scale: tuple[float, float]
 
 
@@ -38,7 +38,7 @@ SECOND = OrderSettings(
 )
 
 MILD = OrderSettings(0.6, (3, 15), (0.2, 1.5), (0.1, 0.3, 0.6), (0.5, 1.2), (0.0, 8.0), (0.0, 0.6))
-"""Of pictures as people have them: one order, little noise, fewer blurs."""
+"""Milder degradation, closer to common pictures: a single order, little noise, less blur."""
 
 SECOND_PROBABILITY = 0.5
 SINC_PROBABILITY = 0.1
@@ -52,7 +52,7 @@ FINAL_CUTOFF = (math.pi / 3, math.pi)
 BETA_GENERALIZED = (0.5, 4.0)
 BETA_PLATEAU = (1.0, 2.0)
 SHAPES = ("gaussian", "generalized", "plateau")
-SHAPE_PROBABILITIES = (  # (isotropic, anisotropic) of each shape
+SHAPE_PROBABILITIES = (  # (isotropic, anisotropic) for each of SHAPES
     (0.45, 0.25),
     (0.12, 0.03),
     (0.12, 0.03),
@@ -61,7 +61,7 @@ SHAPE_PROBABILITIES = (  # (isotropic, anisotropic) of each shape
 
 @dataclass(frozen=True)
 class Blur:
-    """A kernel and the branch it came from: "sinc", or shape and "iso" or "aniso"."""
+    """A blur kernel and its name: "sinc", or the shape followed by "iso" or "aniso"."""
 
     name: str
     kernel: Tensor  # [size,size], sums to 1
@@ -69,21 +69,21 @@ class Blur:
 
 @dataclass(frozen=True)
 class Resize:
-    scale: float  # of the HR size in the first order, of the LR size in the second
+    scale: float  # relative to the HR size in the first order, to the LR size in the second
     mode: ResizeMode
 
 
 @dataclass(frozen=True)
 class Noise:
     kind: NoiseKind
-    level: float  # Gaussian: deviation of [0,1]; Poisson: factor on the deviation from the mean
+    level: float  # Gaussian: standard deviation for [0,1]; Poisson: factor of the noise
     grey: bool
     seed: int
 
 
 @dataclass(frozen=True)
 class Order:
-    """Blur (or none), resize, noise."""
+    """One order of the degradation: optional blur, resize, noise."""
 
     blur: Blur | None
     resize: Resize
@@ -92,7 +92,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Degradation:
-    """All that turns one HR picture into one LR picture."""
+    """All parameters that degrade one HR picture to one LR picture."""
 
     first: Order
     first_jpeg: int  # quality
@@ -100,13 +100,13 @@ class Degradation:
     final_mode: ResizeMode
     final_sinc: Blur | None
     final_jpeg: int
-    jpeg_last: bool  # else the sinc filter and the last resize come after the JPEG
+    jpeg_last: bool  # otherwise the last resize and the sinc filter follow the JPEG
 
 
 def draw(rng: np.random.Generator, mild: float = 0.0) -> Degradation:
-    """Draw a degradation, with the probability `mild` (0 to 1) a mild one.
+    """Draw a degradation; with the probability `mild` (0 to 1) it is a mild one.
 
-    All randomness, that of the noise included, comes from `rng`.
+    All randomness comes from `rng`, including the seeds of the noise.
     """
     if mild and rng.random() < mild:
         return _draw_mild(rng)
@@ -130,7 +130,7 @@ def _draw_mild(rng: np.random.Generator) -> Degradation:
         first_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
         second=None,
         final_sinc=_draw_final_sinc(rng, MILD_FINAL_SINC_PROBABILITY),
-        final_mode="area",  # as one makes a picture smaller; the others alias
+        final_mode="area",  # averages, as usual downscaling does; other modes alias
         final_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
         jpeg_last=True,
     )
@@ -151,9 +151,9 @@ def _draw_order(rng: np.random.Generator, settings: OrderSettings) -> Order:
 def _draw_blur(rng: np.random.Generator, settings: OrderSettings) -> Blur:
     size = _draw_size(rng, settings.kernel_sizes)
     if rng.random() < SINC_PROBABILITY:
-        # Larger kernels may cut lower frequencies (Real-ESRGAN).
-        lowest = math.pi / 3 if size < 13 else math.pi / 5
-        return Blur("sinc", sinc_kernel(size, rng.uniform(lowest, math.pi)))
+        # Large kernels have lower cutoff frequencies (Real-ESRGAN).
+        min_cutoff = math.pi / 3 if size < 13 else math.pi / 5
+        return Blur("sinc", sinc_kernel(size, rng.uniform(min_cutoff, math.pi)))
     branch = int(rng.choice(6, p=np.ravel(SHAPE_PROBABILITIES)))
     shape, isotropic = SHAPES[branch // 2], branch % 2 == 0
     sigma_x = rng.uniform(*settings.sigma)

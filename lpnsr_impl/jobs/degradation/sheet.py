@@ -1,4 +1,4 @@
-"""A sheet of degraded pictures, so that a person can see what the training sees."""
+"""A sheet of degraded pictures, which shows what the training data look like."""
 
 from pathlib import Path
 
@@ -17,10 +17,18 @@ _CAPTION = 76  # pixels below each picture
 def make_sheet(
     data: Path, pictures: int, draws: int, crop: int, seed: int, mild: float = 0.0
 ) -> Image.Image:
-    """The middles of some pictures of a folder, each degraded `draws` times.
+    """Draw the centre crops of pictures of a folder, each degraded `draws` times.
+
+    Args:
+        data: folder of HR pictures.
+        pictures: number of pictures.
+        draws: number of degradations of each picture.
+        crop: height and width of the crops.
+        seed: chooses pictures and degradations.
+        mild: probability of a mild degradation.
 
     Raises:
-        ValueError: `crop` is no multiple of 4, or there are no pictures of that size.
+        ValueError: `crop` is not a multiple of 4, or no picture is that large.
     """
     if crop < SCALE or crop % SCALE:
         raise ValueError(f"crop is {crop}, expected a multiple of {SCALE}.")
@@ -35,7 +43,7 @@ def make_sheet(
         if len(chosen) == pictures:
             break
     if not chosen:
-        raise ValueError(f"{data} has no picture of {crop}x{crop} or more. Give a smaller crop.")
+        raise ValueError(f"{data} has no picture of {crop}x{crop} or more. Use a smaller crop.")
     sheet = Image.new("RGB", (chosen[0].width, sum(row.height for row in chosen)), "white")
     for i, row in enumerate(chosen):
         sheet.paste(row, (0, i * row.height))
@@ -57,7 +65,7 @@ def _row(hr: Tensor, draws: int, rng: np.random.Generator, mild: float) -> Image
 
 
 def describe(d: Degradation) -> str:
-    """What was drawn, in five short lines."""
+    """Describe a degradation in four short lines."""
     sinc = f", sinc {d.final_sinc.kernel.shape[0]}" if d.final_sinc else ""
     order = "then JPEG" if d.jpeg_last else "after JPEG"
     return "\n".join(
