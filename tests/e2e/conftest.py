@@ -3,7 +3,7 @@ released names."""
 
 import json
 import platform
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -39,34 +39,23 @@ RELEASED = {
 SWINIR = "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
 
 
-OUTCOMES = pytest.StashKey[dict[str, tuple[tested.Run, str]]]()
-"""By test: its front end and renderer, and what came of it."""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = {}
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    report = yield
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    run = str(params.get("front_end", "")), params.get("renderer", "")
-    outcomes = item.config.stash[OUTCOMES]
-    _, before = outcomes.get(item.nodeid, (run, "passed"))
-    outcomes[item.nodeid] = run, report.outcome if before == "passed" else before
-    return report
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Note a run of every test."""
-    outcomes = session.config.stash[OUTCOMES]
-    every = {item.nodeid for item in session.items if HERE in item.path.parents}
-    named = session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    chosen = any(session.config.getoption(name, None) for name in ("keyword", "markexpr", "lf"))
-    if outcomes and every == outcomes.keys() and not named and not chosen:
-        versions = {"torch": torch.__version__, "python": platform.python_version()}
-        tested.note(comfyui_version(), outcomes.values(), versions)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Note the outcome of a run of every test."""
+    finished = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "lf", "maxfail"))
+    if not finished or named or chosen:
+        return
+    outcomes: dict[str, str] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if report.nodeid.startswith("tests/e2e/"):
+                outcomes[report.nodeid] = "failed" if outcome == "error" else outcome
+    runs = [(tested.run_of(test), outcome) for test, outcome in outcomes.items()]
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    tested.note(comfyui_version(), runs, versions)
 
 
 @pytest.fixture(scope="session")
