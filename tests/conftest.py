@@ -10,8 +10,8 @@ from tests.host.tested import run_of
 
 @pytest.hookimpl(trylast=True)  # after pytest has grouped tests by their fixtures
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests in a browser last, as they take longest."""
-    items.sort(key=lambda item: any(run_of(item.nodeid)))
+    """Put the tests in a browser last, as they take longest, by front end and renderer."""
+    items.sort(key=lambda item: run_of(item.nodeid))
 
 
 class _ByServer(LoadFileScheduling):

@@ -54,6 +54,7 @@ from lpnsr_impl.jobs.training.trainer import Trainer
 from lpnsr_impl.models import Autoencoder, NoisePredictor
 from lpnsr_impl.pictures.images import to_pm1
 from lpnsr_impl.pictures.reading import read_picture
+from tests.eventually import PATIENCE
 from tests.limits import files_of_at_most
 from tests.small import (
     PICTURE,
@@ -888,7 +889,7 @@ def test_two_processes_train_as_one(
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
          "-m", "lpnsr_impl", *arguments, str(tmp_path / "two")],
-        cwd=PACK, check=True, timeout=240, capture_output=True,
+        cwd=PACK, check=True, timeout=PATIENCE, capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     one, two = (
