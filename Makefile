@@ -38,9 +38,9 @@ demo: $(HOST)
 serve: $(HOST)
 	$(BIN)/python -m tests.host.serve --port $(PORT) $(if $(GPU),--gpu) $(if $(FRONT_END),--front-end $(FRONT_END))
 
-# Everything but the trainings and the nodes, of which the demo runs the most used.
+# No training, and of the nodes only those that the demo runs.
 quick: $(VENV)/tests
-	$(PYTEST) tests/golden tests/unit --ignore-glob "*training*" --ignore tests/unit/test_distillation.py
+	$(PYTEST) -m "not training" tests/golden tests/unit
 	$(BIN)/python -m tests.host.demo
 
 test: $(VENV)/tests

@@ -65,6 +65,8 @@ from tests.small import (
     unet_config,
 )
 
+pytestmark = pytest.mark.training
+
 PACK = Path(__file__).parents[2]
 UNET_HEADER = {"lpnsr.config": json.dumps({"trained_resolution": 16, "head_width": 16})}
 UNET_SIZE = {
