@@ -87,14 +87,15 @@ class Server:
             PromptError: the prompt failed or was cancelled.
             TimeoutError: it took too long.
         """
-        end = time.monotonic() + timeout
+        end, pause = time.monotonic() + timeout, 0.02
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 raise PromptError(f"ComfyUI has ended:\n{self.tail()}", None)
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return self._outputs(entry)
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(1.2 * pause, 0.5)  # each question takes the server from its work
         raise TimeoutError(f"The prompt {prompt_id} took more than {timeout} s.\n{self.tail()}")
 
     @staticmethod
