@@ -228,8 +228,9 @@ def test_kappa_and_predictor_mode_reach_the_chain(graph: Graph) -> None:
     assert torch.equal(*calm)
 
 
-@pytest.mark.parametrize(("precision", "bar"), [("bf16", 0.05), ("fp16", 0.02)])
+@pytest.mark.parametrize(("precision", "bar"), [("bf16", 3.3e-3), ("fp16", 5e-4)])
 def test_precisions(graph: Graph, precision: str, bar: float) -> None:
+    """The bars are twice what was measured."""
     image = random_image(1, 16, 16, 3)
     exact = graph.run(graph.stages(image, steps=2), "decode")
     prompt = graph.stages(image, steps=2)
