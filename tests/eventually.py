@@ -6,7 +6,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-PATIENCE = 60.0
+PATIENCE = 300
+"""Seconds after which a wait has failed: far more than a slow and busy machine needs."""
+
 Result = TypeVar("Result")
 
 

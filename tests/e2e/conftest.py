@@ -2,14 +2,16 @@
 released names."""
 
 import json
+import os
 import platform
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from safetensors.torch import load_file, save_file
@@ -21,6 +23,7 @@ from tests.golden.fill import fill
 from tests.host import tested
 from tests.host.browser import chromium
 from tests.host.install import FrontEnd, comfyui_version, front_ends
+from tests.host.locales import nodes_of_pack
 from tests.host.server import PACK, Server, load_api_workflow, node_of_type, running
 
 from .editor import CLASSIC, NODES_2, clear, watched
@@ -39,53 +42,49 @@ RELEASED = {
 SWINIR = "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
 
 
-OUTCOMES = pytest.StashKey[dict[str, tuple[tested.Run, str]]]()
-"""By test: its front end and renderer, and what came of it."""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = {}
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    report = yield
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    run = str(params.get("front_end", "")), params.get("renderer", "")
-    outcomes = item.config.stash[OUTCOMES]
-    _, before = outcomes.get(item.nodeid, (run, "passed"))
-    outcomes[item.nodeid] = run, report.outcome if before == "passed" else before
-    return report
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Note a run of every test."""
-    outcomes = session.config.stash[OUTCOMES]
-    every = {item.nodeid for item in session.items if HERE in item.path.parents}
-    named = session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    chosen = any(session.config.getoption(name, None) for name in ("keyword", "markexpr", "lf"))
-    if outcomes and every == outcomes.keys() and not named and not chosen:
-        versions = {"torch": torch.__version__, "python": platform.python_version()}
-        tested.note(comfyui_version(), outcomes.values(), versions)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Note the outcome of a run of every test."""
+    finished = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "lf", "maxfail"))
+    if not finished or named or chosen:
+        return
+    outcomes: dict[str, str] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if report.nodeid.startswith("tests/e2e/"):
+                outcomes[report.nodeid] = "failed" if outcome == "error" else outcome
+    runs = [(tested.run_of(test), outcome) for test, outcome in outcomes.items()]
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    tested.note(comfyui_version(), runs, versions)
 
 
 @pytest.fixture(scope="session")
 def released_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the released files, full size, in the wrapping of training checkpoints."""
-    folder = tmp_path_factory.mktemp("released")
-    keys = json.loads((HERE.parent / "golden" / "checkpoint_keys.json").read_text())
-    for name, part in RELEASED.items():
-        weights = fill(keys[part])
-        if name.endswith(".safetensors"):
-            save_file(weights, folder / name)
-            continue
-        wrapped = (
-            {"state_dict": {f"module.{k}": v for k, v in weights.items()}}
-            if "resshift" in name
-            else weights
-        )
-        torch.save(wrapped, folder / name)
+    """Folder of the released files, full size, in the wrapping of training checkpoints. Workers
+    share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "released"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            save_released_files(folder)
     return folder
+
+
+def save_released_files(folder: Path) -> None:
+    keys = json.loads((HERE.parent / "golden" / "checkpoint_keys.json").read_text())
+    weights = {part: fill(keys[part]) for part in set(RELEASED.values())}
+    for name, part in RELEASED.items():
+        if name.endswith(".safetensors"):
+            save_file(weights[part], folder / name)
+        elif "resshift" in name:
+            wrapped = {f"module.{k}": v for k, v in weights[part].items()}
+            torch.save({"state_dict": wrapped}, folder / name)
+        else:
+            torch.save(weights[part], folder / name)
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +131,12 @@ def server(
     """It, running, with its own front end."""
     with running(tmp_path_factory.mktemp("comfyui"), **server_options) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nodes(server: Server) -> dict[str, dict[str, Any]]:
+    """The pack's nodes, as ComfyUI describes them to the editor."""
+    return nodes_of_pack(server)
 
 
 def saving(prompt: dict[str, Any], source: str, file: str, kind: str = "image") -> dict[str, Any]:

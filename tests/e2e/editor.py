@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page
 
 from tests.eventually import eventually
@@ -12,6 +13,9 @@ from tests.host.server import Server
 
 CLASSIC, NODES_2 = "classic", "nodes2"
 """What can draw nodes: the canvas, or Nodes 2.0."""
+
+in_one_renderer = pytest.mark.parametrize("renderer", [CLASSIC], indirect=True)
+"""For tests of what does not depend on what draws the nodes."""
 
 CHANGES = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 

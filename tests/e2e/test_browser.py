@@ -11,12 +11,12 @@ import requests
 from PIL import Image
 from playwright.sync_api import Page
 
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.host.browser import api_prompt, drop_file, fit_view, node_types
 from tests.host.server import PACK, Server, load_api_workflow
 
-from .editor import node_of, picture_width, run
-from .test_nodes import NODES, WORKFLOWS
+from .editor import in_one_renderer, node_of, picture_width, run
+from .test_nodes import WORKFLOWS
 
 OUR_PREFIXES = ("LPNSR", "LoadLPNSR", "ResShift")
 CORE_NODES = {"LoadImage", "SaveImage", "UpscaleModelLoader", "MarkdownNote"}
@@ -54,6 +54,7 @@ def assert_twin(page: Page, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
+@in_one_renderer
 def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str, screenshots: Path) -> None:
     drop_workflow(page, name)
     fit_view(page)
@@ -62,6 +63,7 @@ def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str, screensh
     assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
 
 
+@in_one_renderer
 def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> None:
     """Saved without `vae` and `lr_image`, as by the first version."""
     workflow = ui_workflow("LPNSR PreSet-A")
@@ -81,19 +83,21 @@ def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> Non
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_workflows_use_core_nodes_and_ours_and_say_where_weights_come_from(name: str) -> None:
-    nodes = ui_workflow(name)["nodes"]
-    assert {node["type"] for node in nodes} <= CORE_NODES | set(NODES)
-    assert any(node["type"] == "MarkdownNote" for node in nodes)
+def test_workflows_use_core_nodes_and_ours_and_say_where_weights_come_from(
+    name: str, nodes: dict[str, dict[str, Any]]
+) -> None:
+    used = ui_workflow(name)["nodes"]
+    assert {node["type"] for node in used} <= CORE_NODES | nodes.keys()
+    assert any(node["type"] == "MarkdownNote" for node in used)
     assert (PACK / "workflows" / f"{name}.jpg").is_file()
-    for node in nodes:
+    for node in used:
         for model in node["properties"].get("models", []):
             assert model.keys() == {"name", "url", "directory"}
             assert model["name"] in node["widgets_values"]
-    named = {model["name"] for node in nodes for model in node["properties"].get("models", [])}
+    named = {model["name"] for node in used for model in node["properties"].get("models", [])}
     loaded = {
         value
-        for node in nodes
+        for node in used
         for value in map(str, node.get("widgets_values") or [])
         if value.endswith((".pth", ".safetensors")) and not value.startswith("lpnsr_lite_")
     }
@@ -104,7 +108,7 @@ def test_quick_start_gives_a_picture(page: Page, screenshots: Path) -> None:
     drop_workflow(page, "LPNSR quick start")
     fit_view(page)
     run(page)
-    eventually(lambda: picture_width(page, node_of(page, "SaveImage")) > 0, patience=120)
+    eventually(lambda: picture_width(page, node_of(page, "SaveImage")) > 0)
     page.screenshot(path=screenshots / "quick start after a run.png")
     load, save = (picture_width(page, node_of(page, n)) for n in ("LoadImage", "SaveImage"))
     assert save == 4 * load
@@ -119,11 +123,12 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
     assert set(WORKFLOWS) <= set(names)
     for name in WORKFLOWS:
         thumbnail = requests.get(
-            f"{server.url}/api/workflow_templates/LPNSR/{name}.jpg", timeout=60
+            f"{server.url}/api/workflow_templates/LPNSR/{name}.jpg", timeout=PATIENCE
         )
         assert Image.open(io.BytesIO(thumbnail.content)).width > 300
 
 
+@in_one_renderer
 def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_path: Path) -> None:
     """Every widget starts at a value that the web accepts, with the bundled files."""
     Image.new("RGB", (20, 13), "teal").save(tmp_path / "small.png")

@@ -2,6 +2,7 @@
 build/screenshots."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lpnsr_impl.pictures.images import resize
 from tests.eventually import eventually
 from tests.host.browser import drawn, look_at
 from tests.host.install import FrontEnd
-from tests.host.server import PromptError, Server
+from tests.host.server import PromptError
 
 from .conftest import Graph, random_image
 from .editor import (
@@ -27,6 +28,7 @@ from .editor import (
     clear,
     compare_graph,
     drag,
+    in_one_renderer,
     record,
     run,
     slider,
@@ -231,6 +233,7 @@ def test_two_fingers_zoom(page: Page) -> None:
     eventually(lambda: at(page), 20)
 
 
+@in_one_renderer
 def test_full_screen(page: Page, screenshots: Path) -> None:
     compare_files(page, "sr.png", "sr.png")
     wait_for_pictures(page)
@@ -243,6 +246,7 @@ def test_full_screen(page: Page, screenshots: Path) -> None:
     page.wait_for_function("() => !document.fullscreenElement")
 
 
+@in_one_renderer
 def test_pictures_of_a_batch_are_picked(page: Page, screenshots: Path) -> None:
     compare_graph(page, ("lr.png", "sr.png"), ("sr.png", "lr.png"))
     run(page)
@@ -262,27 +266,37 @@ def test_pictures_of_a_batch_are_picked(page: Page, screenshots: Path) -> None:
     eventually(shown, first)
 
 
-def test_large_pictures_do_not_freeze_the_page(page: Page, web: Server) -> None:
-    picture = Image.open(web.base / "input" / "lr.png").resize((6000, 6000))
-    picture.save(web.base / "input" / "large.png", compress_level=1)
-    compare = compare_files(page)
+@pytest.fixture
+def decoding(page: Page) -> Iterator[Page]:
+    """A page that decodes pictures only after `window.startDecoding()`, and marks those."""
     page.evaluate(
         """() => {
-            window.longest = 0;
-            let last = performance.now();
-            window.heartbeat = setInterval(() => {
-                window.longest = Math.max(window.longest, performance.now() - last);
-                last = performance.now();
-            }, 10);
+            const prototype = HTMLImageElement.prototype, {decode} = prototype;
+            const started = new Promise(resolve => { window.startDecoding = resolve; });
+            window.restoreDecoding = () => { prototype.decode = decode; };
+            prototype.decode = async function () {
+                await started;
+                await decode.call(this);
+                this.dataset.decoded = "";
+            };
         }"""
     )
-    show_files(page, compare, "large.png", "large.png")
-    wait_for_pictures(page)
-    drag(page, 0.5, 0.1)
-    longest = page.evaluate("() => { clearInterval(window.heartbeat); return window.longest }")
-    assert longest < 1000, "milliseconds"
+    yield page
+    page.evaluate("() => window.restoreDecoding()")
 
 
+@in_one_renderer
+def test_pictures_are_decoded_before_they_are_shown(decoding: Page) -> None:
+    """Else large ones freeze the page."""
+    compare_files(decoding, "sr.png", "sr.png")
+    drawn(decoding)
+    assert decoding.locator(".lpnsr-side img").count() == 0
+    decoding.evaluate("() => window.startDecoding()")
+    wait_for_pictures(decoding)
+    assert decoding.locator(".lpnsr-side img[data-decoded]").count() == 2
+
+
+@in_one_renderer
 def test_pictures_that_are_gone_are_told(page: Page) -> None:
     compare_files(page, "no_such.png", "lr.png")
     page.get_by_text("The pictures are no longer there. Run the workflow again.").wait_for()

@@ -1,5 +1,5 @@
-"""Two hundred prompts in a row, good, bad and cancelled, in a ComfyUI of its own that is started
-again in between."""
+"""Many prompts in a row, good, bad and cancelled, in a ComfyUI of its own that is started again in
+between."""
 
 import random
 import statistics
@@ -18,8 +18,7 @@ from .conftest import BUNDLED_START, PROBE, Graph, random_image, saving, wait_un
 
 Prompt = dict[str, Any]
 
-ROUNDS_BEFORE_RESTART = 2
-ROUNDS_AFTER_RESTART = 8
+ROUNDS_AFTER_RESTART = 6
 WARM_UP_ROUNDS = 3  # 60 prompts
 
 
@@ -134,12 +133,11 @@ class Rounds:
         assert message in str(queued)
 
 
-def test_two_hundred_prompts_give_what_they_gave_first(tmp_path: Path) -> None:
+def test_prompts_give_what_they_gave_first(tmp_path: Path) -> None:
     """And the server holds no more than after the first sixty."""
     rounds = Rounds(tmp_path)
     with running(tmp_path, packs=PROBE) as server:
-        for _ in range(ROUNDS_BEFORE_RESTART):
-            rounds.run(server)
+        rounds.run(server)
     with running(tmp_path, packs=PROBE) as server:
         held = [rounds.run(server) for _ in range(ROUNDS_AFTER_RESTART)]
     resident, tensors = zip(*held, strict=True)

@@ -23,7 +23,6 @@ from tests.host.server import PACK, Server
 
 from .conftest import SWINIR
 from .editor import (
-    CLASSIC,
     NODES_2,
     add,
     at,
@@ -31,6 +30,7 @@ from .editor import (
     compare_graph,
     connect,
     drag,
+    in_one_renderer,
     node_of,
     picture_width,
     record,
@@ -107,6 +107,7 @@ def test_switches_beyond_steps_are_grey(page: Page, renderer: str, screenshots: 
     assert values(page, node)["predictor_t2"], "a grey switch is none to click on"
 
 
+@in_one_renderer
 def test_predictor_mode_is_grey_where_nothing_is_predicted(page: Page) -> None:
     node = add(page, "LPNSRSample", predictor_t3=False, predictor_t2=False)
     eventually(lambda: grey(page, node), set())
@@ -120,6 +121,7 @@ def test_predictor_mode_is_grey_where_nothing_is_predicted(page: Page) -> None:
     eventually(lambda: grey(page, box), {"use_predictor", "predictor_mode"})
 
 
+@in_one_renderer
 def test_factor_is_grey_where_the_longest_side_decides(page: Page) -> None:
     box = add(page, "LPNSRUpscale")
     set_widget(page, box, "longest_side", 3840)
@@ -128,6 +130,7 @@ def test_factor_is_grey_where_the_longest_side_decides(page: Page) -> None:
     eventually(lambda: grey(page, box), set())
 
 
+@in_one_renderer
 def test_what_is_grey_survives_loading_and_undo(page: Page) -> None:
     node = add(page, "LPNSRSample", steps=2)
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
@@ -140,6 +143,7 @@ def test_what_is_grey_survives_loading_and_undo(page: Page) -> None:
     eventually(lambda: grey(page, node), {"predictor_t4", "predictor_t3"})
 
 
+@in_one_renderer
 def test_linked_steps_grey_nothing_out(page: Page) -> None:
     node = add(page, "LPNSRSample", 300, steps=1)
     connect(page, add(page, "PrimitiveInt"), node, "steps")
@@ -227,6 +231,7 @@ def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page, screensh
     assert len(node_types(page)) == 2
 
 
+@in_one_renderer
 def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
     node = add(page, "LPNSRUpscale", 300, kappa=1)
     connect(page, add(page, "PrimitiveInt"), node, "steps")
@@ -265,7 +270,7 @@ def saved(page: Page, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 # Nodes 2.0 of front end 1.32 move nodes by themselves
-@pytest.mark.parametrize("renderer", [CLASSIC], indirect=True)
+@in_one_renderer
 def test_workflows_are_saved_the_same_without_it(page: Page, bare: Page) -> None:
     for name in WORKFLOWS:
         without, with_it = saved(bare, name), saved(page, name)
@@ -283,6 +288,7 @@ def test_pictures_are_shown_without_it(bare: Page, screenshots: Path) -> None:
     bare.screenshot(path=screenshots / "compare without the extension.png")
 
 
+@in_one_renderer
 def test_it_works_where_translations_fail(page: Page, web: Server) -> None:
     assert page.context.browser
     english = page.context.browser.new_page()

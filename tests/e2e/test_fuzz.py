@@ -192,7 +192,7 @@ def run(graph: Graph, prompt: Prompt, s: Settings, layout: str = "") -> Tensor:
     return graph.run(prompt, "decode" if "decode" in prompt else "upscale")
 
 
-@fuzz(16)
+@fuzz(10)
 @given(
     example=pictures().flatmap(lambda p: st.tuples(st.just(p), settings_for(p))),
     dtype=st.sampled_from(FLOATS),
@@ -258,7 +258,7 @@ def bad_pictures(draw: st.DrawFn) -> Bad:
     return Bad(shape, dtype, float(value), "has NaN or infinite values (first in image ")
 
 
-@fuzz(40)
+@fuzz(24)
 @given(
     bad=bad_pictures(),
     place=st.sampled_from(["upscale", "start", "image", "lr_image"]),
@@ -287,7 +287,7 @@ def test_bad_pictures_are_told_what_was_expected(
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40))
 
 
-@fuzz(15)
+@fuzz(8)
 @given(large=shapes, small=shapes)
 def test_pictures_that_do_not_belong_together_are_told_their_sizes(
     server: Server, large: tuple[int, int, int], small: tuple[int, int, int]
@@ -314,7 +314,7 @@ def outside(low: float, high: float) -> st.SearchStrategy[float]:
 no_numbers = st.sampled_from(["", "four", "1,5", "0x10", None, {}])
 
 
-@fuzz(40)
+@fuzz(24)
 @given(
     setting=st.sampled_from(sorted(RANGES)).flatmap(
         lambda name: st.tuples(st.just(name), outside(*RANGES[name]) | no_numbers)
@@ -332,7 +332,7 @@ def test_settings_out_of_range_are_named(
         graph.run(prompt, "upscale" if one_box else "decode")
 
 
-@fuzz(30)
+@fuzz(16)
 @given(
     setting=st.one_of(
         st.tuples(st.just("steps"), outside(*RANGES["steps"])),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lpnsr_impl.pictures.consistency import back_project, lr_psnr
 from lpnsr_impl.pictures.invention import heat_map
-from tests.host.server import PromptError, Server
+from tests.host.server import PromptError
 
 from .conftest import Graph, random_image
 
@@ -34,15 +34,6 @@ def inspect(graph: Graph, image: Tensor, **inputs: Any) -> dict[str, Any]:
     links = {"models": ["models", 0], "samples": ["encode", 0]}
     prompt["inspect"] = {"class_type": "LPNSRInspect", "inputs": {**links, **defaults, **inputs}}
     return prompt
-
-
-@pytest.mark.parametrize("node", ["LPNSRInspect", "LPNSRInventionMap"])
-def test_the_nodes_explain_themselves(server: Server, node: str) -> None:
-    info = server.get(f"/object_info/{node}")[node]
-    assert info["description"]
-    for name, (_, options) in {**info["input"]["required"], **info["input"]["optional"]}.items():
-        assert options.get("tooltip"), f"{name} has no tooltip"
-    assert all(info["output_tooltips"])
 
 
 def test_inspect_shows_each_step_of_the_run_that_sample_makes(graph: Graph) -> None:

@@ -13,7 +13,7 @@ from tests.host.browser import load_editor, open_help
 from tests.host.locales import LOCALES, TRANSLATIONS, Texts, node_texts, read
 from tests.host.server import PACK, Server
 
-from .editor import add, set_setting, watched
+from .editor import add, in_one_renderer, set_setting, watched
 
 DOCS = PACK / "js" / "docs"
 LARGEST_PICTURE = 200_000
@@ -126,6 +126,7 @@ def page(browser: Browser, web: Server, renderer: str) -> Iterator[Page]:
     assert [error for error in errors if not re.search(r"/docs/\w+/(en|ko)\.md$", error)] == []
 
 
+@in_one_renderer
 def test_the_help_panel_shows_a_page_with_its_picture(page: Page, screenshots: Path) -> None:
     open_help(page, "LPNSRSample")
     panel = page.locator(".node-help-content")
@@ -171,6 +172,7 @@ def shown(page: Page, node_type: str) -> Texts:
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
+@in_one_renderer
 def test_the_editor_is_translated(
     page: Page, web: Server, language: str, screenshots: Path
 ) -> None:
@@ -191,6 +193,7 @@ def test_the_editor_is_translated(
     expect(empty).to_have_text(main["Run the workflow to compare."])
 
 
+@in_one_renderer
 def test_another_language_is_english(page: Page, web: Server) -> None:
     set_setting(page, "Comfy.Locale", "ko")
     load_editor(page, web)  # titles of newer front ends, of core's nodes too, wait for this

@@ -1,7 +1,6 @@
 """The nodes in a real ComfyUI, over HTTP: what they compute, for which pictures."""
 
 import io
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lpnsr_impl.accelerate import has_fast_bf16
 from lpnsr_impl.engine.noise import continued_noise, seeded_noise
 from lpnsr_impl.engine.pipeline import pad_start
 from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, to_01, to_pm1
+from tests.host.locales import inputs_of
 from tests.host.server import PromptError, Server, load_api_workflow, node_of_type
 
 from .conftest import (
@@ -31,46 +31,33 @@ from .conftest import (
     WEIGHTS,
     Graph,
     random_image,
+    saving,
     wait_until_at_work,
 )
 
-NODES = [
-    "LoadLPNSRModels",
-    "LPNSRPreUpsample",
-    "ResShiftEncode",
-    "LPNSRSample",
-    "LPNSRDecode",
-    "LPNSRUpscale",
-    "LPNSRDownloadModels",
-    "LPNSRDoctor",
-    "LPNSRCompare",
-]
 WORKFLOWS = ["LPNSR quick start", "LPNSR PreSet-A", "LPNSR PreSet-B"]
 
 
 # Schema
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_every_node_explains_itself(server: Server, node: str) -> None:
-    info = server.get(f"/object_info/{node}")[node]
-    assert info["category"] == "LPNSR"
-    assert info["description"]
-    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
-    for name, (_, options) in inputs.items():
-        assert options.get("tooltip"), f"{name} has no tooltip"
-    assert len(info["output_tooltips"]) == len(info["output"])
-    assert all(info["output_tooltips"])
+def test_every_node_explains_itself(nodes: dict[str, dict[str, Any]]) -> None:
+    for node, info in nodes.items():
+        assert info["category"] == "LPNSR", node
+        assert info["description"], node
+        for name, (_, options) in inputs_of(info).items():
+            assert options.get("tooltip"), f"{node}: {name} has no tooltip"
+        assert len(info["output_tooltips"]) == len(info["output"]), node
+        assert all(info["output_tooltips"]), node
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_nodes_are_found_by_what_people_search_for(server: Server, node: str) -> None:
+def test_nodes_are_found_by_what_people_search_for(
+    server: Server, nodes: dict[str, dict[str, Any]]
+) -> None:
     """On hosts where core's are."""
-    core, ours = (
-        server.get(f"/object_info/{name}")[name].get("search_aliases")
-        for name in ("ImageUpscaleWithModel", node)
-    )
-    assert bool(ours) == bool(core)
+    core = server.get("/object_info/ImageUpscaleWithModel")["ImageUpscaleWithModel"]
+    for node, info in nodes.items():
+        assert bool(info.get("search_aliases")) == bool(core.get("search_aliases")), node
 
 
 def test_bundled_and_extra_files_are_listed(server: Server) -> None:
@@ -241,8 +228,9 @@ def test_kappa_and_predictor_mode_reach_the_chain(graph: Graph) -> None:
     assert torch.equal(*calm)
 
 
-@pytest.mark.parametrize(("precision", "bar"), [("bf16", 0.05), ("fp16", 0.02)])
+@pytest.mark.parametrize(("precision", "bar"), [("bf16", 3.3e-3), ("fp16", 5e-4)])
 def test_precisions(graph: Graph, precision: str, bar: float) -> None:
+    """The bars are twice what was measured."""
     image = random_image(1, 16, 16, 3)
     exact = graph.run(graph.stages(image, steps=2), "decode")
     prompt = graph.stages(image, steps=2)
@@ -328,18 +316,13 @@ def test_an_upscale_model_that_gives_nan_is_named(graph: Graph) -> None:
 # Cancelling
 
 
-def test_cancel_is_quick_and_leaves_the_server_usable(server: Server, graph: Graph) -> None:
-    image = random_image(2, 160, 160, 3)
-    save = {
-        "class_type": "ProbeSave",
-        "inputs": {"image": ["decode", 0], "file": "never.safetensors"},
-    }
-    prompt_id = server.queue({**graph.stages(image), "probe": save})
+def test_cancel_ends_a_node_at_its_work(server: Server, graph: Graph) -> None:
+    prompt = graph.upscale(random_image(2, 160, 160, 3))
+    prompt_id = server.queue(saving(prompt, "upscale", "never.safetensors"))
     wait_until_at_work(server, prompt_id)
-    started = time.monotonic()
     server.post("/interrupt", {})
-    with pytest.raises(PromptError, match="interrupted"):
+    with pytest.raises(PromptError, match="interrupted") as error:
         server.wait(prompt_id)
-    assert time.monotonic() - started < 20
+    assert error.value.details["node_type"] == "LPNSRUpscale", "it went on to its end"
     assert not (server.base / "output" / "never.safetensors").exists()
     assert graph.run(graph.upscale(random_image(1, 8, 8, 3)), "upscale").shape == (1, 32, 32, 3)

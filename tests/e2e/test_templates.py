@@ -13,12 +13,12 @@ import requests
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.host.browser import api_prompt, fit_view, open_templates
 from tests.host.examples import write_clip
 from tests.host.server import PACK, Server, load_api_workflow
 
-from .editor import add, connect, picture_width, run, set_widget
+from .editor import add, connect, in_one_renderer, picture_width, run, set_widget
 from .test_browser import assert_twin, drop_workflow, ui_workflow
 from .test_nodes import WORKFLOWS, save_picture
 
@@ -49,7 +49,7 @@ def load_small_files(prompt: dict[str, Any], server: Server, folder: Path) -> No
 
 
 def fetch(server: Server, image: dict[str, str]) -> bytes:
-    return requests.get(server.url + "/view", image, timeout=60).content
+    return requests.get(server.url + "/view", image, timeout=PATIENCE).content
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -139,13 +139,14 @@ def test_a_template_needs_nothing_else(server: Server, name: str) -> None:
         path.name for folder in ("workflows", "lpnsr_impl") for path in (PACK / folder).rglob("*.*")
     }
     assert named <= shipped
-    thumbnail = requests.get(f"{server.url}/api/workflow_templates/LPNSR/{name}.jpg", timeout=60)
+    thumbnail = requests.get(
+        f"{server.url}/api/workflow_templates/LPNSR/{name}.jpg", timeout=PATIENCE
+    )
     assert Image.open(io.BytesIO(thumbnail.content)).width > 300
 
 
-def test_the_template_browser_leads_to_a_picture_within_a_minute(
-    page: Page, screenshots: Path
-) -> None:
+@in_one_renderer
+def test_the_template_browser_leads_to_a_picture(page: Page, screenshots: Path) -> None:
     open_templates(page)
     for name in [*WORKFLOWS, *TEMPLATES]:
         expect(page.get_by_test_id(f"template-workflow-{name}")).to_be_attached()
@@ -153,7 +154,7 @@ def test_the_template_browser_leads_to_a_picture_within_a_minute(
     page.get_by_test_id("template-workflow-LPNSR quick start").click()
     page.wait_for_function("() => app.graph.nodes.some(n => n.type === 'LPNSRCompare')")
     run(page)
-    page.wait_for_selector(".lpnsr-side img", timeout=60_000)
+    page.wait_for_selector(".lpnsr-side img")
 
 
 def test_the_blueprint_is_one_box_from_the_node_library(page: Page, screenshots: Path) -> None:

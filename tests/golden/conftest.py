@@ -9,13 +9,27 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
-from lpnsr_impl.accelerate import accelerate, restore
+from lpnsr_impl.accelerate import accelerate, has_fast_bf16, restore
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 
 from .fill import fill
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
+HAS_ARITHMETIC = {
+    torch.bfloat16: has_fast_bf16(CPU),
+    torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+}
+"""Half precisions, and whether this CPU computes in them without emulation."""
+
+
+def pytest_report_header() -> list[str]:
+    return [
+        f"{dtype} is checked on networks of full size"
+        if native
+        else f"{dtype} is checked on the bundled networks, as this CPU only emulates it"
+        for dtype, native in HAS_ARITHMETIC.items()
+    ]
 
 
 @pytest.fixture(scope="session")

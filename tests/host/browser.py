@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 
 from .server import Server
 
@@ -21,6 +21,11 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-sync",
 ]
+
+
+MILLISECONDS = 1000 * PATIENCE
+"""How long a browser waits for anything."""
+expect.set_options(timeout=MILLISECONDS)
 
 
 def chromium_path() -> str:
@@ -45,7 +50,9 @@ def chromium_path() -> str:
 def chromium() -> Iterator[Browser]:
     """A browser. While it is there, no event loop can be started in this thread."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=_ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path(), args=_ARGUMENTS, timeout=MILLISECONDS
+        )
         yield browser
         browser.close()
 
@@ -67,14 +74,13 @@ def opened(
 
 def load_editor(page: Page, server: Server) -> None:
     """Open ComfyUI's editor on a page."""
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(MILLISECONDS)
     page.goto(server.url)
     # The last thing that it does by itself: it opens the default workflow.
     page.wait_for_function(
-        "() => window.app?.extensionManager?.workflow?.activeWorkflow && app.graph.nodes.length",
-        timeout=120_000,
+        "() => window.app?.extensionManager?.workflow?.activeWorkflow && app.graph.nodes.length"
     )
-    page.wait_for_selector("canvas#graph-canvas", timeout=60_000)
+    page.wait_for_selector("canvas#graph-canvas")
     drawn(page)
 
 

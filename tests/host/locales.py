@@ -57,9 +57,7 @@ def keep_translations(now: Texts, before: Texts, old: Texts) -> Texts:
 def node_texts(server: Server) -> Texts:
     """Collect the texts of the pack's nodes, under the keys that ComfyUI's front end uses."""
     texts: Texts = {}
-    for node, info in server.get("/object_info").items():
-        if info["python_module"] != "custom_nodes.LPNSR":
-            continue
+    for node, info in nodes_of_pack(server).items():
         texts[node, "display_name"] = info["display_name"]
         texts[node, "description"] = info["description"]
         for name, (_, options) in inputs_of(info).items():
@@ -70,6 +68,13 @@ def node_texts(server: Server) -> Texts:
             texts[node, "outputs", str(i), "name"] = name
             texts[node, "outputs", str(i), "tooltip"] = tooltip
     return texts
+
+
+def nodes_of_pack(server: Server) -> dict[str, dict[str, Any]]:
+    """Entries of /object_info."""
+    every = server.get("/object_info")
+    ours = "custom_nodes.LPNSR"
+    return {node: info for node, info in every.items() if info["python_module"] == ours}
 
 
 def inputs_of(info: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from typing import Any
 import requests
 import yaml
 
+from tests.eventually import PATIENCE
+
 from .install import FrontEnd, comfyui_path
 
 PACK = Path(__file__).parents[2]
-START_SECONDS = 180
 
 
 class PromptError(RuntimeError):
@@ -41,13 +42,13 @@ class Server:
 
     def get(self, path: str, **params: Any) -> Any:
         """GET a JSON answer."""
-        answer = requests.get(self.url + path, params=params, timeout=60)
+        answer = requests.get(self.url + path, params=params, timeout=PATIENCE)
         answer.raise_for_status()
         return answer.json()
 
     def post(self, path: str, data: Any) -> requests.Response:
         """POST JSON."""
-        return requests.post(self.url + path, json=data, timeout=60)
+        return requests.post(self.url + path, json=data, timeout=PATIENCE)
 
     def upload(self, picture: Path) -> str:
         """Put a picture into the input folder and return its name there."""
@@ -56,7 +57,7 @@ class Server:
                 self.url + "/upload/image",
                 files={"image": file},
                 data={"overwrite": "true"},
-                timeout=60,
+                timeout=PATIENCE,
             )
         answer.raise_for_status()
         return answer.json()["name"]
@@ -79,21 +80,22 @@ class Server:
             raise PromptError("\n".join(lines), body)
         return body["prompt_id"]
 
-    def wait(self, prompt_id: str, timeout: float = 600) -> dict[str, dict[str, Any]]:
+    def wait(self, prompt_id: str, timeout: float = 6 * PATIENCE) -> dict[str, dict[str, Any]]:
         """Wait for a prompt and return the outputs of its nodes.
 
         Raises:
             PromptError: the prompt failed or was cancelled.
             TimeoutError: it took too long.
         """
-        end = time.monotonic() + timeout
+        end, pause = time.monotonic() + timeout, 0.02
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 raise PromptError(f"ComfyUI has ended:\n{self.tail()}", None)
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return self._outputs(entry)
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(1.2 * pause, 0.5)  # each question takes the server from its work
         raise TimeoutError(f"The prompt {prompt_id} took more than {timeout} s.\n{self.tail()}")
 
     @staticmethod
@@ -107,7 +109,9 @@ class Server:
                 raise PromptError("interrupted", message)
         return entry["outputs"]
 
-    def run(self, prompt: dict[str, Any], timeout: float = 600) -> dict[str, dict[str, Any]]:
+    def run(
+        self, prompt: dict[str, Any], timeout: float = 6 * PATIENCE
+    ) -> dict[str, dict[str, Any]]:
         """Queue and wait."""
         return self.wait(self.queue(prompt), timeout)
 
@@ -120,7 +124,8 @@ class Server:
             if image["type"] == "output"
         ]
         return [
-            requests.get(self.url + "/view", params=image, timeout=60).content for image in found
+            requests.get(self.url + "/view", params=image, timeout=PATIENCE).content
+            for image in found
         ]
 
     def tail(self, lines: int = 40) -> str:
@@ -213,7 +218,7 @@ def running(
 
 
 def _wait_until_up(server: Server) -> None:
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if server.process.poll() is not None:
             raise RuntimeError(f"ComfyUI did not start:\n{server.tail()}")
@@ -221,7 +226,7 @@ def _wait_until_up(server: Server) -> None:
             server.get("/system_stats")
             return
         time.sleep(0.2)
-    raise TimeoutError(f"ComfyUI did not answer within {START_SECONDS} s:\n{server.tail()}")
+    raise TimeoutError(f"ComfyUI did not answer within {PATIENCE} s:\n{server.tail()}")
 
 
 def load_api_workflow(name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Each complete `make test` writes its result to build/tested, one file per ComfyU
 """
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +16,13 @@ RENDERERS = {"classic": "canvas", "nodes2": "Nodes 2.0", "": "none: nodes over H
 
 Run = tuple[str, str]
 """Front end and renderer; both empty for tests without a browser."""
+
+
+def run_of(test: str) -> Run:
+    """The run that a test is part of, by its node id: "test_slider[nodes2-1.58.1]"."""
+    renderer = re.search(r"[\[-](classic|nodes2)[]-]", test)
+    front_end = re.search(r"[\[-](\d+\.\d+\.\d+)[]-]", test)
+    return (front_end[1], renderer[1]) if front_end and renderer else ("", "")
 
 
 def note(comfyui: str, outcomes: Iterable[tuple[Run, str]], about: dict[str, str]) -> None:

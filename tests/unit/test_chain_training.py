@@ -32,6 +32,8 @@ from tests.small import (
 )
 from tests.unit.test_training import UNET_HEADER
 
+pytestmark = pytest.mark.training
+
 START = "lpnsr_lite_compact_x4.safetensors"
 
 

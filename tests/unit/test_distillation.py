@@ -30,6 +30,8 @@ from lpnsr_impl.pictures.images import to_pm1
 from lpnsr_impl.pictures.reading import read_picture
 from tests.small import AUTOENCODER, PICTURE, autoencoder_weights, save_crops
 
+pytestmark = pytest.mark.training
+
 TEACHER = "lpnsr_lite_compact_x4.safetensors"
 CONFIG = TrainConfig(
     task="compact", steps=4, batch=2, crop=64, validation_crop=64, validation_pictures=2,

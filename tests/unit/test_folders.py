@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lpnsr_impl.files.folders import weight_files
+from tests.eventually import PATIENCE
 from tests.limits import seconds_at_most
 
 
@@ -33,7 +34,7 @@ def test_links_to_files_and_folders_are_followed(models: Path) -> None:
 def test_a_link_upwards_is_not_walked(models: Path, target: str) -> None:
     (models / "sub" / "up").symlink_to(target)
     (models / "up").symlink_to(target)
-    with seconds_at_most(60):
+    with seconds_at_most(PATIENCE):
         assert found(models) == ["a.pth", "sub/b.pth"]
 
 
@@ -41,7 +42,7 @@ def test_a_folder_that_is_linked_to_cannot_lead_back(models: Path) -> None:
     (models / "elsewhere").symlink_to(models.parent / "disk")
     (models.parent / "disk" / "back").symlink_to(models.parent)
     (models.parent / "disk" / "shared" / "again").symlink_to(models)
-    with seconds_at_most(60):
+    with seconds_at_most(PATIENCE):
         assert found(models) == ["a.pth", "elsewhere/shared/c.safetensors", "sub/b.pth"]
 
 

@@ -207,8 +207,9 @@ def test_autoencoder_refuses_what_it_can_not_compress() -> None:
         autoencoder.decode(torch.zeros(1, 4, 8, 8))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "bar"), [(torch.bfloat16, 0.04), (torch.float16, 5e-3)])
+def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, bar: float) -> None:
+    """The bars are twice what was measured."""
     exact, half = load_autoencoder(autoencoder_weights()), load_autoencoder(autoencoder_weights())
     set_precision(half, dtype, dtype)
     assert half.encoder.conv_in.weight.dtype == dtype
@@ -218,11 +219,11 @@ def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype) -
     difference = (half.encode(image) - exact.encode(image)).abs().mean() / exact.encode(
         image
     ).abs().mean()
-    assert 0 < difference < 0.05
+    assert 0 < difference < bar
 
     exact, half = load_denoiser(denoiser_weights()), load_denoiser(denoiser_weights())
     set_precision(half, dtype, dtype)
     x = rand("x", 1, 3, 16, 16)
     y = half(x, 2, x)
     assert y.dtype == torch.float32
-    assert 0 < (y - exact(x, 2, x)).abs().mean() / y.abs().mean() < 0.05
+    assert 0 < (y - exact(x, 2, x)).abs().mean() / y.abs().mean() < bar

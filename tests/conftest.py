@@ -1,0 +1,27 @@
+"""The order of the tests, and how they are shared between workers (`pytest -n 2`)."""
+
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+from tests.host.tested import run_of
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has grouped tests by their fixtures
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests in a browser last, as they take longest, by front end and renderer."""
+    items.sort(key=lambda item: run_of(item.nodeid))
+
+
+class _ByServer(LoadFileScheduling):
+    """Gives a worker a whole file, or all tests of a front end, which share a server."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        front_end, _ = run_of(nodeid)
+        return front_end or super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByServer:
+    config.option.loadscopereorder = False  # keep the order of the tests
+    return _ByServer(config, log)
