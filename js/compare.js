@@ -27,7 +27,21 @@ export function addSlider(node) {
   // lpnsr.css hides them from frontend 1.32.
   node.onDrawBackground = null;
   node.hideOutputImages = true;
-  keepUpToDate(node, [], () => slider.show(pairUrls(node)));
+  keepUpToDate(node, [], () => {
+    slider.show(pairUrls(node));
+    slider.note(aboutShape(node));
+  });
+}
+
+/** @returns {string} what the user should know of an LR image that does not have the result's shape. */
+function aboutShape(node) {
+  const [size] = lastOutput(node)?.fitted ?? [];
+  if (!size) return "";
+  const [width, height] = size;
+  return text("The LR image ({width} × {height}) is of another shape and is shown whole.", {
+    width,
+    height,
+  });
 }
 
 /** @returns {string[][]} [LR, result] of each picture of the last run's batch, see nodes/compare.py. */

@@ -27,9 +27,40 @@ export function isLinked(node, name) {
   return node.isInputConnected(node.findInputSlot(name));
 }
 
-/** @returns a widget's value; undefined if a link gives it, since only a run tells which. */
+/**
+ * @returns a widget's value, which in a subgraph may be set outside; undefined if a node gives it,
+ * since only a run tells which, or if it differs between the places where the subgraph is used.
+ */
 export function valueOf(node, name) {
-  return isLinked(node, name) ? undefined : widgetOf(node, name).value;
+  if (!isLinked(node, name)) return widgetOf(node, name)?.value;
+  const values = outerInputs(node, name).map(([outer, input]) => valueOf(outer, input));
+  return values.every((value) => value === values[0]) ? values[0] : undefined;
+}
+
+/** Set a widget, in a subgraph also where it is set outside. What a node gives stays as it is. */
+export function setValue(node, name, value) {
+  if (isLinked(node, name)) {
+    for (const [outer, input] of outerInputs(node, name)) setValue(outer, input, value);
+    return;
+  }
+  const widget = widgetOf(node, name);
+  widget.value = value;
+  widget.callback?.(value);
+}
+
+/**
+ * @returns {[object, string][]} the nodes that stand for the subgraph around a node, and the name of
+ * their input that is linked to the given one; none if that is linked to a node.
+ */
+function outerInputs(node, name) {
+  const subgraph = node.graph;
+  const link = node.getInputLink(node.findInputSlot(name));
+  if (!subgraph.inputNode || String(link.origin_id) !== String(subgraph.inputNode.id)) return [];
+  const input = subgraph.inputs[link.origin_slot].name;
+  const { rootGraph } = subgraph;
+  return [rootGraph, ...rootGraph.subgraphs.values()]
+    .flatMap((graph) => graph.nodes.filter((other) => other.subgraph === subgraph))
+    .map((outer) => [outer, input]);
 }
 
 /** @returns the node that an input comes from, through Reroute nodes; null if there is none here. */

@@ -4,7 +4,7 @@
  * LPNSR Pre-Upsample before it.
  */
 import { app } from "../../scripts/app.js";
-import { addElement, isLinked, keepUpToDate, originOf, valueOf, widgetOf } from "./graph.js";
+import { addElement, isLinked, keepUpToDate, originOf, setValue, valueOf, widgetOf } from "./graph.js";
 import { text } from "./language.js";
 
 const SWITCHES = ["predictor_t4", "predictor_t3", "predictor_t2", "use_predictor"];
@@ -96,15 +96,11 @@ function isAt(node, preset) {
   );
 }
 
-/** Everything that a preset says, as one step for undo. Widgets that a link sets stay linked. */
+/** Everything that a preset says, as one step for undo. */
 function apply(node, preset) {
   app.canvas.emitBeforeChange();
   try {
-    for (const [name, value] of settings(node, preset)) {
-      const widget = widgetOf(node, name);
-      widget.value = value;
-      widget.callback?.(value);
-    }
+    for (const [name, value] of settings(node, preset)) setValue(node, name, value);
     const start = startOf(node);
     if (start && isLinked(start, "upscale_model") !== preset.upscaleModel) {
       if (preset.upscaleModel) connectLoader(start);

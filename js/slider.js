@@ -15,6 +15,7 @@ const template = (text) => `
       aria-valuemin="0" aria-valuemax="100" aria-orientation="horizontal"><i></i></div>
     <p role="status"></p>
   </div>
+  <div class="lpnsr-note" role="note"></div>
   <div class="lpnsr-bar" title="${text("Wheel: zoom. Shift or middle button: pan. Double click: fit.")}">
     <span class="lpnsr-picker">
       <button type="button" aria-label="${text("Previous picture")}">‹</button>
@@ -35,6 +36,7 @@ export class Slider {
   #sides;
   #divider;
   #status;
+  #note;
   #picker;
   #info;
 
@@ -73,6 +75,7 @@ export class Slider {
     this.#sides.forEach((side, i) => (side.querySelector("span").textContent = labels[i]));
     this.#divider = find(".lpnsr-divider");
     this.#status = find("p");
+    this.#note = find(".lpnsr-note");
     this.#picker = find(".lpnsr-picker");
     this.#info = find(".lpnsr-info");
     this.#listen();
@@ -88,6 +91,14 @@ export class Slider {
     if (String(pairs) === String(this.#pairs)) return;
     this.#pairs = pairs;
     this.#pick(0);
+  }
+
+  /**
+   * Show a line of text below the pictures, or none.
+   * @param {string} text
+   */
+  note(text) {
+    this.#note.textContent = text;
   }
 
   async #pick(index) {
