@@ -81,14 +81,14 @@ def test_what_is_grey_follows_the_values_outside(
     record(page)
     inner = look_inside(page, outer)
     show_advanced(page, inner)
-    eventually(lambda: grey(page, inner), idle)
+    eventually(lambda: grey(page, inner) & set(PROMOTED[node_type]), idle)
     page.screenshot(path=screenshots / f"{node_type} in a subgraph.png")
     assert inside(page, outer)["steps"] == 1
     look_outside(page)
     set_widget(page, outer, "steps", 4)
     record(page)
     look_inside(page, outer)
-    eventually(lambda: grey(page, inner), set())
+    eventually(lambda: grey(page, inner) & set(PROMOTED[node_type]), set())
     assert inside(page, outer)["steps"] == 4
 
 
@@ -134,7 +134,7 @@ def test_buttons_go_into_a_subgraph_and_come_back(
     eventually(buttons.count, 0)
     assert_no_empty_space(page, outer)
     page.screenshot(path=screenshots / f"{node_type} outside its subgraph.png")
-    inner = look_inside(page, outer)
+    look_inside(page, outer)
     eventually(buttons.count, 1)
     preset(page, "ResShift").click()
     eventually(lambda: pressed(page), ["ResShift"])
@@ -195,5 +195,6 @@ def test_the_blueprint_follows_the_values_outside(page: Page, screenshots: Path)
     assert inside(page, outer).items() >= {"steps": 1, "seed": 8}.items()
     inner = look_inside(page, outer)
     show_advanced(page, inner)
-    eventually(lambda: grey(page, inner), {"use_predictor", "predictor_mode"})
+    idle = {"use_predictor", "predictor_mode"}
+    eventually(lambda: grey(page, inner) & set(PROMOTED["LPNSRUpscale"]), idle)
     page.screenshot(path=screenshots / "blueprint, inside.png")
