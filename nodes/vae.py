@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import comfy.model_management as mm
@@ -66,7 +66,7 @@ def make_vae(managed: Managed[Autoencoder]) -> FamilyVAE | UnavailableVAE:
 
 
 @contextlib.contextmanager
-def _without_warning(text: str) -> Iterator[None]:
+def _without_warning(text: str) -> Generator[None]:
     """Keep one of ComfyUI's warnings out of its log."""
 
     def is_other(record: logging.LogRecord) -> bool:
