@@ -262,7 +262,8 @@ class ProbeMemory(io.ComfyNode):
 
 
 class ProbeSharedWeights(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if the VAE has the autoencoder's own weights and patcher."""
+    """Passes LPNSR_MODELS on, if the VAE has the autoencoder's own weights and patcher, and the
+    models answer what ComfyUI's RAM cache asks of outputs."""
 
     @classmethod
     def define_schema(cls):
@@ -277,6 +278,8 @@ class ProbeSharedWeights(io.ComfyNode):
             raise RuntimeError("the VAE is not the autoencoder")
         if vae.model_size() != ours.patcher.model_size():
             raise RuntimeError("the VAE gives another size")
+        if models.is_dynamic():
+            raise RuntimeError("the networks are said to be in dynamic VRAM")
         return io.NodeOutput(models)
 
 
