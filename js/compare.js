@@ -1,4 +1,4 @@
-/** LPNSR Compare: its pairs of pictures under a before/after slider instead of as plain images. */
+/** LPNSR Compare: shows its pairs of pictures under a before/after slider. */
 import { api } from "../../scripts/api.js";
 import { addElement, keepUpToDate, lastOutput } from "./graph.js";
 import { text } from "./language.js";
@@ -23,14 +23,28 @@ export function addSlider(node) {
   addElement(node, "lpnsr_compare", slider.element, options);
   node.setSize(SIZE);
 
-  // The host would show the same pictures below: on the classic canvas, and in Nodes 2.0, where
-  // lpnsr.css hides them from frontend 1.32.
+  // Keep the host from showing the same pictures below the slider, on the canvas and in Nodes 2.0.
+  // Front end 1.32 does not know hideOutputImages; lpnsr.css hides them there.
   node.onDrawBackground = null;
   node.hideOutputImages = true;
-  keepUpToDate(node, [], () => slider.show(pairUrls(node)));
+  keepUpToDate(node, [], () => {
+    slider.show(pairUrls(node));
+    slider.note(aboutShape(node));
+  });
 }
 
-/** @returns {string[][]} [LR, result] of each picture of the last run's batch, see nodes/compare.py. */
+/** @returns {string} a note on an LR image of another shape than the result, or "". */
+function aboutShape(node) {
+  const [size] = lastOutput(node)?.fitted ?? [];
+  if (!size) return "";
+  const [width, height] = size;
+  return text("The LR image ({width} × {height}) is of another shape and is shown whole.", {
+    width,
+    height,
+  });
+}
+
+/** @returns {string[][]} URLs [LR, result] of each pair of the last run, see nodes/compare.py. */
 function pairUrls(node) {
   const urls = (lastOutput(node)?.images ?? []).map((image) =>
     api.apiURL(`/view?${new URLSearchParams(image)}`),

@@ -1,9 +1,9 @@
-/** What the features need to know of nodes, inputs and runs. */
+/** Helpers for the features: nodes, inputs, the outputs of runs. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 /**
- * Call `callback` after each call of a method that others may have set, or will.
+ * Call `callback` after each call of a method, which other extensions may replace too.
  * @param {object} object
  * @param {string} method
  * @param {Function} callback
@@ -17,35 +17,66 @@ export function after(object, method, callback) {
   };
 }
 
-/** @returns the widget of a name, or undefined. */
+/** @returns the node's widget with this name, or undefined. */
 export function widgetOf(node, name) {
   return node.widgets.find((widget) => widget.name === name);
 }
 
-/** @returns {boolean} whether an input, of a widget or not, is connected. */
+/** @returns {boolean} whether an input is connected, be it a widget's or not. */
 export function isLinked(node, name) {
   return node.isInputConnected(node.findInputSlot(name));
 }
 
-/** @returns a widget's value; undefined if a link gives it, since only a run tells which. */
+/**
+ * @returns a widget's value; in a subgraph, that of the outer widget that it is linked to.
+ * Undefined if a node gives the value, or if uses of the subgraph have different values.
+ */
 export function valueOf(node, name) {
-  return isLinked(node, name) ? undefined : widgetOf(node, name).value;
+  if (!isLinked(node, name)) return widgetOf(node, name)?.value;
+  const values = outerInputs(node, name).map(([outer, input]) => valueOf(outer, input));
+  return values.every((value) => value === values[0]) ? values[0] : undefined;
 }
 
-/** @returns the node that an input comes from, through Reroute nodes; null if there is none here. */
+/** Set a widget, or the outer one that it is linked to. Widgets linked to a node stay unchanged. */
+export function setValue(node, name, value) {
+  if (isLinked(node, name)) {
+    for (const [outer, input] of outerInputs(node, name)) setValue(outer, input, value);
+    return;
+  }
+  const widget = widgetOf(node, name);
+  widget.value = value;
+  widget.callback?.(value);
+}
+
+/**
+ * @returns {[object, string][]} for an input linked to an input of the surrounding subgraph: each
+ * node that uses the subgraph, and the name of that input. Else empty.
+ */
+function outerInputs(node, name) {
+  const subgraph = node.graph;
+  const link = node.getInputLink(node.findInputSlot(name));
+  if (!subgraph.inputNode || String(link.origin_id) !== String(subgraph.inputNode.id)) return [];
+  const input = subgraph.inputs[link.origin_slot].name;
+  const { rootGraph } = subgraph;
+  return [rootGraph, ...rootGraph.subgraphs.values()]
+    .flatMap((graph) => graph.nodes.filter((other) => other.subgraph === subgraph))
+    .map((outer) => [outer, input]);
+}
+
+/** @returns the node connected to an input, looking through Reroute nodes, or null. */
 export function originOf(node, name) {
   const origin = node.graph ? node.getInputNode(node.findInputSlot(name)) : null;
   return origin?.type === "Reroute" ? originOf(origin, origin.inputs[0].name) : origin;
 }
 
 /**
- * Keep something up to date that depends on a node's widgets, its last run and the graph before it.
+ * Call `update` whenever a node's widgets, its last output or the nodes before it may have changed.
  * @param node
  * @param {string[]} widgets names of widgets
- * @param {() => void} update called often; should do nothing when nothing has changed
+ * @param {() => void} update is called often, so it should do nothing when nothing has changed
  */
 export function keepUpToDate(node, widgets, update) {
-  // The classic canvas needs no more than this. With Nodes 2.0 nothing is drawn on it.
+  // This is enough for the classic canvas. Nodes 2.0 never call it and need the rest.
   after(node, "onDrawBackground", update);
   for (const name of widgets) after(widgetOf(node, name), "callback", update);
   after(node, "onConnectionsChange", update);
@@ -55,7 +86,7 @@ export function keepUpToDate(node, widgets, update) {
   });
   after(node, "onConfigure", () => {
     LOADED.add(node);
-    setTimeout(update); // later, when the other nodes are there too
+    setTimeout(update); // when the other nodes of the workflow are loaded too
   });
   let stop;
   after(node, "onAdded", () => {
@@ -70,20 +101,20 @@ export function keepUpToDate(node, widgets, update) {
 }
 
 /**
- * Call `callback` whenever the host has made a workflow that it loaded the active one, which may
- * take it some time, and has put back what its nodes gave. There is no event for that.
- * @returns {() => void} what ends this
+ * Call `callback` each time the host has opened a workflow and restored the outputs of its nodes.
+ * There is no event for that.
+ * @returns {() => void} stops it
  */
 function onWorkflow(callback) {
-  const detached = true; // from whatever part of the page runs now
+  const detached = true; // not bound to the Vue component that is being set up
   return app.extensionManager.workflow.$onAction(({ name, after: whenDone }) => {
     if (name === "openWorkflow") whenDone(() => setTimeout(callback));
   }, detached);
 }
 
 /**
- * @returns what the node's last run in this workflow gave as `ui`, or undefined. The host forgets it
- * when the page is loaded again; we do when its tab is closed.
+ * @returns the `ui` output of the node's last run in this workflow, or undefined. The host forgets
+ * it when the page is reloaded; we keep it until the tab is closed.
  */
 export function lastOutput(node) {
   if (!node.graph) return undefined;
@@ -92,30 +123,30 @@ export function lastOutput(node) {
   return app.nodeOutputs[id] ?? kept ?? undefined;
 }
 
-/** Nodes that come from a workflow. A new one has no last run, whatever had its id before. */
+/** Nodes loaded from a workflow. A new node has no last run, even if its id was in use before. */
 const LOADED = new WeakSet();
 
-/** @returns {string} a key for the node in its workflow, whose graph may have another's id. */
+/** @returns {string} a storage key. It has the workflow's path, since workflows share graph ids. */
 function placeOf(node) {
   const { path } = app.extensionManager.workflow.activeWorkflow ?? {};
   return `lpnsr ${path} ${node.graph.id} ${node.id}`;
 }
 
 /**
- * Show an element of the page on a node. It is not in the workflow, nor in the prompt.
+ * Show an HTML element on a node. It is saved neither in the workflow nor in the prompt.
  * @param node
  * @param {string} name
  * @param {HTMLElement} element
  * @param {object} options of `addDOMWidget`
  */
 export function addElement(node, name, element, options) {
-  // Nodes 2.0 would drag the node
+  // keeps Nodes 2.0 from dragging the node
   element.addEventListener("pointerdown", (event) => event.stopPropagation());
   const widget = node.addDOMWidget(name, name, element, { serialize: false, ...options });
   widget.serialize = false;
-  // Nodes 2.0 keep the element of a node when undo puts a new one in its place
+  // When undo replaces a node, Nodes 2.0 go on showing the element of the old one.
   keepUpToDate(node, [], () => {
-    // a node that is gone may have its graph still, and another its id
+    // a removed node may still have its graph, and a new node its id
     const shown = app.canvas.graph?.getNodeById(node.id) === node;
     if (element.isConnected || !shown) return;
     const place = `.lg-node[data-node-id="${node.id}"] .${element.classList[0]}`;

@@ -1,4 +1,4 @@
-/** The pack's texts in the language of the front end: those of `locales/`, else English. */
+/** Translates the pack's texts into the front end's language with `locales/`; else English. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -7,15 +7,15 @@ const LOCALES = await api.getCustomNodesI18n().catch((error) => {
   return {};
 });
 
-/** What the packs have in the language that is set now; empty for a language that none has. */
+/** @returns {object} all packs' translations into the current language, if any. */
 function locale() {
   return LOCALES[app.extensionManager.setting.get("Comfy.Locale")] ?? {};
 }
 
 /**
- * A text of this front end. Its English is the key in `locales/<language>/main.json`.
- * @param {string} english a literal, so that tests/e2e/test_locales.py finds it
- * @param {object} values for {names} in it
+ * Translate a text of this front end. Its English is the key in `locales/<language>/main.json`.
+ * @param {string} english must be a literal, so that tests/e2e/test_locales.py finds it
+ * @param {object} values replace {names} in the text
  */
 export function text(english, values = {}) {
   const translated = locale().LPNSR?.[english] ?? english;
@@ -23,19 +23,19 @@ export function text(english, values = {}) {
 }
 
 /**
- * The texts of a node of this pack where the host does not show them itself: before 1.35 it forgets
- * what packs bring for a language when it loads its own texts of it. Else undefined.
+ * @returns a node's translations if it is of this pack and the front end loses them, or undefined.
+ * Before 1.35, loading the host's own translations discards those of packs.
  */
 function textsOf(definition) {
   const [major, minor] = window.__COMFYUI_FRONTEND_VERSION__.split(".").map(Number);
-  const forgets = major === 1 && minor < 35;
-  return forgets && definition?.category === "LPNSR"
+  const losesThem = major === 1 && minor < 35;
+  return losesThem && definition?.category === "LPNSR"
     ? locale().nodeDefs?.[definition.name]
     : undefined;
 }
 
 /**
- * Put them where the host looks next: into the definition,
+ * Translate the definition of a node in place, which is where such front ends look next.
  * @param {object} definition of a node, as /object_info gives it
  */
 export function translateDefinition(definition) {
@@ -53,7 +53,7 @@ export function translateDefinition(definition) {
   );
 }
 
-/** and on a new node. */
+/** Translate a new node, for such front ends. */
 export function translateNode(node) {
   const texts = textsOf(node.constructor.nodeData);
   if (!texts) return;

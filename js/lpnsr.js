@@ -1,6 +1,6 @@
 /**
- * The pack's front end. It only eases what can be done without it: every workflow runs the same
- * when it is missing, and nothing of it is saved in workflows.
+ * The pack's front end. It is optional: every workflow runs the same without it, and workflows save
+ * nothing of it.
  */
 import { app } from "../../scripts/app.js";
 import { addSlider } from "./compare.js";

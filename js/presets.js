@@ -1,10 +1,18 @@
 /**
- * Buttons that set the paper's presets. PreSet-A and PreSet-B have the same widgets and differ in
- * the start: bicubic, or an upscale model, which LPNSR Upscale has itself, and LPNSR Sample at the
- * LPNSR Pre-Upsample before it.
+ * Buttons that set the paper's presets. PreSet-A and PreSet-B set the same widgets and differ in
+ * the start: bicubic interpolation or an upscale model. LPNSR Upscale has an input for that model;
+ * for LPNSR Sample it is connected to the LPNSR Pre-Upsample before it.
  */
 import { app } from "../../scripts/app.js";
-import { addElement, isLinked, keepUpToDate, originOf, valueOf, widgetOf } from "./graph.js";
+import {
+  addElement,
+  isLinked,
+  keepUpToDate,
+  originOf,
+  setValue,
+  valueOf,
+  widgetOf,
+} from "./graph.js";
 import { text } from "./language.js";
 
 const SWITCHES = ["predictor_t4", "predictor_t3", "predictor_t2", "use_predictor"];
@@ -31,7 +39,7 @@ const PRESETS = [
   },
 ];
 
-/** What PreSet-B starts from when there is a choice: the published model, or the bundled one. */
+/** Upscale models for PreSet-B in order of preference: the published one, the bundled one. */
 const STARTS = [
   "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth",
   "lpnsr_lite_compact_x4.safetensors",
@@ -64,7 +72,7 @@ export function addPresets(node) {
 
   keepUpToDate(node, ["steps", "kappa", "predictor_mode", ...switchesOf(node)], () => {
     buttons.forEach((button, i) => (button.ariaPressed = String(isAt(node, PRESETS[i]))));
-    // for lpnsr.css, since Nodes 2.0 of frontend 1.32 do not show which widgets are disabled
+    // read by lpnsr.css, since Nodes 2.0 of front end 1.32 do not show which widgets are disabled
     row.dataset.idle = node.widgets.flatMap((w) => (w.disabled ? w.name : [])).join(" ");
   });
 }
@@ -80,7 +88,7 @@ function settings(node, preset) {
   return [["steps", 4], ["kappa", 2], ...switches, ...mode];
 }
 
-/** @returns the node whose `upscale_model` is the start of this one, or null if it can't be told. */
+/** @returns the node whose `upscale_model` input makes this one's start, or null if unknown. */
 function startOf(node) {
   if (node.comfyClass === "LPNSRUpscale") return node;
   const encode = originOf(node, "samples");
@@ -96,15 +104,11 @@ function isAt(node, preset) {
   );
 }
 
-/** Everything that a preset says, as one step for undo. Widgets that a link sets stay linked. */
+/** Apply a preset, as one step for undo. */
 function apply(node, preset) {
   app.canvas.emitBeforeChange();
   try {
-    for (const [name, value] of settings(node, preset)) {
-      const widget = widgetOf(node, name);
-      widget.value = value;
-      widget.callback?.(value);
-    }
+    for (const [name, value] of settings(node, preset)) setValue(node, name, value);
     const start = startOf(node);
     if (start && isLinked(start, "upscale_model") !== preset.upscaleModel) {
       if (preset.upscaleModel) connectLoader(start);
@@ -116,7 +120,7 @@ function apply(node, preset) {
   node.setDirtyCanvas(true, true);
 }
 
-/** Connect a Load Upscale Model: one without use, else any, else a new one beside the node. */
+/** Connect a Load Upscale Model: an unused one, else any, else a new one beside the node. */
 function connectLoader(node) {
   const loaders = node.graph.nodes.filter((n) => n.type === "UpscaleModelLoader" && n.mode === 0);
   const idle = loaders.find((loader) => !loader.isOutputConnected(0));

@@ -1,10 +1,10 @@
 /** A before/after slider for pairs of pictures of the same size. Knows nothing of ComfyUI. */
 
-const LARGEST_ZOOM = 32;
+const MAX_ZOOM = 32;
 const STEP = 2;
 const LARGE_STEP = 10;
 
-/** Pixels of the pictures are shown as squares from this many pixels of the page on. */
+/** From this scale on, the pixels of the pictures are shown as squares. */
 const SQUARES_FROM = 4;
 
 const template = (text) => `
@@ -15,6 +15,7 @@ const template = (text) => `
       aria-valuemin="0" aria-valuemax="100" aria-orientation="horizontal"><i></i></div>
     <p role="status"></p>
   </div>
+  <div class="lpnsr-note" role="note"></div>
   <div class="lpnsr-bar" title="${text("Wheel: zoom. Shift or middle button: pan. Double click: fit.")}">
     <span class="lpnsr-picker">
       <button type="button" aria-label="${text("Previous picture")}">‹</button>
@@ -35,6 +36,7 @@ export class Slider {
   #sides;
   #divider;
   #status;
+  #note;
   #picker;
   #info;
 
@@ -42,13 +44,13 @@ export class Slider {
   #index = 0;
   #images = [];
 
-  /** Where the divider is, in percent of the stage; and where it was before the last two presses. */
+  /** Position of the divider in percent of the stage; its positions before the last two presses. */
   #position = 50;
   #before = [50, 50];
-  /** 1 shows all; and the point of the pictures in the middle of the stage, in their pixels. */
+  /** Zoom factor (1 shows everything), and the picture's pixel at the centre of the stage. */
   #zoom = 1;
   #center = [0, 0];
-  /** Pointers that are down: id to their last place on the stage. */
+  /** Last position on the stage of each pressed pointer, by its id. */
   #pointers = new Map();
   #panning = false;
 
@@ -73,6 +75,7 @@ export class Slider {
     this.#sides.forEach((side, i) => (side.querySelector("span").textContent = labels[i]));
     this.#divider = find(".lpnsr-divider");
     this.#status = find("p");
+    this.#note = find(".lpnsr-note");
     this.#picker = find(".lpnsr-picker");
     this.#info = find(".lpnsr-info");
     this.#listen();
@@ -90,6 +93,14 @@ export class Slider {
     this.#pick(0);
   }
 
+  /**
+   * Show a line of text below the pictures, or none.
+   * @param {string} text
+   */
+  note(text) {
+    this.#note.textContent = text;
+  }
+
   async #pick(index) {
     const pair = this.#pairs[index];
     this.#index = index;
@@ -104,7 +115,7 @@ export class Slider {
       Object.assign(new Image(), { src, alt: this.#labels[i], draggable: false }),
     );
     try {
-      // Large pictures are decoded beside the page's own work; until then the old ones stay.
+      // Decode large pictures asynchronously, and show the old ones until then.
       await Promise.all(images.map((image) => image.decode()));
     } catch {
       if (pair === this.#pairs[this.#index]) {
@@ -113,7 +124,7 @@ export class Slider {
       }
       return;
     }
-    if (pair !== this.#pairs[this.#index]) return; // another one was picked meanwhile
+    if (pair !== this.#pairs[this.#index]) return; // another pair was picked meanwhile
     this.#put(images);
     this.#say("");
     this.#onShown(...images);
@@ -121,7 +132,7 @@ export class Slider {
 
   #put(images) {
     const [old, now] = [this.#images[0], images[0]];
-    const stay = // where the user looks
+    const stay = // keep zoom and position
       old?.naturalWidth === now?.naturalWidth && old?.naturalHeight === now?.naturalHeight;
     this.#images.forEach((image) => image.remove());
     this.#images = images;
@@ -149,7 +160,7 @@ export class Slider {
 
   // Zoom
 
-  /** Pixels of the stage that a pixel of the pictures takes. */
+  /** Size of a picture's pixel in pixels of the stage. */
   get #scale() {
     const { clientWidth, clientHeight } = this.#stage;
     const { naturalWidth, naturalHeight } = this.#images[0];
@@ -161,11 +172,11 @@ export class Slider {
     this.#layOut();
   }
 
-  /** Keep what is at a place of the stage there. */
+  /** Zoom about a point of the stage. */
   #zoomBy(factor, [x, y]) {
     const stage = [this.#stage.clientWidth, this.#stage.clientHeight];
     const old = this.#scale;
-    this.#zoom = Math.min(Math.max(this.#zoom * factor, 1), LARGEST_ZOOM);
+    this.#zoom = Math.min(Math.max(this.#zoom * factor, 1), MAX_ZOOM);
     [x, y].forEach((place, i) => {
       this.#center[i] += (place - stage[i] / 2) * (1 / old - 1 / this.#scale);
     });
@@ -186,7 +197,7 @@ export class Slider {
       [naturalWidth, this.#stage.clientWidth],
       [naturalHeight, this.#stage.clientHeight],
     ].map(([picture, stage], i) => {
-      const margin = Math.min(stage / scale, picture) / 2; // no more empty room than needed
+      const margin = Math.min(stage / scale, picture) / 2; // no more empty space than needed
       this.#center[i] = Math.min(Math.max(this.#center[i], margin), picture - margin);
       return stage / 2 - this.#center[i] * scale;
     });
@@ -224,13 +235,13 @@ export class Slider {
     }
     this.#stage.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.#stage.addEventListener("dblclick", () => {
-      this.#moveTo(this.#before[0]); // the two clicks were not meant for the divider
+      this.#moveTo(this.#before[0]); // undo what the two clicks did to the divider
       this.#fit();
     });
     this.#divider.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Where a pointer is on the stage, in its own pixels: the canvas scales what is on it. */
+  /** Position of a pointer in pixels of the stage, which the graph's zoom scales. */
   #place({ clientX, clientY }) {
     const { left, top, width, height } = this.#stage.getBoundingClientRect();
     const { clientWidth, clientHeight } = this.#stage;
@@ -239,7 +250,7 @@ export class Slider {
 
   #press(event) {
     if (!this.#images.length || event.button > 1) return;
-    event.preventDefault(); // no scrolling by the middle button, no selecting of text
+    event.preventDefault(); // no scrolling by the middle button, no text selection
     this.#divider.focus({ preventScroll: true });
     this.#stage.setPointerCapture(event.pointerId);
     this.#panning = event.button === 1 || event.shiftKey || event.ctrlKey || event.metaKey;

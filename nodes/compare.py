@@ -1,11 +1,17 @@
-"""LPNSRCompare: the result beside the LR picture, one at a time under a slider."""
+"""LPNSRCompare: the result beside the LR image, under a before/after slider."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..lpnsr_impl.pictures.images import resize
 from ..lpnsr_impl.pictures.picture import Picture
+from . import host
 from .images import read_image, to_image
 from .schema import schema
 
@@ -18,8 +24,8 @@ class LPNSRCompare(io.ComfyNode):
         return schema(
             node_id="LPNSRCompare",
             display_name="LPNSR Compare",
-            description="Compares the result with the low-resolution image, bicubic in the "
-            "result's size, under a slider. Saves nothing.",
+            description="Compares the result with the low-resolution image, enlarged by bicubic "
+            "interpolation, under a slider. Saves nothing.",
             search_aliases=[
                 "compare images",
                 "before after",
@@ -32,7 +38,8 @@ class LPNSRCompare(io.ComfyNode):
                 io.Image.Input(
                     "lr_image",
                     tooltip="The low-resolution image that the result was made from, of any "
-                    "size. The nth of a batch is compared with the nth result.",
+                    "size. The nth of a batch is compared with the nth result. An image of "
+                    "another shape is shown whole, between bars.",
                 ),
             ],
             outputs=[
@@ -47,25 +54,60 @@ class LPNSRCompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, lr_image: Tensor) -> io.NodeOutput:
-        result, lr = read_image(image, "image"), read_image(lr_image, "lr_image")
-        return io.NodeOutput(image, ui=ui.PreviewImage(pairs(lr, result), cls=cls))
+        if len(image) != len(lr_image):
+            raise ValueError(
+                f"image has {len(image)} and lr_image {len(lr_image)} pictures, expected equal "
+                "numbers. Connect the LR images that the results were made from."
+            )
+        progress = host.Progress()
+        shown: list[Any] = []
+        fitted: list[list[int]] = []
+        for i, (lr, result) in enumerate(_pairs(image, lr_image), start=1):
+            if i == 1 and size_in(lr, result) != result.size[1:]:
+                fitted = [[lr.size[2], lr.size[1]]]
+                logging.warning("LPNSR Compare: %s", _about_shapes(lr, result))
+            shown += ui.PreviewImage(pair(lr, result), cls=cls).as_dict()["images"]
+            progress.at(i, len(image))
+        return io.NodeOutput(image, ui={"images": shown, "fitted": fitted})
 
 
-def pairs(lr: Picture, result: Picture) -> Tensor:
-    """IMAGE of 2B pictures in the result's size: LR, result, LR, result, ...
+def _pairs(image: Tensor, lr_image: Tensor) -> Iterator[tuple[Picture, Picture]]:
+    """(LR picture, result), one after the other, since copies of a whole clip may not fit."""
+    for result, lr in zip(image.split(1), lr_image.split(1), strict=True):
+        yield read_image(lr, "lr_image"), read_image(result, "image")
 
-    Alpha is kept if both have it.
 
-    Raises:
-        ValueError: the batches differ in number.
+def pair(lr: Picture, result: Picture) -> Tensor:
+    """IMAGE [2,H,W,C] of an LR picture, enlarged to the result's size, and the result.
+
+    Alpha is kept if both have it. An LR picture of another shape is centred between bars, which are
+    black, or transparent.
     """
-    b, h, w = result.size
-    if lr.size[0] != b:
-        raise ValueError(
-            f"image has {b} and lr_image {lr.size[0]} pictures, expected equal numbers. Connect "
-            "the LR images that the results were made from."
-        )
     if lr.alpha is None or result.alpha is None:
         lr, result = Picture(lr.rgb), Picture(result.rgb)
-    before = resize(to_image(lr).movedim(-1, 1), h, w).clamp(0, 1).movedim(1, -1)
-    return torch.stack([before, to_image(result)], dim=1).flatten(0, 1)
+    h, w = size_in(lr, result)
+    before = resize(to_image(lr).movedim(-1, 1), h, w).clamp(0, 1)
+    _, height, width = result.size
+    left, top = (width - w) // 2, (height - h) // 2
+    before = F.pad(before, (left, width - w - left, top, height - h - top))
+    return torch.cat([before.movedim(1, -1), to_image(result)])
+
+
+def size_in(lr: Picture, result: Picture) -> tuple[int, int]:
+    """Height and width to show an LR picture in: the result's, or the largest of the LR picture's
+    shape within it if that differs by more than rounding each side to a pixel nearby explains."""
+    _, h, w = lr.size
+    _, height, width = result.size
+    if abs(height / h - width / w) <= 1 / h + 1 / w:
+        return height, width
+    factor = min(height / h, width / w)
+    return max(1, round(h * factor)), max(1, round(w * factor))
+
+
+def _about_shapes(lr: Picture, result: Picture) -> str:
+    _, h, w = lr.size
+    _, height, width = result.size
+    return (
+        f"lr_image is {w}x{h} and image is {width}x{height}, which is another shape. lr_image is "
+        "shown whole, between bars."
+    )

@@ -1,4 +1,4 @@
-"""The one door to ComfyUI: model folders, memory management, progress, VAE, upscale models."""
+"""The one door to ComfyUI: model folders, memory management, progress, upscale models."""
 
 import logging
 import os
@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.ops
-import comfy.sd
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -27,9 +26,8 @@ from server import PromptServer
 from torch import Tensor
 
 from ..lpnsr_impl.accelerate import accelerate, has_fast_bf16, set_precision
-from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.engine import memory as engine_memory
-from ..lpnsr_impl.engine.memory import USABLE, activation_bytes
+from ..lpnsr_impl.engine.memory import USABLE
 from ..lpnsr_impl.engine.progress import Progress as BaseProgress
 from ..lpnsr_impl.files import examples
 from ..lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS, EXTENSIONS
@@ -396,37 +394,6 @@ def environment() -> list[str]:
         f"precision auto of the released models: autoencoder {_autoencoder_dtype()}, U-Nets "
         f"{weight} computing in {compute}",
     ]
-
-
-# VAE
-
-
-class FamilyVAE(comfy.sd.VAE):
-    """The family's autoencoder for ComfyUI's own encode and decode nodes.
-
-    It encodes to the continuous latent, and decodes the nearest codes. Weights and patcher are
-    those of `managed`, so nothing is in memory twice.
-
-    """
-
-    def __init__(self, managed: Managed[Autoencoder]) -> None:
-        # Of all the host's VAEs this one has no weights; it sets what each version expects of one.
-        super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
-        self.first_stage_model = managed.network
-        self.patcher = managed.patcher
-        self.device = managed.device
-        self.vae_dtype = torch.float32  # the network casts itself, and looks for codes in fp32
-        self.working_dtypes = [torch.float32]
-        self.latent_channels = managed.network.config.embed_channels
-        self.downscale_ratio = self.upscale_ratio = SCALE
-        self.memory_used_encode = lambda shape, dtype: activation_bytes(
-            managed.network, shape[2] // SCALE, shape[3] // SCALE
-        )
-        self.memory_used_decode = lambda shape, dtype: activation_bytes(
-            managed.network, shape[2], shape[3]
-        )
-        self.disable_offload = False  # unlike a VAE without weights
-        self.size = None  # to be measured again
 
 
 # Upscale models

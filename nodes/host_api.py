@@ -1,5 +1,5 @@
-"""What `host` takes from ComfyUI, listed once: so that under a version where a call is gone or
-takes other arguments, the log and LPNSR Doctor name it.
+"""What `host` and `vae` take from ComfyUI, listed once: so that under a version where a call is
+gone or takes other arguments, the log and LPNSR Doctor name it.
 
 Imports nothing of ComfyUI by itself, since that may be what fails.
 """

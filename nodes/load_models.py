@@ -16,6 +16,7 @@ from ..lpnsr_impl.files.released import STAND_INS
 from . import host
 from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
+from .vae import make_vae
 
 NO_PREDICTOR = "none"
 
@@ -152,7 +153,7 @@ class LoadLPNSRModels(io.ComfyNode):
             None if p is None else host.manage(p, precision, torch_compile),
             family,
         )
-        vae = host.FamilyVAE(autoencoder_in_memory)
+        vae = make_vae(autoencoder_in_memory)
         return io.NodeOutput(models, vae, ui=ui.PreviewText(f"family {family}"))
 
 

@@ -29,6 +29,10 @@ class LPNSRModels(Networks):
         """What is special about the denoiser if it is a one-step student."""
         return self.denoiser.network.student
 
+    def is_dynamic(self) -> bool:
+        """False: the networks are not in ComfyUI's dynamic VRAM. Its RAM cache asks outputs."""
+        return False
+
 
 @dataclass(frozen=True)
 class Carried:

@@ -154,7 +154,8 @@ def run(page: Page) -> None:
 
 
 def wait_for_pictures(page: Page) -> None:
-    page.wait_for_function("() => document.querySelectorAll('.lpnsr-side img').length === 2")
+    """Until one slider that is in sight shows a pair."""
+    eventually(page.locator(".lpnsr-side img:visible").count, 2)
     drawn(page)
 
 

@@ -146,3 +146,36 @@ def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_pa
     )
     outputs = web.run(api_prompt(page))
     assert len(web.images(outputs)) == 1
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (PACK / "workflows").glob("*.json")))
+def test_nodes_stay_in_their_groups_when_they_have_run(
+    page: Page, name: str, screenshots: Path
+) -> None:
+    """What they say of a run makes them higher."""
+    drop_workflow(page, name)
+    page.evaluate(
+        """async () => {
+            const {api} = await import("/scripts/api.js");
+            const text = "done in 12 s  \\n188x124 to 752x496, 1 tile, 138 MB";
+            for (const {id, type} of app.graph.nodes) if (/^(LPNSR(?!Compare)|ResShift)/.test(type))
+                api.dispatchCustomEvent("progress_text", {nodeId: String(id), text});
+        }"""
+    )
+    fit_view(page)
+    page.screenshot(path=screenshots / f"{name}, with what nodes say.png")
+    outside = page.evaluate(
+        """() => {
+            const ends = ([x, y, width, height]) => [x + width, y + height];
+            const holds = (group, [x, y]) => x >= group.pos[0] && y >= group.pos[1] &&
+                x < group.pos[0] + group.size[0] && y < group.pos[1] + group.size[1];
+            return app.graph.groups.flatMap(group => {
+                const [right, bottom] = ends([...group.pos, ...group.size]);
+                return app.graph.nodes.filter(node => holds(group, node.pos)).filter(node => {
+                    const [nodeRight, nodeBottom] = ends([...node.pos, ...node.size]);
+                    return nodeRight > right || nodeBottom > bottom;
+                }).map(node => `${node.title}: ${node.pos[1] + node.size[1]} > ${bottom}`);
+            });
+        }"""
+    )
+    assert outside == [], outside

@@ -41,13 +41,9 @@ from .editor import (
 
 def test_pairs_are_of_the_results_size(graph: Graph) -> None:
     lr, result = random_image(2, 5, 4, 3), random_image(2, 20, 16, 3, seed=1)
-    output = graph.server.run(compare_prompt(graph, lr, result))["compare"]
-    shown = [
-        Image.open(io.BytesIO(requests.get(graph.server.url + "/view", image, timeout=60).content))
-        for image in output["images"]
-    ]
+    pictures = shown(graph, graph.server.run(compare_prompt(graph, lr, result))["compare"])
     for i in range(2):
-        before, after = (torch.from_numpy(np.array(image)) for image in shown[2 * i : 2 * i + 2])
+        before, after = pictures[2 * i : 2 * i + 2]
         assert torch.equal(after, (result[i] * 255).byte())
         bicubic = resize(lr[i : i + 1].movedim(-1, 1), 20, 16).clamp(0, 1)[0].movedim(0, -1)
         assert torch.equal(before, (bicubic * 255).byte())
@@ -65,6 +61,67 @@ def test_alpha_is_compared_where_both_have_it(graph: Graph) -> None:
         for image in output["images"]:
             answer = requests.get(graph.server.url + "/view", image, timeout=60)
             assert Image.open(io.BytesIO(answer.content)).mode == mode
+
+
+def shown(graph: Graph, outputs: dict[str, Any]) -> list[Tensor]:
+    """The pictures that LPNSR Compare gives, uint8 [H,W,C]: LR, result, LR, result, ..."""
+    url = graph.server.url + "/view"
+    files = [requests.get(url, image, timeout=60).content for image in outputs["images"]]
+    return [torch.from_numpy(np.array(Image.open(io.BytesIO(file)))) for file in files]
+
+
+def test_an_lr_image_of_another_shape_is_fitted_and_said(graph: Graph) -> None:
+    lr, result = random_image(1, 10, 10, 3), random_image(1, 20, 40, 3, seed=1)
+    outputs = graph.server.run(compare_prompt(graph, lr, result))["compare"]
+    before, _ = shown(graph, outputs)
+    bicubic = resize(lr.movedim(-1, 1), 20, 20).clamp(0, 1)[0].movedim(0, -1)
+    assert torch.equal(before[:, 10:30], (bicubic * 255).byte())
+    assert before[:, :10].max() == before[:, 30:].max() == 0
+    assert outputs["fitted"] == [[10, 10]]
+    assert "lr_image is 10x10 and image is 40x20" in graph.server.tail()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1920, 1079), (1920, 1080), (34, 19), (854, 480)])
+def test_a_rounded_side_is_not_another_shape(graph: Graph, width: int, height: int) -> None:
+    prompt = compare_prompt(graph, torch.rand(1, 480, 854, 3), torch.rand(1, height, width, 3))
+    outputs = graph.server.run(prompt)["compare"]
+    assert outputs["fitted"] == []
+    assert shown(graph, outputs)[0].min(dim=0).values.float().mean() > 0, "a bar"
+
+
+def test_it_takes_less_memory_than_the_result(graph: Graph) -> None:
+    """Beside the result itself. All pairs at once took 5 to 6 times that."""
+    lr, result = torch.rand(1, 128, 128, 3), torch.rand(1, 512, 512, 3)
+    small = compare_prompt(graph, lr, result)
+    graph.server.run(small)
+    lr, result = lr.expand(32, -1, -1, -1), result.expand(32, -1, -1, -1)
+    process = Path(f"/proc/{graph.server.process.pid}")
+    (process / "clear_refs").write_text("5")  # sets the highest resident size to the current one
+    before = highest_resident_size(process)
+    graph.server.run(compare_prompt(graph, lr, result))
+    grown = highest_resident_size(process) - before
+    assert grown < 2 * result.numel() * result.element_size()
+
+
+def highest_resident_size(process: Path) -> int:
+    """In bytes, of a folder in /proc."""
+    lines = (process / "status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
+
+
+def test_cancel_ends_it_between_two_pairs(graph: Graph) -> None:
+    count = 150
+    lr = torch.rand(1, 8, 8, 3).expand(count, -1, -1, -1)
+    result = torch.rand(1, 512, 512, 3).expand(count, -1, -1, -1)
+    temp = graph.server.base / "temp"
+    before = len(list(temp.glob("*.png")))
+    prompt_id = graph.server.queue(compare_prompt(graph, lr, result))
+    eventually(lambda: len(list(temp.glob("*.png"))) > before)
+    graph.server.post("/interrupt", {})
+    with pytest.raises(PromptError, match="interrupted"):
+        graph.server.wait(prompt_id)
+    assert len(list(temp.glob("*.png"))) < before + 2 * count
 
 
 def test_unequal_batches_are_refused(graph: Graph) -> None:
@@ -108,6 +165,16 @@ def transforms(page: Page) -> tuple[str, str]:
     left, right = page.locator(".lpnsr-side img").all()
     how = "e => e.style.transform"
     return left.evaluate(how), right.evaluate(how)
+
+
+def test_another_shape_is_said_below_the_slider(page: Page, web: Server, screenshots: Path) -> None:
+    Image.new("RGB", (64, 64), "teal").save(web.base / "input" / "square.png")
+    compare_graph(page, ("square.png", "sr.png"))
+    run(page)
+    wait_for_pictures(page)
+    note = "The LR image (64 \N{MULTIPLICATION SIGN} 64) is of another shape and is shown whole."
+    page.get_by_text(note).wait_for()
+    page.screenshot(path=screenshots / "slider, another shape.png")
 
 
 def test_slider_of_a_run(page: Page, screenshots: Path) -> None:

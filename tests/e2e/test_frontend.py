@@ -51,7 +51,9 @@ SWITCHES = ["predictor_t4", "predictor_t3", "predictor_t2"]
 def grey(page: Page, node: int) -> set[str]:
     return set(
         page.evaluate(
-            "id => app.graph.getNodeById(id).widgets.filter(w => w.disabled).map(w => w.name)", node
+            """id => app.canvas.graph.getNodeById(id).widgets.filter(w => w.disabled)
+                .map(w => w.name)""",
+            node,
         )
     )
 

@@ -80,6 +80,61 @@ def test_alpha_is_left_out_as_core_does(graph: Graph) -> None:
     assert torch.equal(graph.run(vae_graph(graph, image), "decode"), rgb)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+def test_each_picture_of_a_batch_is_as_it_is_alone(graph: Graph, tiled: bool) -> None:
+    batch = torch.cat([random_image(1, 48, 64, 3, seed=i) for i in range(3)])
+    result = graph.run(vae_graph(graph, batch, tiled), "decode")
+    for image, expected in zip(batch, result, strict=True):
+        (alone,) = graph.run(vae_graph(graph, image[None], tiled), "decode")
+        torch.testing.assert_close(alone, expected, atol=1e-4, rtol=0)
+
+
+def test_inpainting_nodes_of_core_take_it(graph: Graph) -> None:
+    """They ask a VAE for its ratio, and cut the image to a multiple of that."""
+    image = random_image(2, 42, 64, 3)
+    prompt = vae_graph(graph, image)
+    prompt["mask"] = {
+        "class_type": "SolidMask",
+        "inputs": {"value": 0.0, "width": 64, "height": 42},
+    }
+    inputs = {**prompt["encode"]["inputs"], "mask": ["mask", 0], "grow_mask_by": 0}
+    prompt["encode"] = {"class_type": "VAEEncodeForInpaint", "inputs": inputs}
+    whole = vae_graph(graph, image[:, 1:41])
+    expected = graph.run(whole, "decode")
+    assert (graph.run(prompt, "decode") - expected).abs().mean() < 0.01
+
+
+def test_it_has_all_that_the_methods_of_the_host_read(graph: Graph) -> None:
+    prompt = vae_graph(graph, random_image(1, 8, 8, 3))
+    prompt["same"] = {"class_type": "ProbeVAEAttributes", "inputs": {"vae": ["models", 1]}}
+    prompt["encode"]["inputs"]["vae"] = ["same", 0]
+    assert graph.run(prompt, "decode").shape == (1, 8, 8, 3)
+
+
+def test_no_branch_of_a_vae_with_weights_is_needed(graph: Graph) -> None:
+    """ComfyUI 0.45 has an error for the state dict {"pixel_space_vae": ...}."""
+    assert graph.run(closed_graph(graph, "pixel_space_vae"), "decode").shape == (1, 8, 8, 3)
+
+
+def test_a_host_that_refuses_the_vae_loads_the_models(graph: Graph) -> None:
+    closed = closed_graph(graph, "")
+    prompt = graph.stages(random_image(1, 8, 8, 3), steps=1)
+    prompt["models"] = closed["models"]
+    assert graph.run(prompt, "decode").shape == (1, 32, 32, 3)
+    refused = r"^VAEEncode: The vae output of Load LPNSR Models does not work .*\(closed, says"
+    with pytest.raises(PromptError, match=refused):
+        graph.run(closed, "decode")
+
+
+def closed_graph(graph: Graph, closed: str) -> dict[str, Any]:
+    """`vae_graph` with the loader in a host whose VAE class refuses this key, or all."""
+    prompt = vae_graph(graph, random_image(1, 8, 8, 3))
+    inputs = {**prompt["models"]["inputs"], "closed": closed}
+    inputs.pop("torch_compile", None)
+    prompt["models"] = {"class_type": "ProbeClosedVAE", "inputs": inputs}
+    return prompt
+
+
 def test_vae_and_models_are_one_in_memory(graph: Graph) -> None:
     """The probe raises if patcher or weights differ."""
     prompt = graph.stages(random_image(1, 8, 8, 3), steps=1)

@@ -115,7 +115,7 @@ def open_templates(page: Page) -> None:
 def on_the_page(page: Page) -> None:
     """Wait until all nodes are drawn: Nodes 2.0 do it some time after they are in the graph."""
     page.wait_for_function(
-        """() => !LiteGraph.vueNodesMode || app.graph.nodes.every(
+        """() => !LiteGraph.vueNodesMode || app.canvas.graph.nodes.every(
             node => document.querySelector(`[data-node-id="${node.id}"]`))"""
     )
     drawn(page)
@@ -135,7 +135,7 @@ def view(page: Page, code: str, argument: Any = None) -> None:
     def changed() -> list[list[float]]:
         boxes = page.evaluate(
             f"""argument => {{
-                const boxes = [...app.graph.nodes, ...app.graph.groups].map(
+                const boxes = [...app.canvas.graph.nodes, ...app.canvas.graph.groups].map(
                     item => [...item.boundingRect]);
                 {code}
                 app.canvas.setDirty(true, true);
@@ -173,7 +173,7 @@ def look_at(page: Page, node: int, scale: float = 1.2) -> None:
     view(
         page,
         """app.canvas.ds.scale = argument.scale;
-        app.canvas.centerOnNode(app.graph.getNodeById(argument.node));""",
+        app.canvas.centerOnNode(app.canvas.graph.getNodeById(argument.node));""",
         {"node": node, "scale": scale},
     )
 

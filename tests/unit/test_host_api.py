@@ -1,5 +1,5 @@
-"""The list of what `nodes/host.py` takes from ComfyUI is what its code takes, and a ComfyUI that
-lacks a part of it is told what."""
+"""The list of what the pack takes from ComfyUI is what its code takes, and a ComfyUI that lacks a
+part of it is told what."""
 
 import ast
 import re
@@ -13,6 +13,7 @@ import pytest
 from nodes import host_api
 
 NODES = Path(__file__).parents[2] / "nodes"
+CODE = [(NODES / name).read_text() for name in ("host.py", "vae.py")]
 HOST_MODULES = ("comfy", "folder_paths", "latent_preview", "server")
 
 
@@ -67,7 +68,7 @@ def listed() -> dict[str, str]:
 
 def test_all_that_the_code_takes_is_listed() -> None:
     entries = listed()
-    for use, call in uses(ast.parse((NODES / "host.py").read_text())):
+    for use, call in (use for text in CODE for use in uses(ast.parse(text))):
         found = [entry for entry in entries if f"{entry}.".startswith(f"{use}.")]
         found += [entry for entry in entries if f"{use}.".startswith(f"{entry}.")]
         assert found, f"{use} is not listed"
@@ -78,8 +79,8 @@ def test_all_that_the_code_takes_is_listed() -> None:
 
 
 def test_all_that_is_listed_is_taken() -> None:
-    code = (NODES / "host.py").read_text()
-    taken = {use for use, _ in uses(ast.parse(code))}
+    taken = {use for text in CODE for use, _ in uses(ast.parse(text))}
+    code = "".join(CODE)
     for entry in listed():
         name = entry.partition(":")[2]
         last = name.rpartition(".")[2]

@@ -1,23 +1,29 @@
 """A custom node pack for the tests: puts any tensor on a wire of the real ComfyUI, and takes any
 off it."""
 
+import ast
 import copy
 import ctypes
 import dataclasses
 import gc
 import importlib
+import inspect
 import json
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 import comfy.model_management as mm
+import comfy.sd
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+import nodes
 
 if os.environ.get("LPNSR_PROBE_DYNAMIC_VRAM"):  # what ComfyUI's main.py does on NVIDIA cards
     import comfy.memory_management
@@ -256,7 +262,8 @@ class ProbeMemory(io.ComfyNode):
 
 
 class ProbeSharedWeights(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if the VAE has the autoencoder's own weights and patcher."""
+    """Passes LPNSR_MODELS on, if the VAE has the autoencoder's own weights and patcher, and the
+    models answer what ComfyUI's RAM cache asks of outputs."""
 
     @classmethod
     def define_schema(cls):
@@ -271,7 +278,56 @@ class ProbeSharedWeights(io.ComfyNode):
             raise RuntimeError("the VAE is not the autoencoder")
         if vae.model_size() != ours.patcher.model_size():
             raise RuntimeError("the VAE gives another size")
+        if models.is_dynamic():
+            raise RuntimeError("the networks are said to be in dynamic VRAM")
         return io.NodeOutput(models)
+
+
+class ProbeVAEAttributes(io.ComfyNode):
+    """Passes a VAE on, if it has every attribute that the methods of the host's class read."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Vae.Input("vae")]
+        return io.Schema("ProbeVAEAttributes", inputs=inputs, outputs=[io.Vae.Output("same")])
+
+    @classmethod
+    def execute(cls, vae):
+        (host_class,) = ast.parse(inspect.getsource(comfy.sd.VAE)).body
+        methods = [part for part in host_class.body if getattr(part, "name", "") != "__init__"]
+        read = {
+            node.attr
+            for method in methods
+            for node in ast.walk(method)
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
+        }
+        if missing := sorted(name for name in read if not hasattr(vae, name)):
+            raise RuntimeError(f"the VAE has no {', '.join(missing)}")
+        return io.NodeOutput(vae)
+
+
+class ProbeClosedVAE(io.ComfyNode):
+    """Load LPNSR Models in a host whose VAE class refuses a state dict with the key `closed`, or
+    any if that is empty."""
+
+    @classmethod
+    def define_schema(cls):
+        names = ("autoencoder", "denoiser", "noise_predictor", "precision", "closed")
+        outputs = [io.Custom("LPNSR_MODELS").Output("models"), io.Vae.Output("vae")]
+        inputs = [io.String.Input(name) for name in names]
+        return io.Schema("ProbeClosedVAE", inputs=inputs, outputs=outputs)
+
+    @classmethod
+    def execute(cls, closed, **inputs):
+        original = comfy.sd.VAE.__init__
+
+        def init(self, sd=None, *args, **kwargs):
+            if not closed or closed in sd:
+                raise RuntimeError("closed, says the probe")
+            original(self, sd, *args, **kwargs)
+
+        with mock.patch.object(comfy.sd.VAE, "__init__", init):
+            return nodes.NODE_CLASS_MAPPINGS["LoadLPNSRModels"].execute(**inputs)
 
 
 class ProbePublished(io.ComfyNode):
@@ -307,6 +363,8 @@ class ProbeExtension(ComfyExtension):
             ProbeForgotten,
             ProbeMemory,
             ProbeSharedWeights,
+            ProbeVAEAttributes,
+            ProbeClosedVAE,
             ProbePublished,
         ]
 

@@ -1,0 +1,45 @@
+"""ComfyUI's ways to cache results give the same pictures, and keep nothing that they should not."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.host.server import Server, running
+
+from .conftest import PROBE, Graph, random_image
+
+MORE_THAN_THERE_IS = "100000"
+"""In GB: with this much to keep free, --cache-ram drops all that it can after each prompt."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--cache-none",), ("--cache-lru", "1"), ("--cache-ram", MORE_THAN_THERE_IS)],
+    ids=lambda options: options[0].strip("-"),
+)
+def test_pictures_are_the_same_and_memory_stays(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with running(tmp_path, packs=PROBE, device=("--cpu", *options)) as server:
+        graph = Graph(server)
+        image = random_image(1, 16, 16, 3)
+        first, again, other, back = (
+            graph.run(graph.stages(image, seed=seed), "decode") for seed in (7, 7, 8, 7)
+        )
+        assert torch.equal(first, again)
+        assert torch.equal(first, back)
+        assert not torch.equal(first, other)
+        held = []
+        for run in range(24):
+            graph.run(graph.stages(image, seed=run), "decode")
+            held.append(left(server))
+        resident, tensors = zip(*held[4:], strict=True)
+        assert len(set(tensors)) == 1, tensors
+        assert max(resident[10:]) < 1.02 * max(resident[:10]), [size // 2**20 for size in resident]
+
+
+def left(server: Server) -> tuple[int, int]:
+    """Resident bytes and number of tensors, when what is not used has been given back."""
+    outputs = server.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
+    resident = psutil.Process(server.process.pid).memory_info().rss
+    return resident, outputs["memory"]["tensors"][0]
