@@ -23,6 +23,7 @@ _ONLY_IN_HEADERS = {
     "trained_resolution": int,
     "window_size": int,
     "head_width": int,
+    "largest_tile": int,
     "norm_groups": int,
     "attention": bool,
 }

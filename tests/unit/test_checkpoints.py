@@ -117,14 +117,15 @@ def test_half_precision_files_load_as_fp32_and_losses_are_ignored(tmp_path: Path
 
 
 def test_a_header_overrides_what_no_shape_tells(tmp_path: Path) -> None:
-    config = {"trained_resolution": 32, "window_size": 8, "head_width": 16}
+    config = {"trained_resolution": 32, "window_size": 8, "head_width": 16, "largest_tile": 64}
     header = {"lpnsr.family": "mine", "lpnsr.part": "denoiser", "lpnsr.config": json.dumps(config)}
     path = tmp_path / "weights.safetensors"
     save_file(denoiser_weights(), path, header)
     denoiser = load_denoiser(path)
     assert denoiser.family == "mine"
-    assert denoiser.config == unet_config(trained_resolution=32)
-    assert load_denoiser(denoiser_weights()).config.trained_resolution == 64
+    assert denoiser.config == unet_config(trained_resolution=32, largest_tile=64)
+    without = load_denoiser(denoiser_weights()).config
+    assert (without.trained_resolution, without.largest_tile) == (64, 256)
 
 
 def test_a_stored_shift_mask_tells_the_trained_resolution() -> None:
@@ -442,6 +443,7 @@ def test_missing_keys_are_listed() -> None:
         ("{", "is no JSON"),
         ("[1]", "expected a JSON object"),
         ('{"window_size": "8"}', "window_size = '8'"),
+        ('{"largest_tile": 0}', "largest_tile = 0, expected 1 or more"),
     ],
 )
 def test_bad_headers_are_refused(tmp_path: Path, config: str, message: str) -> None:
