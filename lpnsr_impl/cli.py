@@ -90,7 +90,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="a .toml file, or a shipped one by name: lite-denoiser, ...")
+    parser.add_argument(
+        "config",
+        nargs="+",
+        help="a .toml file, or a shipped one by name: lite-denoiser, ...; several are trained one "
+        "after another",
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of HR pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and state")
     parser.add_argument("--validation", type=Path, help="folder of HR pictures to validate on")
@@ -110,9 +115,17 @@ def _train(parsed: argparse.Namespace) -> int:
     """Train one of the four networks on a folder of pictures. Run the same command again to
     go on after a stop. For several processes: accelerate launch -m lpnsr_impl train ..."""
     from .jobs.training.config import read_config
+    from .jobs.training.stages import train_stages
     from .jobs.training.trainer import Trainer
 
-    config = read_config(parsed.config, parsed.set)
+    if len(parsed.config) > 1:
+        if parsed.stop_at:
+            raise ValueError("--stop-at is for one config.")
+        train_stages(
+            parsed.config, parsed.set, parsed.data, parsed.out, parsed.validation, cpu=parsed.cpu
+        )
+        return 0
+    config = read_config(parsed.config[0], parsed.set)
     trainer = Trainer(config, parsed.data, parsed.out, parsed.validation, cpu=parsed.cpu)
     trainer.run(parsed.stop_at)
     return 0

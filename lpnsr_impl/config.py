@@ -72,6 +72,7 @@ class UNetConfig:
     head_width: int = 32
     window_size: int = 8
     trained_resolution: int = 64
+    norm_groups: int = 32  # of the GroupNorms; 0: fixed scales and shifts instead
     largest_tile: int = LARGEST_TILE  # in LR pixels, of automatic tiles
 
     def resolution_at(self, level: int) -> int:

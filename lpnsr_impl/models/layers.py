@@ -14,7 +14,13 @@ from torch import Tensor, nn
 Operations = Any
 """A namespace whose Conv2d, Linear, GroupNorm and Embedding take `torch.nn`'s arguments."""
 
-NORM_GROUPS = 32
+
+def make_norm(channels: int, groups: int, eps: float, operations: Operations) -> nn.Module:
+    """GroupNorm; with 0 groups a fixed scale and shift of each channel, which do not depend on the
+    picture or its size."""
+    if groups:
+        return operations.GroupNorm(groups, channels, eps=eps)
+    return operations.Conv2d(channels, channels, 1, groups=channels)
 
 
 class Upsample(nn.Module):

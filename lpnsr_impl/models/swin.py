@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..pictures.images import padded_size, reflect_pad
-from .layers import NORM_GROUPS, Operations
+from .layers import Operations, make_norm
 
 _MASKED = -100.0
 _MOST_WINDOWS = 1 << 15
@@ -111,14 +111,15 @@ class SwinBlock(nn.Module):
         mlp_width: int,
         window: int,
         shift: int,
+        groups: int,
         operations: Operations,
     ) -> None:
         super().__init__()
         self.window = window
         self.shift = shift
-        self.norm1 = operations.GroupNorm(NORM_GROUPS, width, eps=1e-5)
+        self.norm1 = make_norm(width, groups, 1e-5, operations)
         self.attn = WindowAttention(width, num_heads, window, shift, operations)
-        self.norm2 = operations.GroupNorm(NORM_GROUPS, width, eps=1e-5)
+        self.norm2 = make_norm(width, groups, 1e-5, operations)
         self.mlp = Mlp(width, mlp_width, operations)
 
     def attention(self, x: Tensor) -> Tensor:
@@ -168,12 +169,15 @@ class SwinStage(nn.Module):
         mlp_width: int,
         window: int,
         shift: int,
+        groups: int,
         operations: Operations,
     ) -> None:
         super().__init__()
         self.patch_embed = PointwiseProjection(channels, width, operations)
         self.blocks = nn.ModuleList(
-            SwinBlock(width, num_heads, mlp_width, window, shift if i % 2 else 0, operations)
+            SwinBlock(
+                width, num_heads, mlp_width, window, shift if i % 2 else 0, groups, operations
+            )
             for i in range(depth)
         )
         self.patch_unembed = PointwiseProjection(width, channels, operations)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import LPNSR_SCHEDULE, StudentConfig, UNetConfig
-from .layers import NORM_GROUPS, Operations, Upsample, timestep_embedding
+from .layers import Operations, Upsample, make_norm, timestep_embedding
 from .swin import SwinStage
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -19,17 +19,22 @@ class ResBlock(nn.Module):
     """Residual block whose second norm is scaled and shifted by the timestep embedding."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, embed_width: int, operations: Operations
+        self,
+        in_channels: int,
+        out_channels: int,
+        embed_width: int,
+        groups: int,
+        operations: Operations,
     ) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            operations.GroupNorm(NORM_GROUPS, in_channels, eps=1e-5),
+            make_norm(in_channels, groups, 1e-5, operations),
             nn.SiLU(),
             operations.Conv2d(in_channels, out_channels, 3, padding=1),
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(embed_width, 2 * out_channels))
         self.out_layers = nn.Sequential(
-            operations.GroupNorm(NORM_GROUPS, out_channels, eps=1e-5),
+            make_norm(out_channels, groups, 1e-5, operations),
             nn.SiLU(),
             nn.Identity(),  # where the released networks have a dropout of rate 0
             operations.Conv2d(out_channels, out_channels, 3, padding=1),
@@ -117,7 +122,7 @@ class UNet(nn.Module):
         )
         self.output_blocks = nn.ModuleList(self._up_path(skips, operations))
         self.out = nn.Sequential(
-            operations.GroupNorm(NORM_GROUPS, config.level_channels[0], eps=1e-5),
+            make_norm(config.level_channels[0], config.norm_groups, 1e-5, operations),
             nn.SiLU(),
             operations.Conv2d(config.level_channels[0], config.out_channels, 3, padding=1),
         )
@@ -151,7 +156,8 @@ class UNet(nn.Module):
                 yield Block(*layers)
 
     def _res(self, in_channels: int, out_channels: int, operations: Operations) -> ResBlock:
-        return ResBlock(in_channels, out_channels, self._embed_width, operations)
+        groups = self.config.norm_groups
+        return ResBlock(in_channels, out_channels, self._embed_width, groups, operations)
 
     def _swin(self, level: int, operations: Operations) -> SwinStage:
         config = self.config
@@ -163,6 +169,7 @@ class UNet(nn.Module):
             config.mlp_width,
             config.window_at(level),
             config.shift_at(level),
+            config.norm_groups,
             operations,
         )
 

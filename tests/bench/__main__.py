@@ -10,11 +10,11 @@ import time
 
 import torch
 
-from . import gpu, odd_sizes, speed
+from . import gpu, odd_sizes, sizes, speed
 from .bars import Bar, print_bars
 from .ways import Sizes
 
-SECTIONS = ("gpu", "speed", "peaks", "odd", "growth")
+SECTIONS = ("gpu", "speed", "peaks", "odd", "growth", "sizes")
 
 
 def run(section: str) -> list[Bar]:
@@ -26,7 +26,12 @@ def run(section: str) -> list[Bar]:
         if section == "odd":
             odd_sizes.odd_sizes()
             return []
-        return {"speed": speed.speed, "peaks": speed.peaks, "growth": speed.growth}[section]()
+        return {
+            "speed": speed.speed,
+            "peaks": speed.peaks,
+            "growth": speed.growth,
+            "sizes": sizes.sizes,
+        }[section]()
 
 
 def main() -> None:

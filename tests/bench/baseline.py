@@ -17,7 +17,7 @@ from lpnsr_impl.config import SCALE
 from lpnsr_impl.engine.noise import seeded_noise
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
-from lpnsr_impl.models.layers import NORM_GROUPS, timestep_embedding
+from lpnsr_impl.models.layers import timestep_embedding
 from lpnsr_impl.models.unet import LOGVAR_RANGE
 from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, to_01
 
@@ -114,6 +114,8 @@ class _Plain:
 
     def norm(self, name: str, x: Tensor, groups: int, eps: float) -> Tensor:
         weight, bias = (self.weights[f"{name}.{part}"].to(x) for part in ("weight", "bias"))
+        if not groups:
+            return torch.addcmul(bias.view(-1, 1, 1), weight.view(-1, 1, 1), x)
         return F.group_norm(x, groups, weight, bias, eps)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -147,7 +149,7 @@ class PlainUNet(_Plain):
         return self.conv("out.2", F.silu(self.group_norm("out.0", h)), padding=1).float()
 
     def group_norm(self, name: str, x: Tensor) -> Tensor:
-        return self.norm(name, x, NORM_GROUPS, 1e-5)
+        return self.norm(name, x, self.config.norm_groups, 1e-5)
 
     def block(self, name: str, x: Tensor, emb: Tensor, level: int) -> Tensor:
         for layer in (f"{name}.{j}" for j in range(3)):
@@ -247,11 +249,7 @@ class PlainAutoencoder(_Plain):
         return distances.argmin(dim=1).view(z.shape[0], *z.shape[2:])
 
     def group_norm(self, name: str, x: Tensor) -> Tensor:
-        if self.config.norm_groups:
-            return self.norm(name, x, self.config.norm_groups, 1e-6)
-        return self.weights[f"{name}.weight"].view(-1, 1, 1) * x + self.weights[
-            f"{name}.bias"
-        ].view(-1, 1, 1)
+        return self.norm(name, x, self.config.norm_groups, 1e-6)
 
     def residual(self, name: str, x: Tensor) -> Tensor:
         h = self.conv(f"{name}.conv1", F.silu(self.group_norm(f"{name}.norm1", x)), padding=1)

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TaskName = Literal["autoencoder", "decoder", "denoiser", "noise_predictor", "compact"]
+TaskName = Literal["autoencoder", "decoder", "denoiser", "noise_predictor", "imitation", "compact"]
 OneOrMore = Annotated[int, Field(ge=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,6 +60,7 @@ class LossWeights(_Table):
     gradient: float = 0.0  # L1 of differences between neighbours: keeps edges
     latent: float = 0.0  # squared error of x0_pred (ResShift's objective)
     codebook: float = 0.0  # codes to latents, and 0.25 of it the other way (VQ)
+    imitation: float = 0.0  # squared error to the outputs of `networks.init`
     noise: float = 0.0  # Gaussian likelihood of the optimal noise of Eq. 9, one step at a time
 
 
@@ -102,6 +103,7 @@ class TrainConfig(_Table):
     fit_codes: bool = False  # autoencoder: begin with codes by k-means of its latents
     chain: Share = 0.0  # decoder: part of the crops whose latents the chain makes from LR
     rollout: Share = 0.0  # denoiser: part of the steps that are of the ends of its own chain
+    together: OneOrMore = 1  # denoiser: rollouts of one draw, which a GPU runs as one batch
     reuse: OneOrMore = 1  # times that a degraded crop is used, flipped and turned anew
     seed: int = 0
     workers: int = 0  # processes that prepare pictures

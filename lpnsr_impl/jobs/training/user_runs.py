@@ -9,7 +9,7 @@ from ...files.folders import find_weights
 from ...method import sampler
 from ...method.noise import seeded_noise
 from ...method.schedule import Schedule
-from ...models import Autoencoder, Denoiser
+from ...models import Autoencoder, Denoiser, NoisePredictor
 from ...pictures.images import bicubic_upsample
 from .config import Networks
 from .teacher import Teacher
@@ -23,24 +23,32 @@ class UserRuns(nn.Module):
         names: of the files.
         autoencoder: makes y0.
         denoiser: gives the schedule, and the family that the noise predictor has to be of.
+        noise_predictor: instead of the file that `names` has.
 
     Raises:
         ValueError: the networks do not belong together.
     """
 
-    def __init__(self, names: Networks, autoencoder: Autoencoder, denoiser: Denoiser) -> None:
+    def __init__(
+        self,
+        names: Networks,
+        autoencoder: Autoencoder,
+        denoiser: Denoiser,
+        noise_predictor: NoisePredictor | None = None,
+    ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.schedule = Schedule(**vars(denoiser.schedule))
-        predictor = names.noise_predictor
-        self.noise_predictor = load_noise_predictor(find_weights(predictor)) if predictor else None
+        if noise_predictor is None and names.noise_predictor:
+            noise_predictor = load_noise_predictor(find_weights(names.noise_predictor))
+        self.noise_predictor = noise_predictor
         check_family(autoencoder, denoiser, self.noise_predictor)
         self.start = Teacher(find_weights(names.start)) if names.start else None
 
     def run(self, denoiser: sampler.Denoiser, lr: Tensor, rng: np.random.Generator) -> Tensor:
-        """Latent x0 of one LR picture in [-1,1]; only what `denoiser` does has gradients.
+        """Latents x0 of LR pictures in [-1,1]; only what `denoiser` does has gradients.
 
-        [1,3,h,w] -> float32 [1,C,h,w]
+        [B,3,h,w] -> float32 [B,C,h,w]
         """
         most = self.schedule.num_timesteps
         steps = most if rng.random() < 0.5 else int(rng.integers(1, most + 1))

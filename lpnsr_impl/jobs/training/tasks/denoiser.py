@@ -58,7 +58,9 @@ class DenoiserTask(LatentTask):
     def _rolled(self, batch: Sample) -> Losses:
         assert self.user is not None
         ends: list[Tensor] = []
-        for index, lr in zip(batch["index"], batch["lr"].split(1), strict=True):
+        together = self.config.together
+        first = batch["index"][::together]
+        for index, lr in zip(first, batch["lr"].split(together), strict=True):
             rng = np.random.default_rng([self.config.seed, int(index), 8])
             ends.append(self.user.run(self._last_alone, lr, rng))
         image = self.decoded(torch.cat(ends))
