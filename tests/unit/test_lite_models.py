@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from lpnsr_impl.engine.upscaler import Upscaler, load_upscaler
 from lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS
 from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.jobs.evaluation.metrics import Measurer
 from lpnsr_impl.jobs.evaluation.report import markdown_table
 from lpnsr_impl.jobs.evaluation.run import Row, evaluate, find_pairs
+from lpnsr_impl.jobs.upscaler import Upscaler, load_upscaler
 
 DATA = Path(__file__).parents[1] / "data"
 CARD = (BUNDLED / "README.md").read_text(encoding="utf-8")
