@@ -19,11 +19,12 @@ from lpnsr_impl import (
     sample_once,
 )
 from lpnsr_impl.config import LPNSR_SCHEDULE, RESSHIFT_15, RSD, SINSR, StudentConfig
-from lpnsr_impl.engine.engine import Engine, Sampling
+from lpnsr_impl.engine.engine import Engine
 from lpnsr_impl.engine.tiled import MARGIN, Tiling
 from lpnsr_impl.files.convert import convert
 from lpnsr_impl.jobs.upscaler import Method, Upscaler
 from lpnsr_impl.method.noise import seeded_noise
+from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.pictures.picture import Picture
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
