@@ -1,5 +1,5 @@
-"""What the engine does with an image of one tile, written out: repeat its edge pixels around it, run
-a network, and cut off what that made of them.
+"""What the engine does with an image of one tile, written out: it repeats the edge pixels around
+the image, runs a network, and cuts off what that made of them.
 
 For images whose height and width, with the margin, are what the networks accept.
 """

@@ -205,8 +205,8 @@ def test_every_picture_comes_out_four_times_larger_and_as_it_would_alone(
     """Any dtype, strides and range, in one box where it can be, against one of its pictures alone
     as plain floats in [0,1], in stages, and without tiles where there is but one.
 
-    Alone it may be rounded otherwise, since small pictures of a batch share a call. With alpha it is
-    not made in stages: the start is an image there, whose hidden colours are replaced once more.
+    Alone it may be rounded otherwise, since small pictures of a batch share a call. With alpha it
+    is not made in stages: the start is an image there, whose hidden colours are replaced once more.
     """
     picture, s = example
     graph, (h, w) = Graph(server), picture.size

@@ -25,6 +25,7 @@ from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.pictures.images import bicubic_upsample, to_01, to_pm1
 from tests.host.server import PromptError, Server, load_api_workflow, node_of_type
 from tests.margin import crop, extend, with_margin
+from tests.sprite import fringe, yellow_disc
 
 from .conftest import (
     BUNDLED_START,
@@ -166,7 +167,7 @@ def test_seeds_repeat_and_differ(graph: Graph) -> None:
     assert not torch.equal(one, other)
 
 
-def test_grey_rgba_and_out_of_range_pictures(graph: Graph) -> None:
+def test_grey_and_rgba_pictures(graph: Graph) -> None:
     rgb = random_image(1, 10, 12, 3)
     grey = graph.run(graph.upscale(rgb[..., :1], steps=1), "upscale")
     assert torch.equal(
@@ -182,7 +183,16 @@ def test_grey_rgba_and_out_of_range_pictures(graph: Graph) -> None:
     by_stages = graph.run(graph.stages(torch.cat([rgb, alpha], -1), steps=1), "decode")
     assert torch.equal(by_stages, rgba)
 
-    wild = 3 * rgb - 1
+
+@pytest.mark.parametrize("ring", [0.0, 2 / 255])
+def test_sprites_get_no_dark_fringe(graph: Graph, ring: float) -> None:
+    image = yellow_disc(ring)[None]
+    for prompt, node in ((graph.upscale(image), "upscale"), (graph.stages(image), "decode")):
+        assert fringe(graph.run(prompt, node)[0]) < 0.05
+
+
+def test_out_of_range_pictures_are_clamped(graph: Graph) -> None:
+    wild = 3 * random_image(1, 10, 12, 3) - 1
     assert torch.equal(
         graph.run(graph.upscale(wild, steps=1), "upscale"),
         graph.run(graph.upscale(wild.clamp(0, 1), steps=1), "upscale"),
