@@ -102,7 +102,7 @@ def test_a_latent_of_another_vae_is_explained(graph: Graph) -> None:
 
 
 def test_core_nodes_can_stand_for_our_encode_and_decode(graph: Graph) -> None:
-    """But for the margin that our nodes put around an image. LPNSR Sample needs the LR image then."""
+    """But for the margin of our nodes. LPNSR Sample needs the LR image then."""
     image = random_image(1, 64, 32, 3)
     prompt = graph.stages(image, steps=1)
     prompt["decode"]["inputs"]["color_fix"] = "none"
