@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lpnsr_impl import load_autoencoder, load_denoiser
-from lpnsr_impl.engine.memory import PlainMemory
+from lpnsr_impl.engine.memory import Memory
 from lpnsr_impl.jobs.upscaler import Method, Upscaler
 from lpnsr_impl.pictures.picture import Picture
 from tests.bench.counting import FAKE
@@ -21,13 +21,11 @@ from tests.small import AUTOENCODER, autoencoder_weights, denoiser_weights
 CUDA = torch.device("cuda")
 
 
-class Plenty(PlainMemory):
+class Plenty(Memory):
     """Memory that believes to have room for everything."""
 
-    def available(self, networks: Sequence[Any]) -> float:
+    def free(self, networks: Sequence[Any]) -> float:
         return 1e12
-
-    free = available
 
     def free_for_results(self) -> int:
         return 10**12

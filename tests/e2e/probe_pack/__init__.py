@@ -147,15 +147,13 @@ class ProbeOffloaded(io.ComfyNode):
             )
         )
 
-        class Plenty(memory.PlainMemory):
+        class Plenty(memory.Memory):
             def free(self, networks):
                 return 1 << 34
 
-            available = free
-
-        resident = [memory.Resident(network, torch.device("cuda")) for network in networks]
+        managed = [memory.Managed(network, torch.device("cuda")) for network in networks]
         tiling = tiled.Tiling(64, 16)
-        engine = engine.Engine(engine.Networks(*resident), Plenty(), tiling)
+        engine = engine.Engine(engine.Networks(*managed), Plenty(), tiling)
         devices, batches = set(), set()
 
         def watch(module, inputs):
