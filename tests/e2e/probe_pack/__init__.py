@@ -197,7 +197,8 @@ class ProbeOutOfMemory(io.ComfyNode):
         managed = getattr(models, name)
         network = limited(copy.deepcopy(managed.network), limit, part if part != name else "")
         patcher = ModelPatcher(network, managed.patcher.load_device, managed.patcher.offload_device)
-        return io.NodeOutput(dataclasses.replace(models, **{name: type(managed)(network, patcher)}))
+        copied = dataclasses.replace(managed, network=network, patcher=patcher)
+        return io.NodeOutput(dataclasses.replace(models, **{name: copied}))
 
 
 class ProbeUpscaleOutOfMemory(io.ComfyNode):
