@@ -43,7 +43,7 @@ def test_inspect_shows_each_step_of_the_run_that_sample_makes(graph: Graph) -> N
     maps, plot = outputs(graph, prompt, ("inspect", 0), ("inspect", 1))
     assert maps.shape == (5, 36, 44, 3)  # predictions at t = 3, 2, 1; noise at 3 and 2
     assert plot.ndim == 4
-    assert torch.equal(maps[4:], graph.run(prompt, "decode"))
+    torch.testing.assert_close(maps[4:], graph.run(prompt, "decode"), atol=1e-4, rtol=0)
     noise = maps[1]
     assert torch.equal(noise[::4, ::4].repeat_interleave(4, 0).repeat_interleave(4, 1), noise)
 
@@ -56,7 +56,7 @@ def test_inspect_without_a_predictor_shows_random_noise(graph: Graph) -> None:
     assert plot.shape[0] == 2
     assert torch.equal(maps[:3], maps[3:])
     predicted = graph.run(inspect(graph, IMAGE, steps=2), "inspect")
-    assert torch.equal(predicted[0], maps[0])
+    torch.testing.assert_close(predicted[0], maps[0], atol=1e-4, rtol=0)
     assert not torch.equal(predicted[1], maps[1])
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import struct
 import uuid
 from typing import Any
@@ -64,16 +65,17 @@ def test_a_node_says_what_it_plans_and_how_far_it_is(graph: Graph, picture: Tens
     tiles = {"tile_size": 32, "overlap": 8}
     texts, _ = in_a_thread(follow(graph, save(graph.stages(picture, seed=101, **tiles))))
     first, *between, last = texts["sample"]
-    assert first.startswith("loading  \n72x40 to 288x160, 6 tiles of 32x32, asks for ")
+    assert re.fullmatch(r"loading  \n6 tiles of 32x32, \d+ MB", first)
     assert any(text.startswith("step 1/4, tile ") and " s left  \n" in text for text in between)
     assert last.startswith("done in ")
-    assert "1 tile, asks for" in texts["decode"][0]
+    assert re.fullmatch(r"loading  \n1 tile, \d+ MB", texts["decode"][0])
+    assert "LPNSR: 72x40 to 288x160, 6 tiles of 32x32, " in graph.server.log.read_text()
 
 
-def test_pictures_of_a_batch_are_counted(graph: Graph, picture: Tensor) -> None:
+def test_images_of_a_batch_are_counted(graph: Graph, picture: Tensor) -> None:
     batch = picture.expand(3, -1, -1, -1)
     texts, _ = in_a_thread(follow(graph, save(graph.stages(batch, seed=102))))
-    assert any("picture 2/3, step " in text for text in texts["sample"])
+    assert any("image 2/3, step " in text for text in texts["sample"])
 
 
 def test_each_step_shows_the_clean_prediction(graph: Graph, picture: Tensor) -> None:

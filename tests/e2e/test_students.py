@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lpnsr_impl import load_autoencoder, load_denoiser
+from lpnsr_impl import load_autoencoder, load_denoiser, sample_once
 from lpnsr_impl.config import RESSHIFT_15, SCALE
-from lpnsr_impl.engine.pipeline import decode_latent, run_chain
+from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.method.schedule import Schedule
-from lpnsr_impl.pictures.images import to_pm1
+from lpnsr_impl.pictures.images import to_01, to_pm1
 from tests.host.server import PromptError, Server
+from tests.margin import crop, extend, with_margin
 from tests.small import (
     autoencoder_weights,
     denoiser_weights,
@@ -108,17 +109,26 @@ def test_nodes_and_library_agree(server: Server, graph: Graph, method: str) -> N
     calls: list[int] = []
     denoiser.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[1]))
     lr = to_pm1(image.movedim(-1, 1))
-    expected = run_chain(denoiser, None, Schedule(**vars(RESSHIFT_15)), y0, lr, seed=7)
+    expected = sample_once(
+        with_margin(denoiser),
+        denoiser.student,
+        Schedule(**vars(RESSHIFT_15)),
+        y0,
+        lr,
+        noise=seeded_noise(7, RESSHIFT_15.num_timesteps),
+    )
     assert calls == [14]
     ours = graph.run(prompt, "sample", "latent")
     assert (ours - expected).abs().max() < 1e-3 * expected.abs().max()
     autoencoder = load_autoencoder(folder / A)
     codes = method == "SinSR"
-    decoded = decode_latent(autoencoder, ours, lr.shape[2:], quantize=codes)
+    decoded, other = (
+        to_01(crop(autoencoder.decode(extend(ours), quantize), SCALE))
+        for quantize in (codes, not codes)
+    )
     prompt["decode"]["inputs"]["color_fix"] = "none"
     image_out = graph.run(prompt, "decode").movedim(-1, 1)
     assert (image_out - decoded).abs().mean() < 1e-3
-    other = decode_latent(autoencoder, ours, lr.shape[2:], quantize=not codes)
     assert (image_out - other).abs().mean() > 10 * (image_out - decoded).abs().mean() + 1e-4
 
 

@@ -157,7 +157,7 @@ def test_a_latent_of_another_vae_is_explained(graph: Graph) -> None:
 
 
 def test_core_nodes_can_stand_for_our_encode_and_decode(graph: Graph) -> None:
-    """Exactly, where the LR size needs no padding. LPNSR Sample needs the LR image then."""
+    """But for the margin of our nodes. LPNSR Sample needs the LR image then."""
     image = random_image(1, 64, 32, 3)
     prompt = graph.stages(image, steps=1)
     prompt["decode"]["inputs"]["color_fix"] = "none"
@@ -166,11 +166,11 @@ def test_core_nodes_can_stand_for_our_encode_and_decode(graph: Graph) -> None:
     prompt["encode"] = {"class_type": "VAEEncode", "inputs": {**vae, "pixels": ["start", 0]}}
     prompt["sample"]["inputs"]["lr_image"] = ["image", 0]
     prompt["core"] = {"class_type": "VAEDecode", "inputs": {**vae, "samples": ["sample", 0]}}
-    torch.testing.assert_close(graph.run(prompt, "decode"), expected, atol=2e-3, rtol=0)
-    torch.testing.assert_close(graph.run(prompt, "core"), expected, atol=2e-3, rtol=0)
+    for node in ("decode", "core"):
+        assert (graph.run(prompt, node) - expected).abs().mean() < 0.02
 
 
-def test_a_core_latent_of_any_size_is_padded_by_sample(graph: Graph) -> None:
+def test_sample_takes_a_core_latent_of_any_size(graph: Graph) -> None:
     image = random_image(1, 13, 10, 3)
     prompt = graph.stages(image, steps=1)
     expected = graph.run(prompt, "decode")

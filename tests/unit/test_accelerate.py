@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -13,13 +12,11 @@ from torch import Tensor, nn
 from lpnsr_impl import load_autoencoder, load_denoiser
 from lpnsr_impl.accelerate import (
     accelerate,
-    attention,
     restore,
     set_precision,
     train_on_cpu,
     winograd,
 )
-from lpnsr_impl.accelerate.attention import SlicedAttention, attention_bytes
 from lpnsr_impl.accelerate.cpu import (
     CachedQuantizer,
     StripMlp,
@@ -200,33 +197,27 @@ def test_only_cpus_have_channels_last() -> None:
     assert convolution_layouts(autoencoder) == {True}
 
 
-@pytest.mark.parametrize("device", [MPS, torch.device("privateuseone", 0)], ids=str)
+@pytest.mark.parametrize("device", [CPU, MPS, CUDA], ids=str)
 @torch.inference_mode()
-def test_where_attention_holds_its_matrix_it_goes_in_slices(
-    monkeypatch: pytest.MonkeyPatch, device: torch.device
-) -> None:
+def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    """Everywhere: ROCm, whose devices are named "cuda", has no fused kernel for this width."""
     autoencoder = load_autoencoder(autoencoder_weights())
     z = rand("z", 2, 3, 20, 30)
     expected = autoencoder.decode(z)
     accelerate(autoencoder, device)
-    assert SlicedAttention in classes(autoencoder)
     largest = 2 * 600 * 7 * 4
-    monkeypatch.setattr(attention, "SLICE_BYTES", largest)
+    monkeypatch.setattr("lpnsr_impl.models.autoencoder._SCORE_BYTES", largest)
     sizes: list[int] = []
     attend: Callable[..., Tensor] = F.scaled_dot_product_attention
 
-    def seen(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
+    def seen(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         sizes.append(4 * len(q) * q.shape[2] * k.shape[2])
-        return attend(q, k, v, **how)
+        return attend(q, k, v)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", seen)
     torch.testing.assert_close(autoencoder.decode(z), expected, atol=1e-5, rtol=0)
     assert len(sizes) == 86  # 600 queries, 7 at a time
     assert max(sizes) == largest
-    assert attention_bytes(autoencoder, 600) == 2 * largest
-    assert attention_bytes(autoencoder, 10) == 2 * 4 * 100
-    accelerate(autoencoder, CPU)
-    assert attention_bytes(autoencoder, 600) == 0
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

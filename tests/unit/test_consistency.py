@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from lpnsr_impl.pictures.consistency import back_project, lr_psnr
-from lpnsr_impl.pictures.images import bicubic_upsample, resize
+from lpnsr_impl.pictures.edges import resample
+from lpnsr_impl.pictures.images import bicubic_upsample
 from tests.golden.fill import noise
 
 
@@ -64,7 +65,7 @@ def test_lr_psnr_is_the_mean_over_a_batch() -> None:
 
 def test_lr_psnr_is_10_log_of_the_squared_error_and_at_most_100() -> None:
     sr = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    small = resize(sr, 8, 8)
+    small = resample(sr, 8, 8)
     assert lr_psnr(sr, small) == 100
     assert lr_psnr(sr, small + 0.1) == pytest.approx(20, abs=1e-3)
 
@@ -72,7 +73,7 @@ def test_lr_psnr_is_10_log_of_the_squared_error_and_at_most_100() -> None:
 @pytest.mark.parametrize(("h", "w"), [(17, 23), (18, 23), (25, 35), (102, 138), (150, 200)])
 def test_results_of_other_sizes_are_met_as_well(h: int, w: int) -> None:
     lr = lr_picture()
-    sr = resize(rough(lr), h, w).clamp(0, 1)
+    sr = resample(rough(lr), h, w).clamp(0, 1)
     assert lr_psnr(sr, lr) < 40
     assert lr_psnr(back_project(sr, lr), lr) > 55
 

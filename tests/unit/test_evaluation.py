@@ -17,13 +17,13 @@ from torch import Tensor
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.cli import main, parser
 from lpnsr_impl.config import RESSHIFT_15
-from lpnsr_impl.engine.upscaler import Method, Upscaler
 from lpnsr_impl.jobs.evaluation.command import chosen_methods
 from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.jobs.evaluation.metrics import Measurer
 from lpnsr_impl.jobs.evaluation.noise_maps import record_noise
 from lpnsr_impl.jobs.evaluation.report import contact_sheet, markdown_table
 from lpnsr_impl.jobs.evaluation.run import evaluate, find_pairs
+from lpnsr_impl.jobs.upscaler import Method, Upscaler
 from lpnsr_impl.pictures.images import bicubic_upsample
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import read_picture, to_pil

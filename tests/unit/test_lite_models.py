@@ -5,14 +5,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
-from lpnsr_impl.engine.upscaler import Upscaler, load_upscaler
 from lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS
 from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.jobs.evaluation.metrics import Measurer
 from lpnsr_impl.jobs.evaluation.report import markdown_table
 from lpnsr_impl.jobs.evaluation.run import Row, evaluate, find_pairs
+from lpnsr_impl.jobs.upscaler import Upscaler, load_upscaler
+from lpnsr_impl.pictures.picture import Picture
 
 DATA = Path(__file__).parents[1] / "data"
 CARD = (BUNDLED / "README.md").read_text(encoding="utf-8")
@@ -72,6 +74,21 @@ def test_results_can_be_had_again(upscaler: Upscaler, tmp_path: Path) -> None:
     (then,) = (r for r in recorded() if (r["method"], r["picture"]) == (name, "kodim21"))
     for label, tolerance in (("PSNR", 0.05), ("SSIM", 0.002), ("NIQE", 0.1)):
         assert float(now[label]) == pytest.approx(float(then[label]), abs=tolerance)
+
+
+FLAT = {"white": (1, 1, 1), "black": (0, 0, 0), "grey": (0.5, 0.5, 0.5), "red": (1, 0, 0)}
+FLAT["blue"] = (0, 0, 1)
+
+
+@pytest.mark.parametrize(("h", "w"), [(32, 32), (64, 48)])
+def test_flat_pictures_stay_flat(upscaler: Upscaler, h: int, w: int) -> None:
+    """Without a margin around them, corners were up to 54 of 255 off."""
+    colors = torch.tensor(list(FLAT.values())).float()[:, :, None, None]
+    (method,) = (m for m in EXPERIMENTS["table1"]([START]) if m.name == "T=4 PreSet-A")
+    result = upscaler.upscale(Picture(colors.expand(-1, -1, h, w)), method)
+    error = (255 * (result - colors).abs()).amax(dim=(1, 2, 3)).tolist()
+    bars = {"white": 6, "black": 6, "grey": 10, "red": 20, "blue": 10}
+    assert all(e <= bars[name] for name, e in zip(FLAT, error, strict=True)), error
 
 
 def test_preset_b_is_ahead_of_bicubic_but_for_psnr() -> None:

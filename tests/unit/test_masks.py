@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.pictures.masks import mask_weights, masked
+from lpnsr_impl.pictures.masks import blend, mask_weights
 from tests.golden.fill import noise
 
 
@@ -20,7 +20,7 @@ def test_all_and_nothing_are_exact_in_any_size(feather: int, h: int, w: int) -> 
     result, start = noise("result", (1, 3, 60, 80)), noise("start", (1, 3, 60, 80))
     for value, expected in ((0.0, start), (1.0, result)):
         weights = mask_weights(torch.full((1, 1, h, w), value), 15, 20, feather)
-        assert torch.equal(masked(result, start, weights), expected)
+        assert torch.equal(blend(result, start, weights), expected)
 
 
 @pytest.mark.parametrize("size", [(16, 24), (64, 96), (128, 192)])
@@ -53,7 +53,7 @@ def test_in_any_size_of_the_result_it_is_the_same_mask(size: tuple[int, int]) ->
 
 def test_grey_masks_mix() -> None:
     weights = mask_weights(torch.full((1, 1, 4, 4), 0.25), 4, 4, 2)
-    assert (masked(torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), weights) == 0.25).all()
+    assert (blend(torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), weights) == 0.25).all()
 
 
 def test_feather_goes_on_at_the_other_side_where_the_picture_wraps() -> None:

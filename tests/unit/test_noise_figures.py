@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.engine.noise import seeded_noise
+from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.method.noise_figures import ChainRecorder, draw_figure, noise_picture, render
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.method.schedule import Schedule

@@ -19,12 +19,13 @@ from lpnsr_impl import (
     sample_once,
 )
 from lpnsr_impl.config import LPNSR_SCHEDULE, RESSHIFT_15, RSD, SINSR, StudentConfig
-from lpnsr_impl.engine.noise import seeded_noise
-from lpnsr_impl.engine.pipeline import run_chain
-from lpnsr_impl.engine.upscaler import Method, Upscaler
+from lpnsr_impl.engine.engine import Engine
+from lpnsr_impl.engine.tiled import MARGIN, Tiling
 from lpnsr_impl.files.convert import convert
+from lpnsr_impl.jobs.upscaler import Method, Upscaler
+from lpnsr_impl.method.noise import seeded_noise
+from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.pictures.picture import Picture
-from lpnsr_impl.pictures.tiling import plan_tiles
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 T = RESSHIFT_15.num_timesteps
@@ -223,21 +224,23 @@ def test_a_picture_takes_one_call_whatever_steps_say_and_tiles_see_one_noise(
     hook = denoiser.register_forward_pre_hook(
         lambda _, args: inputs.append(torch.cat(args[::2], 1))
     )
-    y0, lr = torch.randn(1, 3, 64, 96), torch.rand(1, 3, 64, 96)
-    schedule = Schedule(**vars(RESSHIFT_15))
+    h, w = 64 - 2 * MARGIN, 96 - 2 * MARGIN  # of which one tile has the size 64x96
+    y0, lr = torch.randn(1, 3, h, w), Picture(torch.rand(1, 3, h, w))
+    engine = Upscaler(load_autoencoder(autoencoder_weights()), denoiser, None, {}).engine
 
-    def run(**options: object) -> Tensor:
+    def run(tiling: Tiling | None = None, **sampling: int) -> Tensor:
         inputs.clear()
-        return run_chain(denoiser, None, schedule, y0, lr, seed=7, **options)
+        tiled = Engine(engine.networks, engine.memory, tiling)
+        return tiled.sample(y0, lr, Sampling(seed=7, **sampling))
 
     whole = run(steps=4)
     assert len(inputs) == 1
     (all_of_it,) = inputs
     assert torch.equal(whole, run(steps=1))
-    tiled = run(plan=plan_tiles(64, 96, 64, 32, denoiser.config.size_multiple))
-    assert len(inputs) == 2
-    assert torch.equal(inputs[0], all_of_it[..., :64])
-    assert torch.equal(inputs[1], all_of_it[..., 32:])
+    tiled = run(Tiling(64, 32))
+    left, right = torch.cat(inputs)
+    assert torch.equal(left, all_of_it[0, ..., :64])
+    assert torch.equal(right, all_of_it[0, ..., 32:])
     hook.remove()
     assert tiled.shape == whole.shape
     assert (tiled - whole).abs().mean() < 0.5 * whole.std()

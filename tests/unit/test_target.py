@@ -11,9 +11,9 @@ from lpnsr_impl.pictures.target import (
     Pass,
     Target,
     check_memory,
-    described,
+    describe,
+    pass_work,
     plan_passes,
-    work,
 )
 
 SIDES = st.integers(1, 5000)
@@ -90,7 +90,7 @@ def test_without_wishes_it_is_one_pass_of_x4(h: int, w: int) -> None:
     ],
 )
 def test_the_plan_is_told(target: Target, text: str) -> None:
-    assert described(plan_passes(384, 512, target)) == text
+    assert describe(plan_passes(384, 512, target)) == text
 
 
 @pytest.mark.parametrize("factor", [0.99, 16.01, 0, -4, math.nan, math.inf])
@@ -114,9 +114,9 @@ def test_sides_that_no_passes_reach_are_refused(side: int, message: str) -> None
 
 
 def test_a_second_pass_counts_by_its_pixels() -> None:
-    assert work(plan_passes(100, 100, Target(2))) == [1]
-    assert work(plan_passes(100, 100, Target(8))) == [1, 4]
-    assert work(plan_passes(100, 100, Target(16))) == [1, 16]
+    assert pass_work(plan_passes(100, 100, Target(2))) == [1]
+    assert pass_work(plan_passes(100, 100, Target(8))) == [1, 4]
+    assert pass_work(plan_passes(100, 100, Target(16))) == [1, 16]
 
 
 def test_what_does_not_fit_into_memory_is_refused() -> None:

@@ -22,6 +22,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nodes
 
@@ -98,6 +99,15 @@ FAKE = FakeTensorMode()
 """Tensors without values, which still know their device: "cuda" on a machine that has none."""
 
 
+class NoValues(TorchDispatchMode):
+    """Where the value of such a tensor is asked for, it is 1, or true."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1
+        return func(*args, **(kwargs or {}))
+
+
 def offloaded(network, dtype):
     """A copy in the given precision, whose fake weights are all on the CPU."""
     network = copy.deepcopy(network)
@@ -114,7 +124,7 @@ def offloaded(network, dtype):
 
 
 class ProbeOffloaded(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if the way of a picture on "cuda", in batches of tiles, ends there
+    """Passes LPNSR_MODELS on, if the engine upscales a picture on "cuda", in batches of tiles,
     while the weights of all networks are on the CPU, for the host's layers to bring.
 
     Another device or dtype in between is an error of PyTorch's.
@@ -130,27 +140,39 @@ class ProbeOffloaded(io.ComfyNode):
     def execute(cls, models, precision):
         dtype = getattr(torch, precision)
         parts = (models.autoencoder, models.denoiser, models.noise_predictor)
-        autoencoder, denoiser, predictor = (offloaded(part.network, dtype) for part in parts)
-        pipeline, color, schedule, tiling = (
-            core_of(denoiser, module)
+        networks = [offloaded(part.network, dtype) for part in parts]
+        engine, memory, picture, finish, sampler, tiled = (
+            core_of(networks[0], module)
             for module in (
-                "engine.pipeline",
-                "pictures.color",
-                "method.schedule",
-                "pictures.tiling",
+                "engine.engine",
+                "engine.memory",
+                "pictures.picture",
+                "engine.finish",
+                "method.sampler",
+                "engine.tiled",
             )
         )
-        plan = tiling.plan_tiles(64, 128, 64, 16, 8, batch=2)
-        kappa_2 = schedule.Schedule()
-        with FAKE:
-            lr = torch.zeros(1, 3, 60, 120, device="cuda")
-            start = torch.zeros(1, 3, 240, 480, device="cuda")
-            y0 = pipeline.encode_start(autoencoder, start, plan.size, plan)
-            x0 = pipeline.run_chain(denoiser, predictor, kappa_2, y0, lr, seed=1, plan=plan)
-            sr = pipeline.decode_latent(autoencoder, x0, lr.shape[2:], plan)
-            image = color.wavelet_color_fix(sr, torch.zeros_like(start))
-        if len(plan) < 2 or image.device.type != "cuda" or image.shape != start.shape:
-            raise RuntimeError(f"{len(plan)} tiles, a picture {image.shape} on {image.device}")
+
+        class Plenty(memory.Memory):
+            def free(self, networks):
+                return 1 << 34
+
+        managed = [memory.Managed(network, torch.device("cuda")) for network in networks]
+        tiling = tiled.Tiling(64, 16)
+        engine = engine.Engine(engine.Networks(*managed), Plenty(), tiling)
+        devices, batches = set(), set()
+
+        def watch(module, inputs):
+            devices.update(x.device.type for x in inputs if isinstance(x, torch.Tensor))
+            batches.add(len(inputs[0]))
+
+        for network in (networks[0].encoder, networks[0].decoder, *networks[1:]):
+            network.register_forward_pre_hook(watch)
+        with FAKE, NoValues():
+            lr = picture.Picture(torch.zeros(1, 3, 60, 120))
+            image, _ = engine.upscale(lr, None, sampler.Sampling(seed=1), finish.Finish())
+        if (devices, batches, image.shape) != ({"cuda"}, {3}, (1, 3, 240, 480)):
+            raise RuntimeError(f"batches of {batches} on {devices}, an image {image.shape}")
         return io.NodeOutput(models)
 
 
@@ -181,7 +203,8 @@ class ProbeOutOfMemory(io.ComfyNode):
         managed = getattr(models, name)
         network = limited(copy.deepcopy(managed.network), limit, part if part != name else "")
         patcher = ModelPatcher(network, managed.patcher.load_device, managed.patcher.offload_device)
-        return io.NodeOutput(dataclasses.replace(models, **{name: type(managed)(network, patcher)}))
+        copied = dataclasses.replace(managed, network=network, patcher=patcher)
+        return io.NodeOutput(dataclasses.replace(models, **{name: copied}))
 
 
 class ProbeUpscaleOutOfMemory(io.ComfyNode):

@@ -1,0 +1,22 @@
+"""A sprite: a disc of one colour on transparent black."""
+
+import torch
+from torch import Tensor
+
+YELLOW = torch.tensor([1.0, 0.9, 0.1])
+
+
+def yellow_disc(ring: float = 0.0) -> Tensor:
+    """RGBA [48,48,4] of 8-bit values; just outside of the disc black has the alpha `ring`."""
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    distance = ((y - 23.5) ** 2 + (x - 23.5) ** 2).sqrt()
+    alpha = (16.5 - distance).clamp(0, 1)
+    rgb = torch.where(alpha[..., None] > 0, YELLOW, torch.zeros(3))
+    alpha = torch.where((alpha == 0) & (distance < 20), ring, alpha)
+    return (255 * torch.cat([rgb, alpha[..., None]], dim=2)).round() / 255
+
+
+def fringe(image: Tensor) -> float:
+    """Largest error of the colour where an upscaled disc, [192,192,4], can be seen."""
+    rgb, alpha = image[..., :3], image[..., 3]
+    return float((rgb - YELLOW).abs().amax(dim=2)[alpha > 0.05].max())

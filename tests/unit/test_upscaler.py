@@ -1,0 +1,136 @@
+"""An upscaler on a GPU, without one: FakeTensors have a device and no values."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lpnsr_impl import load_autoencoder, load_denoiser
+from lpnsr_impl.engine.memory import Memory
+from lpnsr_impl.jobs.upscaler import Method, Upscaler
+from lpnsr_impl.pictures.picture import Picture
+from tests.bench.counting import FAKE
+from tests.small import AUTOENCODER, autoencoder_weights, denoiser_weights
+
+CUDA = torch.device("cuda")
+
+
+class Plenty(Memory):
+    """Memory that believes to have room for everything."""
+
+    def free(self, networks: Sequence[Any]) -> float:
+        return 1e12
+
+    def free_for_results(self) -> int:
+        return 10**12
+
+
+class Card(TorchDispatchMode):
+    """A GPU without values, which has no room for a tensor of more bytes than `limit`."""
+
+    def __init__(self, limit: float = float("inf")) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            too_large = isinstance(x, Tensor) and x.untyped_storage().nbytes() > self.limit
+            if too_large and x.device.type == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return result
+
+
+def on_card(network: nn.Module) -> None:
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            with FAKE:
+                there = torch.empty(parameter.shape, device=CUDA)
+            setattr(module, name, nn.Parameter(there, requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            with FAKE:
+                there = torch.empty(buffer.shape, dtype=buffer.dtype, device=CUDA)
+            setattr(module, name, there)
+
+
+@pytest.fixture
+def calls() -> list[tuple[str, int]]:
+    """Each call of a network: which one, and how many tiles it got."""
+    return []
+
+
+def watch(calls: list[tuple[str, int]], name: str) -> Callable[..., None]:
+    return lambda _, inputs: calls.append((name, len(inputs[0])))
+
+
+def make_upscaler(
+    calls: list[tuple[str, int]], device: torch.device, upscale_models: Any = None
+) -> Upscaler:
+    """Narrow networks without attention."""
+    config = replace(AUTOENCODER, level_channels=(32, 32, 32), attention=False)
+    autoencoder = load_autoencoder(autoencoder_weights(config))
+    denoiser = load_denoiser(denoiser_weights())
+    parts = {"encode": autoencoder.encoder, "sample": denoiser, "decode": autoencoder.decoder}
+    for name, part in parts.items():
+        part.register_forward_pre_hook(watch(calls, name))
+    if device == CUDA:
+        on_card(autoencoder)
+        on_card(denoiser)
+    return Upscaler(autoencoder, denoiser, None, upscale_models or {}, device, memory=Plenty())
+
+
+ONE_STEP = Method("m", steps=1, color_fix="none")
+
+
+def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
+    """The result of 12.6 MB fits nowhere on this card, the activations of a tile of 64 do."""
+    upscaler = make_upscaler(calls, CUDA)
+    with FAKE, Card(limit=12e6):
+        lr = Picture(torch.zeros(1, 3, 256, 256))
+        result = upscaler.upscale(lr, ONE_STEP)
+    assert result.shape == (1, 3, 1024, 1024)
+    assert result.device.type == "cpu"
+
+
+def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, int]]) -> None:
+    """Upscale model and autoencoder took turns every 4 frames, and were moved each time."""
+
+    class Nearest:
+        scale = 4
+
+        def __call__(self, x: Tensor) -> Tensor:
+            calls.append(("start", len(x)))
+            return x.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    upscaler = make_upscaler(calls, CUDA, {"nearest": Nearest()})
+    with FAKE, Card():
+        clip = Picture(torch.zeros(9, 3, 512, 512))
+        result = upscaler.upscale(clip, replace(ONE_STEP, start="nearest"))
+    assert result.shape == (9, 3, 2048, 2048)
+    assert [name for name, _ in groupby(name for name, _ in calls)] == [
+        "start",
+        "encode",
+        "sample",
+        "decode",
+    ]
+
+
+def test_small_pictures_share_calls_on_a_cpu(calls: list[tuple[str, int]]) -> None:
+    """One at a time, 20 of 16x16 took five times as long as one picture of as many pixels."""
+    lr = Picture(torch.rand(20, 3, 16, 16))
+    result = make_upscaler(calls, torch.device("cpu")).upscale(lr, ONE_STEP)
+    assert result.shape == (20, 3, 64, 64)
+    for name in ("encode", "sample", "decode"):
+        sizes = [size for called, size in calls if called == name]
+        assert sum(sizes) == 20
+        assert len(sizes) <= 5
