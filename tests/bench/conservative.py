@@ -8,14 +8,14 @@ import itertools
 from typing import Any
 
 import torch
+from lpnsr_impl.engine.passes import upscale
+from lpnsr_impl.engine.tiles import Tiling
 from spandrel import ModelLoader
 from torch import Tensor
 
 from lpnsr_impl.config import Wrap
 from lpnsr_impl.engine.engine import Engine, Sampling
 from lpnsr_impl.engine.memory import PlainMemory, Resident
-from lpnsr_impl.engine.passes import upscale
-from lpnsr_impl.engine.tiles import Tiling
 from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import picture_files, read_picture

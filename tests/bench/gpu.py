@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from lpnsr_impl import Schedule
 from lpnsr_impl.engine.pipeline import run_chain
 from lpnsr_impl.pictures.tiling import plan_tiles
+
+from lpnsr_impl import Schedule
 
 from .bars import Bar, print_bars
 from .baseline import Baseline

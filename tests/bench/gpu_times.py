@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lpnsr_impl.pictures.tiling import apply_tiled, plan_tiles
 from torch import Tensor
 
 from lpnsr_impl.config import SCALE
 from lpnsr_impl.engine.memory import USABLE, is_out_of_memory
-from lpnsr_impl.pictures.tiling import apply_tiled, plan_tiles
 
 from .baseline import Baseline
 from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, made_networks

@@ -1,10 +1,10 @@
 """Compare padding to multiples of 8, as the pack does, with the published padding to multiples of
 64, on pictures of other sizes and with the same noise."""
 
+from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
 from torch import Tensor
 
 from lpnsr_impl import Schedule, wavelet_color_fix
-from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
 from lpnsr_impl.pictures.images import bicubic_upsample, resize, to_01, to_pm1
 from lpnsr_impl.pictures.reading import picture_files, read_picture
 

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lpnsr_impl.engine.noise import seeded_noise
+from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
+from lpnsr_impl.pictures.tiling import TilePlan, apply_tiled, plan_tiles
 from torch import Tensor
 
 from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
-from lpnsr_impl.engine.noise import seeded_noise
-from lpnsr_impl.engine.pipeline import decode_latent, encode_start, run_chain
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, resize, to_01, to_pm1
 from lpnsr_impl.pictures.reading import picture_files, read_picture
-from lpnsr_impl.pictures.tiling import TilePlan, apply_tiled, plan_tiles
 
 from .speed import Networks, load, psnr
 

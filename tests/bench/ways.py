@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from lpnsr_impl.engine.tiles import Tiling
+from lpnsr_impl.pictures.tiling import LARGEST_TILE
 from torch import Tensor
 
 from lpnsr_impl.accelerate import accelerate, set_precision
@@ -18,10 +20,8 @@ from lpnsr_impl.config import (
 from lpnsr_impl.engine.engine import Engine, Sampling
 from lpnsr_impl.engine.finish import Finish
 from lpnsr_impl.engine.memory import USABLE, Memory, PlainMemory, Resident
-from lpnsr_impl.engine.tiles import Tiling
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from lpnsr_impl.pictures.images import to_01
-from lpnsr_impl.pictures.tiling import LARGEST_TILE
 
 LIMIT_BYTES = 20e9
 """GPU memory that the benchmarks may use."""

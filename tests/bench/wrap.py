@@ -10,15 +10,15 @@ from typing import get_args
 from unittest.mock import patch
 
 import torch
+from lpnsr_impl.engine.upscaler import BICUBIC, Method, Upscaler, load_upscaler
+from lpnsr_impl.pictures.wrap import resampled
 from torch import Tensor
 
 from lpnsr_impl.config import SCALE, Wrap
 from lpnsr_impl.engine import pipeline
-from lpnsr_impl.engine.upscaler import BICUBIC, Method, Upscaler, load_upscaler
 from lpnsr_impl.method.sampler import NoiseSource
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import picture_files, read_picture
-from lpnsr_impl.pictures.wrap import resampled
 
 from .seams import BESIDE, HR
 

@@ -39,7 +39,7 @@ def test_pictures_are_the_same_and_memory_stays(tmp_path: Path, options: tuple[s
 
 
 def left(server: Server) -> tuple[int, int]:
-    """Resident bytes and number of tensors, when what is not used has been given back."""
+    """Managed bytes and number of tensors, when what is not used has been given back."""
     outputs = server.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
     resident = psutil.Process(server.process.pid).memory_info().rss
     return resident, outputs["memory"]["tensors"][0]

@@ -18,7 +18,7 @@ from lpnsr_impl.pictures.images import resize
 from tests.eventually import eventually
 from tests.host.browser import drawn, look_at
 from tests.host.install import FrontEnd
-from tests.host.server import PromptError
+from tests.host.server import PromptError, Server
 
 from .conftest import Graph, random_image
 from .editor import (

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from lpnsr_impl.engine.pipeline import seeded_noise
 from torch import Tensor
 
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
-from lpnsr_impl.engine.pipeline import seeded_noise
 from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.pictures.images import bicubic_upsample
 from tests.bench.baseline import Baseline
