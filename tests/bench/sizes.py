@@ -3,12 +3,12 @@ pictures so that nothing but the size changes, with the bundled models and PreSe
 
 import torch
 import torch.nn.functional as F
-from lpnsr_impl.engine.noise import seeded_noise
-from lpnsr_impl.engine.upscaler import Method, Upscaler, load_upscaler
 from torch import Tensor
 
 from lpnsr_impl import Schedule
 from lpnsr_impl.config import SCALE
+from lpnsr_impl.jobs.upscaler import Method, Upscaler, load_upscaler
+from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.pictures.images import bicubic_upsample, to_pm1
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import read_picture
