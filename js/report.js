@@ -1,4 +1,4 @@
-/** What a node's last run told as text. Core shows that of its own nodes alone. */
+/** Shows the text output of a node's last run. ComfyUI shows it only for its own nodes. */
 import { addElement, keepUpToDate, lastOutput } from "./graph.js";
 import { text } from "./language.js";
 
@@ -7,7 +7,7 @@ const MIN_HEIGHT = 100;
 const LINE_HEIGHT = 24;
 
 /**
- * A report, to read and to copy.
+ * Adds a read-only text area with the report.
  * @param node LPNSRDoctor or LPNSRDownloadModels
  */
 export function addReport(node) {
@@ -15,14 +15,14 @@ export function addReport(node) {
   area.className = "lpnsr-report widget-expands";
   area.readOnly = true;
   area.placeholder = text("Run the workflow for a report.");
-  area.dataset.captureWheel = "true"; // else Nodes 2.0 zoom
+  area.dataset.captureWheel = "true"; // or Nodes 2.0 would zoom instead of scroll
   addElement(node, "lpnsr_report", area, { getMinHeight: () => MIN_HEIGHT });
   node.setSize(SIZE);
-  keepUpToDate(node, [], () => (area.value = told(node)));
+  keepUpToDate(node, [], () => (area.value = outputText(node)));
 }
 
 /**
- * One line, which takes no room before a run.
+ * Adds a line of text, which takes no space before the first run.
  * @param node LoadLPNSRModels
  */
 export function addLine(node) {
@@ -30,9 +30,9 @@ export function addLine(node) {
   line.className = "lpnsr-line";
   const height = () => (line.textContent ? LINE_HEIGHT : 0);
   addElement(node, "lpnsr_line", line, { margin: 0, getMinHeight: height, getMaxHeight: height });
-  keepUpToDate(node, [], () => (line.textContent = told(node)));
+  keepUpToDate(node, [], () => (line.textContent = outputText(node)));
 }
 
-function told(node) {
+function outputText(node) {
   return lastOutput(node)?.text?.join("\n") ?? "";
 }
