@@ -49,7 +49,9 @@ def test_shares_of_0_and_1_give_one_of_both(tmp_path: Path, share: str, of: int)
     assert all(torch.equal(blended[key], tensor) for key, tensor in given.items())
 
 
-def test_networks_that_can_not_be_blended_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_networks_that_can_not_be_blended_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     paths = [tmp_path / f"{name}.safetensors" for name in ("denoiser", "predictor", "out")]
     for path, weights in zip(paths, (denoiser_weights(), predictor_weights()), strict=False):
         save_file(weights, path)

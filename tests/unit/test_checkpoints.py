@@ -269,9 +269,7 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, keep: float) -
         (bytes(range(256)) * 8, "damaged"),
     ],
 )
-def test_files_without_weights_are_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_files_without_weights_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "odd.pth"
     path.write_bytes(content)
     with pytest.raises(UnsupportedCheckpointError, match=message):
@@ -414,7 +412,9 @@ def test_a_network_does_not_change_with_its_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_tensors_of_wrong_types_and_shapes_are_refused(key: str, tensor: Tensor, message: str) -> None:
+def test_tensors_of_wrong_types_and_shapes_are_refused(
+    key: str, tensor: Tensor, message: str
+) -> None:
     with pytest.raises(UnsupportedCheckpointError, match=message):
         load_denoiser({**denoiser_weights(), key: tensor})
 
