@@ -7,15 +7,12 @@ WEB_DIRECTORY = "./js"
 
 
 async def comfy_entrypoint() -> Any:
-    """Called by ComfyUI. Importing the nodes only here lets this package be imported without it."""
-    from .nodes import host_api
-
-    for problem in host_api.problems():  # first, since what is gone may fail to be imported
-        logging.error("LPNSR: %s", problem)
+    """Called by ComfyUI. The nodes are imported here, so the package itself imports without it."""
     try:
         from .nodes.extension import LPNSRExtension
     except Exception:
-        logging.exception("LPNSR could not be loaded")  # the host would log no traceback
+        # ComfyUI logs no traceback.
+        logging.exception("LPNSR could not be loaded. It needs ComfyUI 0.3.75 or newer")
         raise
     return LPNSRExtension()
 

@@ -1,10 +1,9 @@
-"""The command line. Each command imports what it needs, so that none needs another's packages."""
+"""The command line. Each command imports its own modules, so none needs another's packages."""
 
 import argparse
 import io
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +11,14 @@ from .files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS
 from .files.released import CHOICES, FolderKind
 from .version import PACK
 
+logger = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; errors of use are printed without a traceback.
+    """Run a command. Expected errors are printed without a traceback unless --verbose is given.
 
     Returns:
-        Exit code.
+        The exit code.
     """
     parsed = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -25,34 +26,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout
     )
+    logging.getLogger(__package__).setLevel(logging.DEBUG if parsed.verbose else logging.INFO)
     try:
         return parsed.run(parsed)
     except ModuleNotFoundError as e:
-        logging.error("%s. Install what this command needs: pip install %s", e, parsed.needs)
+        logger.error("%s. Install the packages of this command: pip install %s", e, parsed.needs)
+        logger.debug("", exc_info=True)
         return 1
     except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
-        logging.error("%s", e)
+        logger.error("%s", e)
+        logger.debug("", exc_info=True)
         return 1
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Build the parser of all commands and their options."""
     whole = argparse.ArgumentParser(prog="python -m lpnsr_impl", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True)
     for run, add_options, brief in (
         (_train, _add_train, "train a network of a family"),
         (_evaluate, _add_evaluate, "measure models on pictures"),
         (_degrade, _add_degrade, "show the degradation"),
-        (_download, _add_download, "get released files"),
-        (_convert, _add_convert, ".pth to safetensors"),
-        (_blend, _add_blend, "weights between those of two trainings"),
-        (_doctor, _add_doctor, "look at everything"),
+        (_download, _add_download, "download released model files"),
+        (_convert, _add_convert, "convert a .pth file to safetensors"),
+        (_blend, _add_blend, "average the weights of two trainings"),
+        (_doctor, _add_doctor, "report versions, files and problems"),
         (_upscale, _add_upscale, "upscale files and folders"),
     ):
         command = commands.add_parser(
             run.__name__.removeprefix("_"), help=brief, description=run.__doc__
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, needs="torch -r requirements.txt")
+        command.add_argument(
+            "--verbose", action="store_true", help="log debug messages and tracebacks of errors"
+        )
         add_options(command)
     return whole
 
@@ -181,7 +188,7 @@ def _degrade(parsed: argparse.Namespace) -> int:
     )
     parsed.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(parsed.out)
-    logging.info("wrote %s", parsed.out)
+    logger.info("wrote %s", parsed.out)
     return 0
 
 
@@ -191,33 +198,37 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
     )
     _add_folders(parser)
     parser.add_argument(
-        "--accept-licences", action="store_true", help="agree to the non-commercial ones"
+        "--accept-licences", action="store_true", help="agree to non-commercial licences"
     )
-    parser.set_defaults(needs="huggingface_hub requests filelock")
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, help="of the networks, ComfyUI's models/lpnsr")
     parser.add_argument(
-        "--upscale-models-folder", type=Path, help="ComfyUI's models/upscale_models"
+        "--folder", type=Path, help="folder of the networks, ComfyUI's models/lpnsr"
+    )
+    parser.add_argument(
+        "--upscale-models-folder",
+        type=Path,
+        help="folder of upscale models, ComfyUI's models/upscale_models",
     )
 
 
 def _folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
-    """The folders given, else those of the ComfyUI around the pack; none where there is none."""
+    """Return the given folders, else those of the ComfyUI that the pack is installed in, if any."""
     given: dict[FolderKind, Path | None] = {
         "lpnsr": parsed.folder,
         "upscale_models": parsed.upscale_models_folder,
     }
-    if PACK.parent.name == "custom_nodes":
-        models = PACK.parents[1] / "models"
+    models = PACK.parent.parent / "models"
+    # A custom_nodes folder that several installations share has no models folder beside it.
+    if PACK.parent.name == "custom_nodes" and models.is_dir():
         given = {kind: folder or models / kind for kind, folder in given.items()}
     return {kind: [folder] if folder else [] for kind, folder in given.items()}
 
 
 def _download(parsed: argparse.Namespace) -> int:
-    """Get released files: into the folders given, or into those of the ComfyUI that this
-    pack is a custom node of. Run it again to go on after a stop."""
+    """Download released model files, by default into the ComfyUI that this pack is installed in.
+    Files that exist already are skipped."""
     from .files.download import download, require_consent
 
     files = CHOICES[parsed.what]
@@ -225,23 +236,12 @@ def _download(parsed: argparse.Namespace) -> int:
     for file in files:
         if not folders[file.folder]:
             option = "--folder" if file.folder == "lpnsr" else "--upscale-models-folder"
-            raise ValueError(f"{file.name} goes into {file.folder}: give that folder by {option}.")
+            raise ValueError(
+                f"There is no ComfyUI around this pack. Give {option} for {file.name}."
+            )
     require_consent(files, parsed.accept_licences)
-    download(files, folders, _LoggedProgress())
+    download(files, folders)
     return 0
-
-
-class _LoggedProgress:
-    """A line every three seconds."""
-
-    def __init__(self) -> None:
-        self.told = time.monotonic()
-
-    def __call__(self, name: str, done: int, total: int | None) -> None:
-        if time.monotonic() - self.told > 3:
-            self.told = time.monotonic()
-            of = f" of {total / 1e6:.1f}" if total else ""
-            logging.info("%s: %.1f%s MB", name, done / 1e6, of)
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -250,13 +250,13 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    """Write a network of the family, given as .pth or .safetensors, as safetensors with a
-    header that says what it is. Nothing is overwritten."""
+    """Convert a network of this pack, a .pth or .safetensors file, to safetensors with a header
+    that describes it. No file is overwritten."""
     from .files.convert import convert
 
     header = convert(parsed.source, parsed.target)
     family = header.get("lpnsr.family", "no known family")
-    logging.info("wrote %s: %s of %s", parsed.target, header["lpnsr.part"], family)
+    logger.info("wrote %s: %s of %s", parsed.target, header["lpnsr.part"], family)
     return 0
 
 
@@ -264,33 +264,33 @@ def _add_blend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="FIRST")
     parser.add_argument("second", type=Path, metavar="SECOND")
     parser.add_argument("target", type=Path, metavar="OUT", help="a .safetensors file")
-    parser.add_argument("--share", type=float, default=0.5, help="of SECOND, 0 to 1")
+    parser.add_argument("--share", type=float, default=0.5, help="weight of SECOND, 0 to 1")
 
 
 def _blend(parsed: argparse.Namespace) -> int:
-    """Write the weighted mean of two files of one network, such as before and after a training
-    with a GAN. Nothing is overwritten."""
+    """Average the weights of two files of the same network, such as before and after training with
+    a GAN. No file is overwritten."""
     from .files.blend import blend
 
     header = blend(parsed.first, parsed.second, parsed.share, parsed.target)
-    logging.info("wrote %s: %s", parsed.target, header.get("lpnsr.part", "a network"))
+    logger.info("wrote %s: %s", parsed.target, header.get("lpnsr.part", "a network"))
     return 0
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     _add_folders(parser)
-    parser.add_argument("--sha256", action="store_true", help="of every file, which takes a while")
+    parser.add_argument("--sha256", action="store_true", help="compute the SHA-256 of each file")
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    """Report versions, devices, files, what is wrong with them and what to do, as text for an
-    issue. Run it with the Python that runs ComfyUI."""
+    """Report versions, devices, model files and problems, as text to paste into an issue. Run it
+    with the Python that runs ComfyUI."""
     from .files.doctor import report
 
     folders = _folders(parsed)
     folders["lpnsr"].append(BUNDLED)
     folders["upscale_models"].append(BUNDLED_UPSCALE_MODELS)
-    print(report(folders, sha256=parsed.sha256, progress=_LoggedProgress()))  # noqa: T201
+    print(report(folders, sha256=parsed.sha256))  # noqa: T201
     return 0
 
 

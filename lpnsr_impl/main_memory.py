@@ -1,4 +1,4 @@
-"""Main memory: what is free, and what networks on a CPU no longer need."""
+"""Main memory: how much is available, and how to return freed memory to the system."""
 
 import ctypes
 import functools
@@ -10,13 +10,13 @@ import torch
 
 
 def available() -> int:
-    """Bytes that can be had, swap space included."""
-    return psutil.virtual_memory().available + psutil.swap_memory().free
+    """Return the available main memory in bytes, without swap space."""
+    return psutil.virtual_memory().available
 
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's, or None where the C library is another one."""
+    """Return `malloc_trim` of glibc, or None for other C libraries."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -28,13 +28,12 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 
 def give_back(device: torch.device) -> None:
-    """Give freed memory back to the system, where the C library would keep it.
+    """Return freed memory to the system if a network has run on the CPU.
 
-    After a network has run on a CPU that is hundreds of megabytes, in pieces that the next one
-    can't use.
+    glibc would keep hundreds of megabytes in pieces too small for the next network.
 
     Args:
-        device: where the network has run; nothing is done for others than CPUs.
+        device: the network's device. Only for CPUs something is done.
     """
     trim = _malloc_trim()
     if trim and device.type == "cpu":

@@ -1,31 +1,31 @@
-"""LPNSRDoctor: a report for issues."""
+"""LPNSRDoctor: a report to paste into an issue."""
 
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..lpnsr_impl.files.doctor import report
-from . import host, host_api
+from . import host
 from .schema import schema
 
 
 class LPNSRDoctor(io.ComfyNode):
-    """Looks at versions, devices and files, and says what is wrong."""
+    """Reports versions, devices, model files and problems."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRDoctor",
             display_name="LPNSR Doctor",
-            description="Reports versions, devices and model files, what is wrong with them and "
-            "what to do, as text for an issue.",
+            description="Reports versions, devices, model files and problems with their "
+            "solutions, as text to paste into an issue.",
             search_aliases=["report", "diagnose", "debug", "versions"],
             inputs=[
                 io.Boolean.Input(
                     "sha256",
                     default=False,
-                    tooltip="Compute the SHA-256 of every file and compare it with that of its "
-                    "download. Takes a second or so for each gigabyte.",
+                    tooltip="Compute the SHA-256 of every file and compare it with the published "
+                    "one. Takes about a second per gigabyte.",
                 ),
             ],
             outputs=[
@@ -40,7 +40,7 @@ class LPNSRDoctor(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        return float("nan")  # differs from itself: what is looked at may have changed
+        return float("nan")  # never equal to itself, so the node always runs again
 
     @classmethod
     def execute(cls, sha256: bool) -> io.NodeOutput:
@@ -48,7 +48,6 @@ class LPNSRDoctor(io.ComfyNode):
         text = report(
             host.all_folders(),
             host.environment(),
-            host_api.problems(),
             sha256=sha256,
             progress=lambda _name, done, total: bar.at(done, total or 1),
         )

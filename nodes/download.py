@@ -1,4 +1,4 @@
-"""LPNSRDownloadModels: the released files, when the user asks for them."""
+"""LPNSRDownloadModels: downloads the released files when the user runs it."""
 
 from typing import Any
 
@@ -16,16 +16,15 @@ _LICENCES = "; ".join(
 
 
 class LPNSRDownloadModels(io.ComfyNode):
-    """Downloads what is not there yet, into the first folder of each kind."""
+    """Downloads missing files into the first folder of their kind."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRDownloadModels",
             display_name="LPNSR Download Models",
-            description="Downloads the released files of a preset into models/lpnsr and "
-            "models/upscale_models, as far as they are not there. Run again, it goes on where it "
-            "stopped. Then press R, so that the loaders list them.",
+            description="Downloads those released files of a preset that are missing into "
+            "models/lpnsr and models/upscale_models. Then press R, so that the loaders list them.",
             search_aliases=["get models", "weights", "checkpoints"],
             inputs=[
                 io.Combo.Input(
@@ -45,7 +44,7 @@ class LPNSRDownloadModels(io.ComfyNode):
             ],
             outputs=[
                 io.String.Output(
-                    "report", display_name="report", tooltip="What was done, a line for each file."
+                    "report", display_name="report", tooltip="The result, a line for each file."
                 )
             ],
             is_output_node=True,
@@ -57,10 +56,10 @@ class LPNSRDownloadModels(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, files: str | None, **_: Any) -> list[str]:
-        """Runs again after a file has gone."""
+        """Changes when a file is deleted, so the node runs again."""
         folders = host.users_folders()
-        there = [find(file, folders[file.folder]) for file in CHOICES.get(files or "", RELEASED)]
-        return [str(path) for path in there]
+        paths = [find(file, folders[file.folder]) for file in CHOICES.get(files or "", RELEASED)]
+        return [str(path) for path in paths]
 
     @classmethod
     def execute(cls, files: str, accept_licences: bool) -> io.NodeOutput:
@@ -71,9 +70,9 @@ class LPNSRDownloadModels(io.ComfyNode):
         bar = host.Progress()
 
         def progress(name: str, done: int, total: int | None) -> None:
-            bar.at(done, total or 1)
-            if total:
-                bar.say(f"{name}\n{done / 1e6:.1f} of {total / 1e6:.1f} MB")
+            bar.at(done if total else 0, total or 1)
+            of = f" of {total / 1e6:.1f}" if total else ""
+            bar.say(f"{name}\n{done / 1e6:.1f}{of} MB")
 
         report = download(wanted, host.users_folders(), progress)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -1,6 +1,6 @@
-"""LoadLPNSRModels: files to networks in ComfyUI's care."""
+"""LoadLPNSRModels: loads three model files and hands the networks to ComfyUI."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -12,7 +12,14 @@ from ..lpnsr_impl import (
     load_denoiser,
     load_noise_predictor,
 )
-from ..lpnsr_impl.files.released import STAND_INS
+from ..lpnsr_impl.files.released import (
+    AUTOENCODER,
+    DENOISER,
+    PREDICTOR,
+    PREDICTOR_V3,
+    RELEASED,
+    STAND_INS,
+)
 from . import host
 from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
@@ -20,13 +27,17 @@ from .vae import make_vae
 
 NO_PREDICTOR = "none"
 
+_NETWORKS = ("autoencoder", "denoiser", "noise_predictor")
+_BUNDLED = tuple(f"lpnsr_lite_{network}.safetensors" for network in _NETWORKS)
+
 
 class LoadLPNSRModels(io.ComfyNode):
-    """Loads the three networks of one family."""
+    """Loads the three networks of a model family."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = host.model_files()
+        autoencoder, denoiser, noise_predictor = _default_files(files)
         return schema(
             node_id="LoadLPNSRModels",
             display_name="Load LPNSR Models",
@@ -37,14 +48,14 @@ class LoadLPNSRModels(io.ComfyNode):
                 io.Combo.Input(
                     "autoencoder",
                     options=files,
-                    default="lpnsr_lite_autoencoder.safetensors",
+                    default=autoencoder,
                     tooltip="VQ-f4 autoencoder between images and latents. Released: "
                     "autoencoder_vq_f4.pth",
                 ),
                 io.Combo.Input(
                     "denoiser",
                     options=files,
-                    default="lpnsr_lite_denoiser.safetensors",
+                    default=denoiser,
                     tooltip="ResShift's denoiser, 4 steps. Released: resshift_realsrx4_s4_v3.pth. "
                     "With _s15 in its name it has 15 steps; SinSR and RSD files (rsd_student) are "
                     "one-step students. With these choose 'none' as noise_predictor.",
@@ -52,7 +63,7 @@ class LoadLPNSRModels(io.ComfyNode):
                 io.Combo.Input(
                     "noise_predictor",
                     options=[*files, NO_PREDICTOR],
-                    default="lpnsr_lite_noise_predictor.safetensors",
+                    default=noise_predictor,
                     tooltip="LPNSR's noise predictor; 'none' for plain ResShift. Released: "
                     "noise_predictor_v3.safetensors for PreSet-A, noise_predictor.pth for "
                     "PreSet-B.",
@@ -62,28 +73,28 @@ class LoadLPNSRModels(io.ComfyNode):
                     options=list(host.PRECISIONS),
                     default="auto",
                     tooltip="Precision of weights and activations. 'auto' is what ComfyUI "
-                    "chooses for your device; fp32 is exact, bf16 and fp16 need half the memory.",
+                    "chooses for your device; bf16 and fp16 need half the memory of fp32.",
                 ),
                 io.Boolean.Input(
                     "torch_compile",
                     default=False,
                     optional=True,
-                    tooltip="For GPUs: have torch.compile make kernels for the networks. The first "
-                    "picture of each tile size then takes minutes longer. On a CPU leave it off: "
-                    "the networks are faster there without.",
+                    tooltip="Compile the networks with torch.compile, for GPUs. The first picture "
+                    "of each tile size then takes minutes longer. On a CPU leave it off: the "
+                    "networks are faster without it.",
                 ),
             ],
             outputs=[
                 LPNSRModelsType.Output(
                     "models",
                     display_name="models",
-                    tooltip="For all LPNSR nodes. Nothing is on the GPU yet.",
+                    tooltip="For all LPNSR nodes. They are moved to the GPU when they run.",
                 ),
                 io.Vae.Output(
                     "vae",
                     display_name="vae",
-                    tooltip="The autoencoder for ComfyUI's own VAE nodes; the LPNSR nodes have no "
-                    "need of it.",
+                    tooltip="The autoencoder for ComfyUI's own VAE nodes. The LPNSR nodes do not "
+                    "need it.",
                 ),
             ],
         )
@@ -96,37 +107,20 @@ class LoadLPNSRModels(io.ComfyNode):
         noise_predictor: str | None,
         precision: str | None,
     ) -> bool | str:
-        # ComfyUI does not check the combos of such nodes itself; linked inputs are None here.
-        files = host.model_files()
-        for widget, name in (
-            ("autoencoder", autoencoder),
-            ("denoiser", denoiser),
-            ("noise_predictor", noise_predictor),
-        ):
-            if (
-                name is None
-                or name in files
-                or (widget == "noise_predictor" and name == NO_PREDICTOR)
-            ):
-                continue
-            instead = next((s.name for f, s in STAND_INS.items() if f.name == name), None)
-            if instead in files:
-                return (
-                    f"{widget}: there is no file {name!r}, and {instead}, which you have, does in "
-                    "its place. Choose it, or get the other with LPNSR Download Models and press R."
-                )
-            return (
-                f"{widget}: there is no file {name!r} in {' or '.join(host.model_folders())}. Put "
-                "it into the first of these folders (LPNSR Download Models does so with released "
-                f"files) and press R, or choose one of: {', '.join(files)}"
-            )
-        if precision is not None and precision not in host.PRECISIONS:
-            return _unknown_precision(precision)
+        # ComfyUI repeats a returned message on each argument, but shows an exception once.
+        chosen = {
+            "autoencoder": autoencoder,
+            "denoiser": denoiser,
+            "noise_predictor": None if noise_predictor == NO_PREDICTOR else noise_predictor,
+        }
+        _require_files({widget: name for widget, name in chosen.items() if name is not None})
+        if precision is not None:  # None if the input is linked
+            _require_precision(precision)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: str | None) -> list[Any]:
-        names = (inputs.get(widget) for widget in ("autoencoder", "denoiser", "noise_predictor"))
+        names = (inputs.get(widget) for widget in _NETWORKS)
         return [host.file_fingerprint(name) for name in names if name]
 
     @classmethod
@@ -138,8 +132,7 @@ class LoadLPNSRModels(io.ComfyNode):
         precision: str,
         torch_compile: bool = False,
     ) -> io.NodeOutput:
-        if precision not in host.PRECISIONS:
-            raise ValueError(_unknown_precision(precision))
+        _require_precision(precision)
         a = _load("autoencoder", load_autoencoder, autoencoder)
         d = _load("denoiser", load_denoiser, denoiser)
         p = None
@@ -157,8 +150,45 @@ class LoadLPNSRModels(io.ComfyNode):
         return io.NodeOutput(models, vae, ui=ui.PreviewText(f"family {family}"))
 
 
-def _unknown_precision(precision: str) -> str:
-    return f"precision: {precision!r} is unknown, choose one of: {', '.join(host.PRECISIONS)}"
+def _default_files(files: Sequence[str]) -> tuple[str, ...]:
+    """Return the released files if all three are installed, else the bundled ones."""
+    for predictor in (PREDICTOR_V3, PREDICTOR):
+        released = tuple(file.name for file in (AUTOENCODER, DENOISER, predictor))
+        if set(released) <= set(files):
+            return released
+    return _BUNDLED
+
+
+def _require_files(chosen: Mapping[str, str]) -> None:
+    """Check that the chosen files exist.
+
+    Args:
+        chosen: file names by widget.
+
+    Raises:
+        ValueError: names all missing files, and says how to get them.
+    """
+    files = host.model_files()
+    missing = {widget: name for widget, name in chosen.items() if name not in files}
+    if not missing:
+        return
+    problems = "; ".join(f"{widget}: there is no file {name!r}" for widget, name in missing.items())
+    folders = host.model_folders()
+    advice = [
+        f"{instead.name}, which you have, can replace {file.name}."
+        for file, instead in STAND_INS.items()
+        if file.name in missing.values() and instead.name in files
+    ]
+    if released := [file.name for file in RELEASED if file.name in missing.values()]:
+        advice.append(f"The node LPNSR Download Models gets {', '.join(released)}.")
+    advice.append(f"Put missing files into {folders[0]} and press R, or choose other files.")
+    raise ValueError(f"{problems} in {' or '.join(folders)}. {' '.join(advice)}")
+
+
+def _require_precision(precision: str) -> None:
+    if precision not in host.PRECISIONS:
+        choices = ", ".join(host.PRECISIONS)
+        raise ValueError(f"precision: {precision!r} is unknown, choose one of: {choices}")
 
 
 def _load(widget: str, load: Callable[..., host.N], name: str) -> host.N:

@@ -1,1 +1,1 @@
-"""Files with weights: formats, released ones, downloads, conversion, the Doctor."""
+"""Model files: formats, the released files, downloads, conversion and the doctor's report."""

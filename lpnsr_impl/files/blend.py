@@ -1,7 +1,7 @@
-"""Weights between those of two trainings of a network.
+"""Interpolate between the weights of two trainings of a network.
 
-Such a network is between both in sharpness and faithfulness, where one is the other after some more
-training, with a GAN for instance (Wang et al. 2018, ESRGAN, section 3.4).
+If one is the other fine-tuned, for example with a GAN, the result lies between both in sharpness
+and fidelity (Wang et al. 2018, ESRGAN, section 3.4).
 """
 
 import json
@@ -13,34 +13,33 @@ from .weights import Checkpoint, read_checkpoint
 
 
 def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, str]:
-    """Write (1 - share) of the weights of `first` plus `share` of those of `second`, in the
-    precision of the latter.
+    """Write (1 - share) * first + share * second, in the precision of `second`.
 
     Args:
-        first: a network of the family.
-        second: another of the same sizes; its header is kept.
-        share: 0 to 1.
+        first: file of a network.
+        second: file of the same network from another training. Its header is kept.
+        share: weight of `second`, 0 to 1.
         target: safetensors file to write.
 
     Returns:
-        The header; `lpnsr.provenance` has `share`, and under `blended_with` what `first` says of
-        itself.
+        The header. Its `lpnsr.provenance` has `share` and, under `blended_with`, the provenance of
+        `first`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        FileExistsError: there is a target already.
-        ValueError: these two can't be blended, or the share is none.
-        UnsupportedCheckpointError: a file is damaged, unsafe, or no network of this kind.
+        FileNotFoundError: a file does not exist.
+        FileExistsError: the target exists.
+        ValueError: the networks differ, or the share is not in 0 to 1.
+        UnsupportedCheckpointError: a file is damaged, unsafe, or another kind of network.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}, expected 0 (all of {first.name}) to 1.")
     check_new(target)
     one, other = read_checkpoint(first), read_checkpoint(second)
-    told, told_other = (_what_it_is(checkpoint) for checkpoint in (one, other))
-    if told != told_other:
+    network, other_network = _describe(one), _describe(other)
+    if network != other_network:
         raise ValueError(
-            f"{first.name} is {told}, {second.name} is {told_other}, expected two trainings of the "
-            "same network."
+            f"{first.name} is {network}, {second.name} is {other_network}, expected two trainings "
+            "of the same network."
         )
     provenance = {
         **json.loads(other.header.get("lpnsr.provenance", "{}")),
@@ -56,7 +55,7 @@ def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, st
     return header
 
 
-def _what_it_is(checkpoint: Checkpoint) -> str:
+def _describe(checkpoint: Checkpoint) -> str:
     part, network = load_network(checkpoint)
     sizes = ", ".join(network_header(network).values())
     return f"{part} of {network.family or 'no known family'} with {sizes}"

@@ -1,7 +1,6 @@
-"""Checkpoints to networks: recognise the part, derive its config from shapes, load strictly.
+"""Load networks from checkpoints: detect the part, derive its config from shapes, load strictly.
 
-A network is built on the meta device and takes over the checked tensors at the end, so a file that
-is refused leaves nothing behind.
+Networks are built on the meta device and get the tensors only after all checks.
 """
 
 from collections.abc import Callable
@@ -27,18 +26,18 @@ from .weights import Checkpoint, Source, UnsupportedCheckpointError, read_checkp
 Network = TypeVar("Network", bound=Autoencoder | UNet)
 
 RELEASED_FAMILY = "released"
-"""Family of checkpoints without a header whose sizes are the published ones."""
+"""Family of checkpoints without a header that have the sizes of the published files."""
 
 
 @dataclass(frozen=True)
 class Part(Generic[Network]):
-    """A kind of network.
+    """One of the three networks.
 
     Attributes:
-        name: in headers.
-        title: what messages call it.
-        config: its config from a checkpoint.
-        network: its class, made of a config and `Operations`.
+        name: name in headers.
+        title: name in messages.
+        config: derives the network's config from a checkpoint.
+        network: builds the network from a config and `Operations`.
         released: configs of the published files, which have no header.
     """
 
@@ -65,31 +64,31 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
     """Load a VQ-f4 autoencoder of any size.
 
     Args:
-        src: path of a .safetensors or .pth file, a state dict, or what `read_checkpoint` gave.
+        src: path of a .safetensors or .pth file, a state dict, or a `Checkpoint`.
         operations: namespace of layer classes, see `lpnsr_impl.models.layers`.
 
     Returns:
         The network in fp32 and eval mode on the CPU, its parameters frozen.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnsupportedCheckpointError: the file is damaged, unsafe, or not an autoencoder of this kind.
+        FileNotFoundError: the file does not exist.
+        UnsupportedCheckpointError: the file is damaged, unsafe, or not a VQ-f4 autoencoder.
     """
     return _load_part(AUTOENCODER, src, operations)
 
 
 def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
-    """Load a denoiser of any size. Otherwise as `load_autoencoder`."""
+    """Load a denoiser of any size. See `load_autoencoder`."""
     return _load_part(DENOISER, src, operations)
 
 
 def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePredictor:
-    """Load a noise predictor of any size. Otherwise as `load_autoencoder`."""
+    """Load a noise predictor of any size. See `load_autoencoder`."""
     return _load_part(NOISE_PREDICTOR, src, operations)
 
 
 def load_network(src: Source) -> tuple[str, Autoencoder | Denoiser | NoisePredictor]:
-    """Load a network of whichever part it is. Otherwise as `load_autoencoder`.
+    """Detect which of the three networks a checkpoint has, and load it. See `load_autoencoder`.
 
     Returns:
         "autoencoder", "denoiser" or "noise_predictor", and the network.
@@ -105,15 +104,14 @@ def load_network(src: Source) -> tuple[str, Autoencoder | Denoiser | NoisePredic
 def check_family(
     autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor | None
 ) -> str:
-    """Check that networks belong together, since each family has a latent space of its own.
+    """Check that networks belong together. Each family has a latent space of its own.
 
     Returns:
-        The family's name, or "unnamed" if no file tells.
+        The family's name, or "unnamed" if no network has one.
 
     Raises:
-        ValueError: the networks name different families, or their latents have different channels,
-        or denoiser and noise predictor were trained with different schedules, or the denoiser is a
-        one-step student and needs no predictor.
+        ValueError: families, latent channels or schedules differ, or a one-step student comes with
+            a noise predictor.
     """
     if denoiser.student and noise_predictor is not None:
         raise ValueError(
@@ -149,7 +147,7 @@ def check_family(
     return families.pop() if families else "unnamed"
 
 
-# Recognising
+# Detection
 
 
 def _unexpected(checkpoint: Checkpoint, found: str, expected: str) -> UnsupportedCheckpointError:
@@ -160,9 +158,14 @@ def _unexpected(checkpoint: Checkpoint, found: str, expected: str) -> Unsupporte
 
 
 def describe(checkpoint: Checkpoint, expected: str = "") -> str:
-    """What the checkpoint looks like: a part's title, or such as "an upscale model (ESRGAN)".
+    """Describe what a checkpoint looks like.
 
-    `expected`, the name of the part that the caller wants, decides where its shapes fit two.
+    Args:
+        checkpoint: any checkpoint.
+        expected: the part that the caller wants. It decides if the shapes fit two parts.
+
+    Returns:
+        The title of a part, or a description such as "an upscale model (ESRGAN)".
     """
     keys = checkpoint.tensors.keys()
 
@@ -184,15 +187,15 @@ def describe(checkpoint: Checkpoint, expected: str = "") -> str:
         )
     if {"input_blocks.0.0.weight", "input_blocks.1.1.patch_embed.proj.weight"} <= keys:
         return _describe_unet(checkpoint, expected)
-    # Some architectures are known by their buffers.
+    # spandrel detects some architectures by their buffers.
     return _describe_foreign({**checkpoint.tensors, **checkpoint.structural})
 
 
 def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
-    """Denoisers read C + 3 channels and write C, predictors read 2C + 3 and write 2C.
+    """Tell denoisers, C + 3 channels to C, from noise predictors, 2C + 3 channels to 2C.
 
-    So an even number of outputs fits both. Six are a predictor for the family's three latent
-    channels; of others the file's header tells, or else it is what the caller expects.
+    An even number of outputs fits both. Six are a noise predictor for the usual three latent
+    channels. For other numbers `expected` decides.
     """
     inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
     outputs = checkpoint.shape("out.2.weight", 4)[0]
@@ -200,8 +203,8 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
         return DENOISER.title  # a student that reads noise
     if inputs != outputs + 3:
         return (
-            f"a Swin-U-Net of {inputs} channels in and {outputs} out, neither denoiser nor noise "
-            "predictor"
+            f"a Swin-U-Net with {inputs} input and {outputs} output channels, which is neither a "
+            "denoiser nor a noise predictor"
         )
     if outputs == 6 or (outputs % 2 == 0 and expected == "noise_predictor"):
         return NOISE_PREDICTOR.title
@@ -209,7 +212,7 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
 
 
 def _describe_foreign(tensors: dict[str, Tensor]) -> str:
-    # Imported here, since only a wrong file needs it.
+    # Imported here, since only foreign files need it.
     from spandrel import MAIN_REGISTRY, canonicalize_state_dict
 
     state_dict = canonicalize_state_dict(tensors)
@@ -217,7 +220,7 @@ def _describe_foreign(tensors: dict[str, Tensor]) -> str:
         if support.architecture.detect(state_dict):
             name = support.architecture.name
             return (
-                f"an upscale model ({name}), which belongs into models/upscale_models and the Load "
+                f"an upscale model ({name}), which belongs in models/upscale_models and the Load "
                 "Upscale Model node"
             )
     return "something unknown"
@@ -242,8 +245,8 @@ def _load(part: Part[Network], checkpoint: Checkpoint, operations: Operations) -
             plain = part.network(config, nn)
             network = plain if operations is nn else part.network(config, operations)
     except (ValueError, ZeroDivisionError) as e:
-        raise checkpoint.error(f"its sizes make no network of this family ({e})") from e
-    # By plain layers, since those of a host may have no weights until they are loaded.
+        raise checkpoint.error(f"its sizes fit no network of this kind ({e})") from e
+    # Checked with torch.nn layers, since layers of a host may have no weights before loading.
     _check_tensors(checkpoint, plain)
     network.family = checkpoint.header.get("lpnsr.family")
     if not network.family and config in part.released:
@@ -266,7 +269,7 @@ def _check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
     unexpected = sorted(checkpoint.tensors.keys() - expected.keys())
     if missing or unexpected:
         raise checkpoint.error(
-            f"it is no complete {type(network).__name__}: {_some(missing)} missing, "
+            f"it is not a complete {type(network).__name__}: {_some(missing)} missing, "
             f"{_some(unexpected)} unexpected"
         )
     for key, tensor in checkpoint.tensors.items():
@@ -278,7 +281,7 @@ def _check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
             raise checkpoint.error(f"{key} is {tensor.dtype}, expected floating-point weights")
         if not tensor.float().isfinite().all():
             raise checkpoint.error(
-                f"{key} has values that are no finite numbers; the file is damaged, get it again"
+                f"{key} has NaN or infinite values; the file is damaged, get it again"
             )
 
 

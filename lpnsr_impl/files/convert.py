@@ -1,4 +1,4 @@
-"""Checkpoints to safetensors with a header that says what they are."""
+"""Convert checkpoints to safetensors files with a header that describes them."""
 
 import json
 from dataclasses import asdict
@@ -13,19 +13,19 @@ from .weights import read_checkpoint, write_safetensors
 
 
 def convert(source: Path, target: Path) -> dict[str, str]:
-    """Write a network's weights, in the precision they have, as safetensors.
+    """Convert a network's weights to safetensors in their own precision.
 
-    Wrappers, prefixes, losses and derived buffers are left out; what they tell is in the header.
+    Wrappers, prefixes, losses and derived buffers are dropped.
 
     Returns:
-        The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.schedule`, `lpnsr.family` where it is
-        known, what makes a student known under any name, and what the source's own header has.
+        The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.schedule`, `lpnsr.family` if it is known,
+        the keys of a one-step student, and the source's own header.
 
     Raises:
-        FileNotFoundError: there is no such source.
-        FileExistsError: there is a target already.
-        ValueError: the target is not named as a safetensors file.
-        UnsupportedCheckpointError: the source is damaged, unsafe, or no network of this kind.
+        FileNotFoundError: the source does not exist.
+        FileExistsError: the target exists.
+        ValueError: the target's suffix is not .safetensors.
+        UnsupportedCheckpointError: the source is damaged, unsafe, or another kind of network.
     """
     check_new(target)
     checkpoint = read_checkpoint(source)
@@ -35,39 +35,39 @@ def convert(source: Path, target: Path) -> dict[str, str]:
         header["lpnsr.family"] = network.family
     if isinstance(network, Denoiser) and network.student:
         header |= student_header(network.student)
-    # Cloned, since safetensors refuses tensors that share memory.
+    # safetensors refuses tensors that share memory.
     tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
     write_new(target, tensors, header)
     return header
 
 
 def check_new(target: Path) -> None:
-    """Check that a safetensors file can be written there, before the work for it.
+    """Check the name of a safetensors file to write.
 
     Raises:
-        FileExistsError: there is one already.
-        ValueError: it is not named as one.
+        FileExistsError: the file exists.
+        ValueError: its suffix is not .safetensors.
     """
     if target.suffix.lower() != ".safetensors":
-        raise ValueError(f"{target} is to be a safetensors file: give a name with .safetensors.")
+        raise ValueError(f"{target} has the suffix {target.suffix!r}, expected .safetensors.")
     if target.exists():
-        raise _there_already(target)
+        raise _exists(target)
 
 
 def write_new(target: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file, but never over another one, which may have appeared meanwhile.
+    """Write a safetensors file without ever replacing one, even if it appeared meanwhile.
 
     Raises:
-        FileExistsError: there is one.
+        FileExistsError: the file exists.
     """
     try:
         write_safetensors(target, tensors, header, replace=False)
     except FileExistsError as e:
-        raise _there_already(target) from e
+        raise _exists(target) from e
 
 
 def network_header(network: nn.Module) -> dict[str, str]:
-    """`lpnsr.config` and `lpnsr.schedule` of a network of the family; empty for another one."""
+    """Return the header entries `lpnsr.config` and `lpnsr.schedule`; none for other networks."""
     header: dict[str, str] = {}
     if isinstance(network, Autoencoder | UNet):
         header["lpnsr.config"] = json.dumps(asdict(network.config))
@@ -76,5 +76,5 @@ def network_header(network: nn.Module) -> dict[str, str]:
     return header
 
 
-def _there_already(target: Path) -> FileExistsError:
-    return FileExistsError(f"{target} is there already. Give another name, or move it away.")
+def _exists(target: Path) -> FileExistsError:
+    return FileExistsError(f"{target} exists already. Give another name, or move that file.")

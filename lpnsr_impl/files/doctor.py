@@ -1,6 +1,7 @@
-"""A report to paste into an issue: versions, devices, files, and what is wrong with them.
+"""A report to paste into an issue: versions, devices, model files, and problems with them.
 
-Nothing in a file can break it, and it names no other files of the user than those for this pack.
+A damaged file becomes a line of the report, never an error. Files that do not belong to this pack
+are not named.
 """
 
 import importlib.metadata
@@ -8,9 +9,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from ..models import Denoiser
 from ..version import pack_version
 from .checkpoints import AUTOENCODER, DENOISER, PARTS, RELEASED_FAMILY, describe, load_network
-from .download import find, hash_file, part_files, read_record, refused_files
+from .download import Progress, find, hash_file
 from .folders import weight_files
 from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind
 from .weights import first_line, read_checkpoint
@@ -31,18 +31,15 @@ _PACKAGES = (
     "safetensors",
     "spandrel",
     "huggingface_hub",
-    "requests",
-    "filelock",
     "comfyui-frontend-package",
 )
-_NEEDED_TO_DOWNLOAD = ("huggingface_hub", "requests", "filelock")
 _VARIABLES = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", MIRROR_VARIABLE)
 _HOW_TO_DOWNLOAD = "the node LPNSR Download Models or `python -m lpnsr_impl download` gets them"
 
 
 @dataclass(frozen=True)
 class _File:
-    """What is in a file; `what` is None where that is `problem`."""
+    """A model file. `what` describes its content; it is None if `problem` says why it can't."""
 
     path: Path
     size: int
@@ -52,34 +49,27 @@ class _File:
     sha256: str | None = None
 
 
-Progress = Callable[[str, int, int | None], None]
-
-
 def report(
     folders: Mapping[FolderKind, Sequence[Path]],
     host: Sequence[str] = (),
-    host_problems: Sequence[str] = (),
     *,
     sha256: bool = False,
-    progress: Progress,
+    progress: Progress = lambda *_: None,
 ) -> str:
-    """Look at everything.
+    """Examine the installation and the model files.
 
     Args:
-        folders: where files of each kind are looked for, the one for downloads first.
-        host: lines that only the host can tell.
-        host_problems: likewise, of what is wrong.
-        sha256: of every file, and whether it is as it was downloaded.
-        progress: told, before and while each file is read, its name and bytes so far and in all;
-            what it raises stops everything.
+        folders: folders of each kind, the one for downloads first.
+        host: lines about the host, which only the host knows.
+        sha256: compute the SHA-256 of each file, and compare it with the published one.
+        progress: called before and while a file is read. An exception in it cancels the report.
 
     Returns:
-        Text of several lines, the home directory in it as "~".
+        Several lines of text, with "~" for the home directory.
     """
-    files = {kind: _look_into(kind, of, sha256, progress) for kind, of in folders.items()}
+    files = {kind: _examine_folders(kind, of, sha256, progress) for kind, of in folders.items()}
     networks = files["lpnsr"]
     problems = [
-        *host_problems,
         *(file.problem for of in files.values() for file in of if file.problem),
         *_folder_problems(folders),
         *_family_problems(networks),
@@ -103,7 +93,7 @@ def report(
 
 
 def hide_home(text: str) -> str:
-    """Text with "~" for the user's home directory."""
+    """Replace the user's home directory by "~"."""
     home = Path.home()
     if home == home.parent:
         return text
@@ -141,23 +131,23 @@ def _devices() -> list[str]:
 # Files
 
 
-def _look_into(
+def _examine_folders(
     kind: FolderKind, folders: Sequence[Path], sha256: bool, progress: Progress
 ) -> list[_File]:
-    """All files of `lpnsr` folders; of upscale models, those that have to do with this pack."""
+    """Examine all networks, but only the upscale models that this pack bundles or downloads."""
     ours = {file.name for file in RELEASED}
     return [
-        _look_at(path, kind, sha256, progress)
+        _examine(path, kind, sha256, progress)
         for path in weight_files(folders)
         if kind == "lpnsr" or path.name in ours or path.name.startswith("lpnsr")
     ]
 
 
-def _look_at(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> _File:
+def _examine(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> _File:
     try:
         size = path.stat().st_size
-    except OSError as e:  # a link to nothing
-        return _File(path, 0, problem=f"{path} can't be read ({e}). Remove it, or get it again.")
+    except OSError as e:  # a broken link
+        return _File(path, 0, problem=f"{path} can't be read ({e}). Remove or replace it.")
     progress(path.name, 0, size)
     what = family = problem = None
     try:
@@ -165,22 +155,16 @@ def _look_at(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> 
             what, family = _network(path)
         else:
             what = _upscale_model(path)
-    except Exception as e:  # noqa: BLE001  (nothing in a file can break the report)
+    except Exception as e:  # noqa: BLE001  (a damaged file must not break the report)
         problem = f"{path}: {first_line(e)}"
     digest = None
     if sha256 and os.access(path, os.R_OK):
-        digest = hash_file(path, partial(progress, path.name))
+        digest = hash_file(path)
         published = next((f.sha256 for f in RELEASED if f.name == path.name), None)
-        recorded = read_record(path.parent).get(path.name, {}).get("sha256", digest)
         if published not in (None, digest):
             problem = (
                 f"{path} is not the published file of this name, whose SHA-256 is {published}. "
-                "Move it away and download it again, unless it is a file of your own."
-            )
-        elif digest != recorded:
-            problem = (
-                f"{path} has changed since it was downloaded; its SHA-256 was {recorded}. Move it "
-                "away and download it again, unless you changed it."
+                "Unless it is a file of your own, move it to another folder and download it again."
             )
     return _File(path, size, what, family, problem, digest)
 
@@ -199,7 +183,7 @@ def _upscale_model(path: Path) -> str:
     checkpoint = read_checkpoint(path)
     found = describe(checkpoint)
     if found in {part.title for part in PARTS.values()}:
-        raise ValueError(f"it is {found}, which belongs into models/lpnsr. Move it there.")
+        raise ValueError(f"it is {found}, which belongs in models/lpnsr. Move it there.")
     try:
         model = ModelLoader("cpu").load_from_state_dict(
             {**checkpoint.tensors, **checkpoint.structural}
@@ -226,7 +210,7 @@ def _folder_lines(kind: FolderKind, folders: Sequence[Path]) -> list[str]:
 
 def _folder_state(folder: Path) -> str:
     if not folder.is_dir():
-        return "is not there"
+        return "does not exist"
     free = shutil.disk_usage(folder).free / 1e9
     return f"{len(weight_files([folder]))} files, {free:.1f} GB free"
 
@@ -254,32 +238,26 @@ def _preset_lines(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
 
 def _folder_problems(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
     problems: list[str] = []
-    for of in folders.values():
+    for kind, of in folders.items():
         if of and of[0].is_dir() and not os.access(of[0], os.W_OK):
-            problems.append(f"{of[0]} can't be written to, so nothing can be downloaded into it.")
+            problems.append(f"{of[0]} is not writable, so nothing can be downloaded into it.")
         first: dict[str, Path] = {}
         for path in weight_files(of):
             used = first.setdefault(path.name, path)
             if used != path and path.parent in of:
-                problems.append(
-                    f"{path} is not used, since {used} comes first. Remove one of them."
-                )
-    released = [(f, folder) for f in RELEASED for folder in folders[f.folder] if folder.is_dir()]
-    for file, folder in released:
+                problems.append(f"{path} is not used, because {used} comes first. Remove one.")
         problems += [
-            f"{aside} is a download of another content than the published one. Remove it, or, if "
-            f"you trust it, rename it to {file.name}."
-            for aside in refused_files(folder / file.name)
-        ]
-        problems += [
-            f"{part} is an unfinished download. Download again to go on with it, or remove it."
-            for part in part_files(folder / file.name)
+            f"{part} is left from a download that did not finish. Remove it."
+            for file in RELEASED
+            for folder in of
+            if file.folder == kind
+            for part in sorted(folder.glob(f"{file.name}.*.part"))
         ]
     return problems
 
 
 def _family_problems(networks: Sequence[_File]) -> list[str]:
-    """Families of which a part is there that can't be used without the others."""
+    """Find families that lack a network without which the others can't run."""
     families: dict[str, set[str]] = {}
     for file in networks:
         if file.family and file.what:
@@ -290,14 +268,14 @@ def _family_problems(networks: Sequence[_File]) -> list[str]:
         if missing:
             where = f": {_HOW_TO_DOWNLOAD}" if family == RELEASED_FAMILY else ""
             problems.append(
-                f"Of the family {family!r} there is {' and '.join(sorted(there))}, but not "
-                f"{' and '.join(missing)}, and files of other families do not go with it{where}."
+                f"The family {family!r} has {' and '.join(sorted(there))}, but lacks "
+                f"{' and '.join(missing)}, and networks of different families can't be "
+                f"combined{where}."
             )
     return problems
 
 
 def _package_problems() -> list[str]:
-    missing = [name for name in _NEEDED_TO_DOWNLOAD if not _version(name)]
-    if not missing:
+    if _version("huggingface_hub"):
         return []
-    return [f"Downloads need what is not installed: pip install {' '.join(missing)}"]
+    return ["Downloads need the package huggingface_hub: pip install huggingface_hub"]

@@ -1,55 +1,50 @@
-"""Getting the released files: from where, into which folder, and whether they are right.
+"""Download the released model files into a user's model folders.
 
-A file of the user is never touched, and nothing is downloaded that is there already. What was
-downloaded is recorded in `lpnsr_downloads.json` beside it, so that a changed file is noticed where
-its source gives no SHA-256.
+Files of Hugging Face and of GitHub both come through `huggingface_hub`, which every ComfyUI has: it
+continues broken connections and honours proxies and offline mode. A file gets its name only after
+it was checked, and a file that exists already is never replaced.
 """
 
 import hashlib
-import json
 import logging
-import re
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from .checkpoints import PARTS, describe
 from .folders import weight_files
 from .released import FolderKind, GitHubAsset, HubFile, Licence, ReleasedFile
-from .transfer import SourceError, Watch, aside, fetch, part_files, reason
-from .weights import UnsupportedCheckpointError, read_checkpoint
+from .weights import UnsupportedCheckpointError, first_line, read_checkpoint
 from .whole import rename_new
 
 logger = logging.getLogger(__name__)
 
-RECORD = "lpnsr_downloads.json"
-LOCK = ".lpnsr_downloads.lock"
+Progress = Callable[[str, int, int | None], None]
+"""Receives a file's name, and its bytes so far and in total (None if unknown). Raise to cancel."""
 
-_READ = 2**20
+_FileProgress = Callable[[int, int | None], None]
+"""The same for one file, without its name."""
+
+T = TypeVar("T")
 
 
-class DownloadError(OSError):
-    """A file that could not be had: says from where it comes and where to put it by hand."""
+class DownloadError(RuntimeError):
+    """A file could not be downloaded. The message says from where to get it by hand."""
 
 
-@dataclass(frozen=True)
-class _Remote:
-    """What a source is known to give before it gives it."""
-
-    url: str
-    size: int | None = None
-    sha256: str | None = None
+class _SourceError(Exception):
+    """One source of a file failed; the next one may work."""
 
 
 def require_consent(files: Sequence[ReleasedFile], accepted: bool) -> None:
-    """Ask for consent to licences that forbid some use.
+    """Check that the user agreed to the licences that restrict commercial use.
 
     Raises:
-        ValueError: it is needed and not given.
+        ValueError: a file has such a licence, and `accepted` is False.
     """
     restricted: dict[Licence, list[str]] = {}
     for file in files:
@@ -71,21 +66,21 @@ def require_consent(files: Sequence[ReleasedFile], accepted: bool) -> None:
 def download(
     files: Sequence[ReleasedFile],
     folders: Mapping[FolderKind, Sequence[Path]],
-    progress: Callable[[str, int, int | None], None],
+    progress: Progress = lambda *_: None,
 ) -> str:
-    """Get those of the files that are in none of the folders.
+    """Download the files that are in none of the folders.
 
     Args:
-        files: what to get.
-        folders: where files of each kind are looked for; new ones go into the first.
-        progress: a `Watch` that is told a file's name, too. What it raises stops everything, and
-            what has come is kept for the next run.
+        files: the files wanted.
+        folders: where files of each kind may already be. New ones go into the first folder.
+        progress: called several times a second. An exception in it cancels the download and
+            leaves no partial file.
 
     Returns:
-        What was done, a line for each file.
+        A report with a line for each file.
 
     Raises:
-        DownloadError: some files can't be had; all others were got before.
+        DownloadError: some files could not be downloaded. All others were.
     """
     lines: list[str] = []
     problems: list[str] = []
@@ -101,218 +96,142 @@ def download(
     return "\n".join(lines)
 
 
-def _download_one(file: ReleasedFile, folders: Sequence[Path], watch: Watch) -> str:
-    try:
-        if there := find(file, folders):
-            return _check_present(file, there, watch)
-        folders[0].mkdir(parents=True, exist_ok=True)
-        with _locked(folders[0], watch):
-            if there := find(file, folders):  # another process was faster
-                return _check_present(file, there, watch)
-            return _try_sources(file, folders[0], watch)
-    except DownloadError:
-        raise
-    except OSError as e:
-        raise DownloadError(
-            f"{file.name} can't be written into {folders[0]}: {e}. Make room there, or make the "
-            "folder writable, and run this again: it goes on where it stopped."
-        ) from e
-
-
 def find(file: ReleasedFile, folders: Sequence[Path]) -> Path | None:
-    """The file in one of the folders, or below it."""
+    """Return the path of a file in the folders or their subfolders, or None."""
     return next((path for path in weight_files(folders) if path.name == file.name), None)
 
 
-def refused_files(target: Path) -> list[Path]:
-    """Downloads for `target` of another content than the published one, which were kept aside."""
-    name = re.compile(re.escape(target.name) + r"\.[0-9a-f]{8}\.refused")
-    return sorted(path for path in target.parent.iterdir() if name.fullmatch(path.name))
+def _download_one(file: ReleasedFile, folders: Sequence[Path], progress: _FileProgress) -> str:
+    if present := find(file, folders):
+        return _check_present(file, present)
+    target = folders[0] / file.name
+    part = target.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.part")
+    logger.info("%s: downloading into %s", file.name, target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        report = _try_sources(file, part, progress)
+        try:
+            rename_new(part, target)
+        except FileExistsError:  # it came from elsewhere meanwhile
+            return _check_present(file, target)
+    except OSError as e:
+        raise DownloadError(
+            f"{file.name} can't be written into {target.parent}: {e}. Make the folder writable, "
+            "and run the download again."
+        ) from e
+    finally:
+        if part.exists():
+            part.unlink()
+    return report
 
 
-def _try_sources(file: ReleasedFile, folder: Path, watch: Watch) -> str:
+def _try_sources(file: ReleasedFile, part: Path, progress: _FileProgress) -> str:
+    """Download from the first source that works; return the report's line."""
     problems: list[str] = []
-    target = folder / file.name
-    recorded = read_record(folder).get(file.name, {}).get("sha256")
     for source in file.sources:
         try:
-            remote = _metadata(source, watch)
-            part = fetch(remote.url, target, watch, size=remote.size, sha256=remote.sha256)
-            sha256 = _check(file, part, remote.sha256, recorded, watch)
-        except SourceError as e:
-            problems.append(f" {source.url}: {e}")
+            expected = _fetch(file, source, part, progress)
+            sha256 = _check(file, part, expected)
+        except _SourceError as e:
+            problems.append(f"{source.url}: {e}")
             continue
-        licence = f"licence {file.licence.name}, {file.licence.url}"
-        failed = "".join(f"\n  before that{problem}" for problem in problems)
-        return f"{_keep(part, target, remote.url, sha256)}, {licence}{failed}"
-    tried = "\n".join(f" {problem}" for problem in problems)
-    raise DownloadError(
-        f"{file.name} could not be downloaded:\n{tried}\n{_by_hand(file, folder)} Running this "
-        "again goes on where it stopped."
-    )
-
-
-def _by_hand(file: ReleasedFile, folder: Path) -> str:
+        report = (
+            f"{file.name}: downloaded into {part.parent}, {part.stat().st_size / 1e6:.1f} MB, "
+            f"SHA-256 {sha256}, licence {file.licence.name}, {file.licence.url}"
+        )
+        return report + "".join(f"\n  before that {problem}" for problem in problems)
     pages = " or ".join(dict.fromkeys(source.page for source in file.sources))
-    return (
-        f"By hand: get it with a browser from {pages}, put it into {folder} under the name "
-        f"{file.name}, and press R in ComfyUI."
+    tried = "".join(f"\n  {problem}" for problem in problems)
+    raise DownloadError(
+        f"{file.name} could not be downloaded:{tried}\nRun the download again, or get the file "
+        f"with a browser from {pages}, put it into {part.parent} under the name {file.name}, and "
+        "press R in ComfyUI."
     )
 
 
-def _metadata(source: HubFile | GitHubAsset, watch: Watch) -> _Remote:
-    """Size and SHA-256 where the hub tells them; GitHub tells a size along with the file."""
-    if isinstance(source, GitHubAsset):
-        return _Remote(source.url)
+def _fetch(
+    file: ReleasedFile, source: HubFile | GitHubAsset, part: Path, progress: _FileProgress
+) -> str | None:
+    """Download from one source into `part`; return the SHA-256 to expect, if it is known."""
     from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get
 
-    # The library's HTTP client differs between versions; its errors are bases of the library's own.
-    errors = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
-    # Without a token: the repository is public, and an outdated token would be refused.
-    ask = partial(get_hf_file_metadata, source.url, token=False, timeout=10)
+    size, sha256 = file.size, file.sha256
     try:
-        metadata = aside(ask, lambda: watch(0, None))
-    except (OSError, *errors) as e:
-        answered = isinstance(e, HfHubHTTPError)
-        raise SourceError(str(e).splitlines()[0] if answered else reason(e)) from e
-    is_sha256 = len(metadata.etag or "") == 64  # files outside of LFS have a SHA-1
-    return _Remote(source.url, metadata.size, metadata.etag if is_sha256 else None)
-
-
-def _check(
-    file: ReleasedFile, part: Path, hub: str | None, recorded: str | None, watch: Watch
-) -> str:
-    """SHA-256 of a complete download, if it is what it should be; else it is removed.
-
-    Of another content than the published one it is kept aside: it may be a new version.
-    """
-    sha256 = hash_file(part, watch)
-    if file.sha256 not in (None, sha256):
-        kept = part.with_name(f"{file.name}.{sha256[:8]}.refused")
-        part.replace(kept)
-        raise SourceError(
-            f"it came with the SHA-256 {sha256}, published is {file.sha256}. It is not used, and "
-            f"kept aside as {kept}: remove it, or, if you trust it, rename it to {file.name}"
-        )
-    try:
-        if hub not in (None, sha256):
-            raise SourceError(f"it came with the SHA-256 {sha256}, announced was {hub}")
-        if file.sha256 is None and hub is None and recorded not in (None, sha256):
-            raise SourceError(
-                f"it came with the SHA-256 {sha256}, but an earlier download had {recorded}. If "
-                f"its authors have changed it, remove {file.name} from {RECORD} in {part.parent}"
+        if isinstance(source, HubFile):
+            # Without a token: the repository is public, and an expired token would be refused.
+            ask = partial(get_hf_file_metadata, source.url, token=False)
+            metadata = _run_in_thread(ask, lambda: progress(0, file.size))
+            size = metadata.size
+            if len(metadata.etag or "") == 64:  # files outside LFS have a SHA-1
+                sha256 = sha256 or metadata.etag
+        free = shutil.disk_usage(part.parent).free
+        if size and size > free:
+            raise DownloadError(
+                f"{file.name} needs {size / 1e6:.1f} MB, and {part.parent} has {free / 1e6:.1f} MB "
+                "free. Free some space, and run the download again."
             )
-        found = describe(read_checkpoint(part, file.name), file.part)
-        expected = PARTS[file.part].title if file.part in PARTS else "an upscale model"
-        if not found.startswith(expected):
-            raise SourceError(f"it looks like {found}, expected {expected}")
-    except SourceError:
-        part.unlink()
-        raise
-    except UnsupportedCheckpointError as e:
-        part.unlink()
-        raise SourceError(str(e)) from e
+        with part.open("wb") as opened:
+            get = partial(
+                http_get, source.url, opened, expected_size=size, displayed_filename=file.name
+            )
+            # A cancel closes the file, so the next write of the thread fails and ends it.
+            _run_in_thread(get, lambda: progress(opened.tell(), size))
+    # The base classes depend on the library's version: errors of requests, httpx or httpx2.
+    except (OSError, *HfHubHTTPError.__bases__) as e:  # pyright: ignore[reportGeneralTypeIssues]
+        raise _SourceError(first_line(e)) from e
     return sha256
 
 
-def _keep(part: Path, target: Path, url: str, sha256: str) -> str:
-    size = part.stat().st_size
+def _run_in_thread(work: Callable[[], T], tick: Callable[[], None]) -> T:
+    """Return the result of blocking `work`, calling `tick` several times a second meanwhile.
+
+    An exception in `tick` is raised at once, and the thread is left to finish by itself.
+    """
+    threads = ThreadPoolExecutor(1, "lpnsr-download")
+    future = threads.submit(work)
+    threads.shutdown(wait=False)
+    while not wait([future], 0.2).done:
+        tick()
+    return future.result()
+
+
+def _check(file: ReleasedFile, part: Path, expected: str | None) -> str:
+    """Check a download's SHA-256, or its content if none is expected; return the SHA-256."""
+    sha256 = hash_file(part)
+    if expected:
+        if sha256 != expected:
+            raise _SourceError(f"its SHA-256 is {sha256}, expected {expected}")
+        return sha256
     try:
-        rename_new(part, target)
-    except FileExistsError as e:
-        raise DownloadError(
-            f"{target} has come from elsewhere meanwhile and is left alone. The download is "
-            f"{part.name} beside it."
-        ) from e
-    for old in part_files(target):
-        old.unlink()
-    record = read_record(target.parent)
-    record[target.name] = {"sha256": sha256, "size": size, "url": url}
-    text = json.dumps(record, indent=1)
-    unfinished = target.with_name(RECORD + ".new")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(target.with_name(RECORD))
-    return f"{target.name}: downloaded into {target.parent}, {size / 1e6:.1f} MB, SHA-256 {sha256}"
+        found = describe(read_checkpoint(part, file.name), file.part)
+    except UnsupportedCheckpointError as e:
+        raise _SourceError(str(e)) from e
+    kind = PARTS[file.part].title if file.part in PARTS else "an upscale model"
+    if not found.startswith(kind):
+        raise _SourceError(f"it looks like {found}, expected {kind}")
+    return sha256
 
 
-def _check_present(file: ReleasedFile, path: Path, watch: Watch) -> str:
-    """That a file is the published one, what was downloaded, or what the hub has, as far as one of
-    these is known."""
-    expected, source = file.sha256, "published"
-    if expected is None:
-        recorded = read_record(path.parent).get(path.name, {}).get("sha256")
-        expected, source = recorded, "recorded when it was downloaded"
-    if expected is None:
-        expected, source = _hub_sha256(file, watch), "at Hugging Face"
-    if expected is None:
-        return f"{file.name}: {path} is there; there is nothing to compare it with"
-    sha256 = hash_file(path, watch)
-    if sha256 != expected:
+def _check_present(file: ReleasedFile, path: Path) -> str:
+    """Compare a file that exists already with the published one, where its SHA-256 is known."""
+    if file.sha256 is None:
+        return f"{file.name}: already there, {path}"
+    sha256 = hash_file(path)
+    if sha256 != file.sha256:
         raise DownloadError(
-            f"{file.name}: {path} is there with the SHA-256 {sha256}, but {expected} is {source}. "
-            "It is left alone. If it is not a file of your own, it is damaged or of another "
-            "version: move it out of the folder and run this again."
+            f"{file.name}: {path} has the SHA-256 {sha256}, and the published file "
+            f"{file.sha256}. It was left as it is. If it is not a file of your own, it is damaged "
+            "or another version: move it to another folder and run the download again."
         )
-    return f"{file.name}: {path} is there, with the SHA-256 {source}"
+    return f"{file.name}: already there, {path}, with the published SHA-256"
 
 
-def _hub_sha256(file: ReleasedFile, watch: Watch) -> str | None:
-    for source in file.sources:
-        if isinstance(source, HubFile):
-            try:
-                return _metadata(source, watch).sha256
-            except SourceError as e:
-                logger.info("%s can't be compared with %s: %s", file.name, source.url, e)
-    return None
-
-
-def hash_file(path: Path, watch: Watch) -> str:
-    """SHA-256 in hexadecimal digits."""
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
-    size = path.stat().st_size
-    told = time.monotonic()
     with path.open("rb") as file:
-        while chunk := file.read(_READ):
+        while chunk := file.read(2**20):
             digest.update(chunk)
-            if time.monotonic() - told > 0.2:
-                told = time.monotonic()
-                watch(file.tell(), size)
     return digest.hexdigest()
-
-
-def read_record(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was downloaded into a folder: {name: {"sha256", "size", "url"}}."""
-    path = folder / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as e:
-        logger.warning("%s can't be read and is begun anew: %s", path, e)
-        return {}
-    return (
-        {k: v for k, v in record.items() if isinstance(v, dict)} if isinstance(record, dict) else {}
-    )
-
-
-@contextmanager
-def _locked(folder: Path, watch: Watch) -> Generator[None, None, None]:
-    """Let one process at a time download into a folder."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / LOCK)
-    told = False
-    while True:
-        try:
-            lock.acquire(timeout=0.2)
-            break
-        except Timeout:
-            if not told:
-                logger.info("Another download into %s is running; waiting for it.", folder)
-            told = True
-            watch(0, None)
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,5 +1,4 @@
-"""Files that shipped workflows load, put where the workflows look for them: once, whatever becomes
-of them there."""
+"""Copy the example files of the shipped workflows into ComfyUI's input folder, once."""
 
 import logging
 import os
@@ -10,21 +9,21 @@ from .whole import written_whole
 
 
 def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
-    """Copy files into a folder, each once for good: what a user has deleted stays away.
+    """Copy files into a folder, each only once, so files that the user deletes stay deleted.
 
-    No file that is there is touched. What can't be made is logged and tried again next time.
+    No existing file is replaced. A failed copy is logged and tried again at the next call.
 
     Args:
-        examples: files.
-        folder: where they go.
-        record: a text file that remembers what was offered where.
+        examples: files to copy.
+        folder: their destination.
+        record: text file with the paths copied so far.
     """
     try:
         offered = os.fsdecode(record.read_bytes()).splitlines() if record.is_file() else []
         copied = [
             str(folder / example.name)
             for example in examples
-            if str(folder / example.name) not in offered and _copied(example, folder / example.name)
+            if str(folder / example.name) not in offered and _copy(example, folder / example.name)
         ]
         if copied:
             record.parent.mkdir(parents=True, exist_ok=True)
@@ -32,12 +31,12 @@ def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
                 file.writelines(os.fsencode(f"{name}\n") for name in copied)
     except OSError as e:
         logging.warning(
-            "LPNSR: %s can't be kept (%s); examples that you delete will come back.", record, e
+            "LPNSR: %s can't be written (%s); examples that you delete will come back.", record, e
         )
 
 
-def _copied(example: Path, target: Path) -> bool:
-    """Whether the file is there now."""
+def _copy(example: Path, target: Path) -> bool:
+    """Copy a file unless it exists; return whether it exists now."""
     content = example.read_bytes()
     try:
         with written_whole(target, replace=False) as file:
@@ -46,7 +45,7 @@ def _copied(example: Path, target: Path) -> bool:
         return True
     except OSError as e:
         logging.warning(
-            "LPNSR: %s can't be made (%s); choose a file of yours in the workflow.", target, e
+            "LPNSR: %s can't be written (%s); choose another file in the workflow.", target, e
         )
         return False
     return True

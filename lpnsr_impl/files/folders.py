@@ -1,22 +1,25 @@
-"""Where weights are: those that come with the pack, and those of a user."""
+"""Folders of model files, bundled ones and the user's."""
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 BUNDLED = Path(__file__).parents[1] / "weights"
-"""Networks of the lite family."""
+"""The bundled networks."""
 
 BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "upscale_models"
-"""Start of PreSet-B for the lite family; a folder of its own, as ComfyUI lists it elsewhere."""
+"""The bundled upscale model, in a folder of its own since ComfyUI lists it elsewhere."""
 
 EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
-"""Of files with weights."""
+"""Suffixes of model files."""
 
 
 def weight_files(folders: Iterable[Path]) -> list[Path]:
-    """All files with weights in folders and below them, sorted in each; links are followed, but to
-    no folder twice, nor to a whole disk or a folder that holds the link or where we began."""
+    """List the model files in folders and their subfolders, sorted within each folder.
+
+    Links are followed, but no folder is visited twice, and links to a parent folder or to the root
+    of the file system are skipped.
+    """
     seen: set[Path] = set()
     return [
         Path(parent) / name
@@ -28,7 +31,7 @@ def weight_files(folders: Iterable[Path]) -> list[Path]:
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[tuple[str, list[str]]]:
-    """Folders and the names of their files. `seen` grows by the folders' real paths."""
+    """Yield folders with the names of their files, and add the real paths to `seen`."""
     root = Path(os.path.realpath(folder))
     for parent, folders, names in os.walk(folder, followlinks=True):
         here = Path(os.path.realpath(parent))
@@ -48,10 +51,10 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[tuple[str, list[str]]]:
 
 
 def find_weights(name: str) -> Path:
-    """Path of a file that is named by its path, or by its name among the bundled ones.
+    """Find a file by its path or by the name of a bundled one.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: it is neither.
     """
     for path in (Path(name), BUNDLED / name, BUNDLED_UPSCALE_MODELS / name):
         if path.is_file():
@@ -60,6 +63,6 @@ def find_weights(name: str) -> Path:
         p.name for f in (BUNDLED, BUNDLED_UPSCALE_MODELS) for p in f.glob("*.safetensors")
     )
     raise FileNotFoundError(
-        f"There is no file {name!r}: give its path, or the name of a bundled one: "
+        f"There is no file {name!r}. Give a path, or the name of a bundled file: "
         f"{', '.join(bundled)}."
     )

@@ -1,7 +1,7 @@
-"""The released model files: the one table that downloads, doctor, README and workflows agree with.
+"""Table of the released model files, for downloads, doctor, README and workflows.
 
-It is of the public record of November 2026. Where this pack is built there is no Internet beside
-PyPI, so no address here was ever opened.
+It follows the public record of November 2026. The addresses are untested, since this pack was built
+without Internet access beside PyPI.
 """
 
 import os
@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 GITHUB = "https://github.com"
 MIRROR_VARIABLE = "LPNSR_DOWNLOAD_MIRROR"
-"""Environment variable with what stands in place of `GITHUB`; Hugging Face has its HF_ENDPOINT."""
+"""Environment variable that replaces `GITHUB`. HF_ENDPOINT does the same for Hugging Face."""
 
 FolderKind = Literal["lpnsr", "upscale_models"]
 
 
 @dataclass(frozen=True)
 class Licence:
-    """What a file may be used for."""
+    """Licence of a file. `commercial` is whether it allows commercial use."""
 
     name: str
     url: str
@@ -42,7 +42,7 @@ APACHE = Licence("Apache-2.0", f"{GITHUB}/JingyunLiang/SwinIR/blob/main/LICENSE"
 
 @dataclass(frozen=True)
 class GitHubAsset:
-    """A file of a release on GitHub; `release` is its tag."""
+    """A file of a GitHub release with the tag `release`."""
 
     repository: str
     release: str
@@ -50,12 +50,12 @@ class GitHubAsset:
 
     @property
     def page(self) -> str:
-        """For people."""
+        """Address of the web page."""
         return f"{GITHUB}/{self.repository}/releases/tag/{self.release}"
 
     @property
     def url(self) -> str:
-        """Of the file, on the mirror if one is set."""
+        """Address of the file, on the mirror if one is set."""
         host = (os.environ.get(MIRROR_VARIABLE) or GITHUB).rstrip("/")
         return f"{host}/{self.repository}/releases/download/{self.release}/{quote(self.name)}"
 
@@ -69,30 +69,29 @@ class HubFile:
 
     @property
     def page(self) -> str:
-        """For people."""
+        """Address of the web page."""
         return f"https://huggingface.co/{self.repository}"
 
     @property
     def url(self) -> str:
-        """Of the file, at HF_ENDPOINT if that is set."""
+        """Address of the file, at HF_ENDPOINT if that is set."""
         from huggingface_hub import hf_hub_url
 
-        # The library reads HF_ENDPOINT only once, when it is imported.
+        # The library reads HF_ENDPOINT only when it is imported.
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
         return hf_hub_url(self.repository, self.name, endpoint=endpoint)
 
 
 @dataclass(frozen=True)
 class ReleasedFile:
-    """A file that others have published; `size` (bytes) and `sha256` where the public record tells
-    them."""
+    """A published file, with its size in bytes and SHA-256 if they are known."""
 
     name: str
     folder: FolderKind
     part: str
     purpose: str
     licence: Licence
-    sources: tuple[HubFile | GitHubAsset, ...]  # in the order to try
+    sources: tuple[HubFile | GitHubAsset, ...]  # tried in this order
     size: int | None = None
     sha256: str | None = None
 
@@ -201,7 +200,7 @@ STUDENTS = {"SinSR": (AUTOENCODER, SINSR_V2), "RSD": (AUTOENCODER, RSD_STUDENT)}
 """Files that each one-step student needs."""
 
 STAND_INS = {PREDICTOR_V3: PREDICTOR}
-"""What does in place of a file: PreSet-A runs with the paper's predictor too, as it used to."""
+"""Files that can replace another: PreSet-A also runs with the paper's predictor."""
 
 CHOICES = {**PRESETS, **STUDENTS, "all": RELEASED, **{file.name: (file,) for file in RELEASED}}
-"""What can be asked for at once, by name."""
+"""Choices of a download by name: presets, students, all files, single files."""

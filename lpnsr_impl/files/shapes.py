@@ -1,4 +1,4 @@
-"""The config of a network: sizes from the shapes of its checkpoint, the rest from the header."""
+"""Derive a network's config from the shapes and the header of its checkpoint."""
 
 import json
 import math
@@ -27,14 +27,14 @@ _ONLY_IN_HEADERS = {
     "norm_groups": int,
     "attention": bool,
 }
-"""Fields that a header may set; the others it may only repeat."""
+"""Fields that a header may set. It may repeat others, with the value that the shapes give."""
 
 
 def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
-    """Sizes of a VQ-f4 autoencoder.
+    """Derive the config of a VQ-f4 autoencoder.
 
     Raises:
-        UnsupportedCheckpointError: its tensors or its header are of another network.
+        UnsupportedCheckpointError: its tensors or header do not fit such a network.
     """
     codes = checkpoint.shape("quantize.embedding.weight", 2)
     num_levels = checkpoint.count(r"encoder\.down\.(\d+)\.")
@@ -60,10 +60,10 @@ def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
 
 
 def unet_config(checkpoint: Checkpoint) -> UNetConfig:
-    """Sizes of a denoiser or noise predictor.
+    """Derive the config of a denoiser or noise predictor.
 
     Raises:
-        UnsupportedCheckpointError: its tensors or its header are of another network.
+        UnsupportedCheckpointError: its tensors or header do not fit such a network.
     """
     num_res_blocks, level_channels = _down_path(checkpoint)
     first = checkpoint.shape("input_blocks.0.0.weight", 4)
@@ -91,11 +91,14 @@ def unet_config(checkpoint: Checkpoint) -> UNetConfig:
 
 
 def schedule_config(checkpoint: Checkpoint, known: ScheduleConfig | None = None) -> ScheduleConfig:
-    """What `lpnsr.schedule` in the header says, else what is known, else what the file's name says,
-    else LPNSR's.
+    """Find the schedule of a denoiser or noise predictor.
+
+    Returns:
+        The first of: `lpnsr.schedule` in the header, `known`, ResShift's 15 steps if the file's
+        name says so, LPNSR's schedule.
 
     Raises:
-        UnsupportedCheckpointError: the header's is no schedule.
+        UnsupportedCheckpointError: the header's schedule is invalid.
     """
     if "lpnsr.schedule" not in checkpoint.header:
         fifteen = re.search(r"_s15(?!\d)", checkpoint.name)
@@ -105,12 +108,12 @@ def schedule_config(checkpoint: Checkpoint, known: ScheduleConfig | None = None)
         config = ScheduleConfig(**header)
         Schedule(**vars(config))
     except (TypeError, ValueError) as e:
-        raise checkpoint.error(f"lpnsr.schedule in its header is no schedule: {e}") from e
+        raise checkpoint.error(f"lpnsr.schedule in its header is invalid: {e}") from e
     return config
 
 
 def _down_path(checkpoint: Checkpoint) -> tuple[int, tuple[int, ...]]:
-    """Residual blocks a level, and each level's channels, from the order of the input blocks."""
+    """Return the number of residual blocks per level, and the channels of each level."""
     levels: list[list[int]] = [[]]
     for i in range(1, checkpoint.count(r"input_blocks\.(\d+)\.")):
         if f"input_blocks.{i}.0.op.weight" in checkpoint.tensors:
@@ -140,13 +143,13 @@ def _check_norm_groups(checkpoint: Checkpoint, groups: int, channels: tuple[int,
 
 
 def _window_and_heads(checkpoint: Checkpoint, stage: str) -> tuple[int, int]:
-    """Of a Swin stage: its bias tables have (2w-1)^2 rows for a window of side w."""
+    """Return window size w and heads of a Swin stage, whose bias tables have (2w-1)^2 rows."""
     rows, heads = checkpoint.shape(f"{stage}.blocks.0.attn.relative_position_bias_table", 2)
     return (math.isqrt(rows) + 1) // 2, heads
 
 
 def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
-    """What smaller windows further down, or a stored shift mask, tell; else the released 64."""
+    """Derive it from smaller windows at lower levels or a stored shift mask, else the default."""
     for level in range(len(config.level_channels)):
         stage = f"input_blocks.{1 + level * (config.num_res_blocks + 1)}.1"
         window = _window_and_heads(checkpoint, stage)[0]
@@ -159,14 +162,14 @@ def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
 
 
 def _with_header(checkpoint: Checkpoint, config: Config) -> Config:
-    """The config with what `lpnsr.config` in the header adds; what shapes tell must agree."""
+    """Add the fields of `lpnsr.config` in the header, and check those that shapes give as well."""
     from_shapes = json.loads(json.dumps(asdict(config)))
     header = _header_object(checkpoint, "lpnsr.config")
-    told = {name: header[name] for name in header.keys() & from_shapes.keys()}
-    for name, value in told.items():
+    fields = {name: header[name] for name in header.keys() & from_shapes.keys()}
+    for name, value in fields.items():
         kind = _ONLY_IN_HEADERS.get(name) if from_shapes[name] != 0 else None
         if kind is None and value != from_shapes[name]:
-            problem = f"its weights {from_shapes[name]!r}"
+            problem = f"but its weights have {from_shapes[name]!r}"
         elif kind is bool and type(value) is not bool:
             problem = "expected true or false"
         elif kind is int and (type(value) is not int or value < 1):
@@ -174,16 +177,16 @@ def _with_header(checkpoint: Checkpoint, config: Config) -> Config:
         else:
             continue
         raise checkpoint.error(f"lpnsr.config in its header has {name} = {value!r}, {problem}")
-    return replace(config, **{n: value for n, value in told.items() if n in _ONLY_IN_HEADERS})
+    return replace(config, **{n: value for n, value in fields.items() if n in _ONLY_IN_HEADERS})
 
 
 def _header_object(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
-    """The JSON object under a key of the header, empty if there is none."""
+    """Parse the JSON object under a key of the header; empty if the key is missing."""
     text = checkpoint.header.get(key, "{}")
     try:
         header = json.loads(text)
     except json.JSONDecodeError as e:
-        raise checkpoint.error(f"{key} in its header is no JSON ({e}): {text[:80]!r}") from e
+        raise checkpoint.error(f"{key} in its header is not JSON ({e}): {text[:80]!r}") from e
     if not isinstance(header, dict):
         raise checkpoint.error(f"{key} in its header is {text[:80]!r}, expected a JSON object")
     return header

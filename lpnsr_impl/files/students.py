@@ -1,7 +1,7 @@
-"""One-step students of the family: SinSR and RSD, both distilled from ResShift's 15-step denoisers.
+"""Detect the one-step students SinSR and RSD, distilled from ResShift's 15-step denoisers.
 
-But for the noise that RSD reads no tensor tells a student from its teacher, so headers do, and the
-names of the known files.
+A student has the tensors of its teacher, except for RSD's additional input channels, so headers
+and names of known files decide.
 """
 
 import re
@@ -12,8 +12,8 @@ from ..config import RSD, SINSR, StudentConfig
 from .weights import Checkpoint
 
 HEADER = "lpnsr.student"
-"""Key of a safetensors header: "SinSR", "RSD" or "none". It comes before the name of the file.
-RSD's own keys are `noise_mode`, `noise_channels` and `cond_lq`."""
+"""Key of a safetensors header: "SinSR", "RSD" or "none". It overrides the file's name.
+RSD's own files have the keys `noise_mode`, `noise_channels` and `cond_lq`."""
 
 _KINDS = {kind.name: kind for kind in (SINSR, RSD)}
 _NAMES = {"SinSR": r"(?<![a-z])sinsr(?![a-z])", "RSD": r"rsd_student"}
@@ -22,10 +22,10 @@ _CONDITIONS = get_args(StudentConfig.__annotations__["condition"])
 
 
 def student_of(checkpoint: Checkpoint) -> StudentConfig | None:
-    """What is special about a denoiser that is a student; None for any other denoiser.
+    """Return a student's config, or None for any other denoiser.
 
     Raises:
-        UnsupportedCheckpointError: it is a student of a kind that does not run here.
+        UnsupportedCheckpointError: this kind of student is not supported.
     """
     planes = _extra_channels(checkpoint)
     kind = _kind(checkpoint, planes)
@@ -33,14 +33,14 @@ def student_of(checkpoint: Checkpoint) -> StudentConfig | None:
         return _rsd(checkpoint, planes)
     if planes:
         raise checkpoint.error(
-            f"it reads {planes} channels more than a denoiser, which only RSD students do; "
+            f"it has {planes} input channels more than a denoiser, as only RSD students have, but "
             f"{HEADER} in its header is {kind!r}"
         )
     return _KINDS.get(kind)
 
 
 def expected_planes(checkpoint: Checkpoint) -> int:
-    """Planes of noise behind the condition of an RSD student: as its header says, else 1."""
+    """Return the number of noise channels that an RSD student reads: the header's, or 1."""
     number = checkpoint.header.get("noise_channels", "1")
     if not number.isdecimal() or int(number) < 1:
         raise checkpoint.error(
@@ -50,7 +50,7 @@ def expected_planes(checkpoint: Checkpoint) -> int:
 
 
 def student_header(student: StudentConfig) -> dict[str, str]:
-    """What of a header makes `student_of` recognise a student under any name."""
+    """Return header entries by which `student_of` detects a student under any file name."""
     header = {HEADER: student.name}
     if student.noise_planes:
         header |= {
@@ -79,7 +79,7 @@ def _rsd(checkpoint: Checkpoint, planes: int) -> StudentConfig:
     mode = header.get("noise_mode", "concat")
     if mode != "concat":
         raise checkpoint.error(
-            f"it is an RSD student of noise_mode {mode!r}, and only 'concat' is known here. Take "
+            f"it is an RSD student of noise_mode {mode!r}, and only 'concat' is supported. Take "
             "rsd_student_final.safetensors, which LPNSR Download Models gets"
         )
     if "2" in (header.get("scale"), header.get("sf")) or re.search(_X2, checkpoint.name.lower()):
@@ -101,6 +101,6 @@ def _rsd(checkpoint: Checkpoint, planes: int) -> StudentConfig:
 
 
 def _extra_channels(checkpoint: Checkpoint) -> int:
-    """Channels that the denoiser reads beside state and condition."""
+    """Count the denoiser's input channels beside state and condition."""
     inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
     return inputs - checkpoint.shape("out.2.weight", 4)[0] - 3

@@ -1,6 +1,4 @@
-"""Checkpoint files to canonical state dicts: read safely, unwrapped, structural buffers apart.
-And back to safetensors files.
-"""
+"""Read checkpoint files safely into canonical state dicts, and write safetensors files."""
 
 import os
 import pickle
@@ -23,20 +21,33 @@ _STRUCTURAL = ("relative_position_index", "attn_mask")
 
 
 class UnsupportedCheckpointError(ValueError):
-    """A checkpoint that can't be used: says which, what it looks like, and what was expected."""
+    """A checkpoint can't be used. The message says what it looks like and what was expected."""
 
 
 @dataclass
 class Checkpoint:
-    """A canonical state dict with what its file says about it."""
+    """A canonical state dict.
+
+    Attributes:
+        name: name of the file, for messages.
+        tensors: weights, without wrappers and prefixes.
+        structural: buffers that can be derived from the config.
+        header: metadata of a safetensors file.
+        borrowed: whether the tensors belong to the caller or are views of the file.
+    """
 
     name: str
     tensors: dict[str, Tensor]
     structural: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     header: dict[str, str] = field(default_factory=dict[str, str])
-    borrowed: bool = False  # the tensors belong to the caller, or are a view of the file
+    borrowed: bool = False
 
     def shape(self, key: str, ndim: int) -> torch.Size:
+        """Return a tensor's shape.
+
+        Raises:
+            UnsupportedCheckpointError: it is missing, empty or not of `ndim` dimensions.
+        """
         if key not in self.tensors:
             raise self.error(f"the key {key} is missing")
         shape = self.tensors[key].shape
@@ -47,10 +58,11 @@ class Checkpoint:
         return shape
 
     def count(self, pattern: str) -> int:
-        """How many values the one group of the regular expression `pattern` takes."""
+        """Count the different values of the group in the regular expression `pattern`."""
         return len({m[1] for key in self.tensors if (m := re.match(pattern, key))})
 
     def error(self, problem: str) -> UnsupportedCheckpointError:
+        """Create an error that names the file."""
         return UnsupportedCheckpointError(f"{self.name}: {problem}.")
 
 
@@ -58,13 +70,15 @@ Source = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
 def read_checkpoint(src: Source, name: str = "") -> Checkpoint:
-    """Read a file, or take a state dict, without running anything in it.
+    """Read a file or a state dict, without executing code in it.
 
-    `name` is the one that a file is to have, where it has another as yet: it tells the format.
+    Args:
+        src: path, state dict, or an earlier result, which is returned as it is.
+        name: the file's final name, if it has a temporary one. Its suffix decides the format.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnsupportedCheckpointError: it is damaged, unsafe, or holds no tensors.
+        FileNotFoundError: the file does not exist.
+        UnsupportedCheckpointError: it is damaged or unsafe, or contains no tensors.
     """
     if isinstance(src, Checkpoint):
         return src
@@ -79,60 +93,60 @@ def read_checkpoint(src: Source, name: str = "") -> Checkpoint:
         raise UnsupportedCheckpointError(
             f"{path} is a folder, expected a .safetensors or .pth file."
         )
-    _refuse_text_and_empty(path)
     name = name or path.name
+    _refuse_text_and_empty(path, name)
     if name.lower().endswith(".safetensors"):
-        # Mapped into memory: a network that kept them would change, or crash, with its file.
-        return replace(_canonical(name, *_read_safetensors(path)), borrowed=True)
-    return _canonical(name, _read_pickle(path), {})
+        # These tensors are memory-mapped, so they would change with the file.
+        return replace(_canonical(name, *_read_safetensors(path, name)), borrowed=True)
+    return _canonical(name, _read_pickle(path, name), {})
 
 
 def write_safetensors(
     path: Path, tensors: Mapping[str, Tensor], header: dict[str, str], *, replace: bool = True
 ) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file atomically.
 
     Raises:
-        FileExistsError: there is one already, and `replace` is off.
+        FileExistsError: the file exists and `replace` is off.
         OSError: it can't be written.
     """
     with written_whole(path, replace=replace) as file:
         file.write(save(dict(tensors), metadata=header))
 
 
-def _refuse_text_and_empty(path: Path) -> None:
+def _refuse_text_and_empty(path: Path, name: str) -> None:
     with path.open("rb") as file:
         start = file.read(64).lstrip()
     if not start:
         raise UnsupportedCheckpointError(
-            f"{path.name} is empty. The download failed; get the file again."
+            f"{name} is empty. The download failed; get the file again."
         )
     if start.startswith((b"<!", b"<html", b"<?xml", b"version https://git-lfs")):
         raise UnsupportedCheckpointError(
-            f"{path.name} is a text page ({start[:24].decode(errors='replace')!r}...), not "
+            f"{name} is a text page ({start[:24].decode(errors='replace')!r}...), not "
             "weights. The download fetched a page instead of the file; get the file again."
         )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as e:
         raise UnsupportedCheckpointError(
-            f"{path.name} is no readable safetensors file ({e}). It is damaged or cut short; get "
+            f"{name} is not a readable safetensors file ({e}). It is damaged or cut short; get "
             "the file again."
         ) from e
 
 
-def _read_pickle(path: Path) -> Mapping[str, Any]:
+def _read_pickle(path: Path, name: str) -> Mapping[str, Any]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         raise UnsupportedCheckpointError(
-            f"{path.name} is no plain file of tensors: loading it would run code, or it is "
-            "damaged. Refused; get the file from its authors, as .safetensors where they offer "
-            f"it. ({first_line(e)})"
+            f"{name} is not a plain file of tensors: loading it would run code, or it is "
+            "damaged. Get the file from its authors, as .safetensors if they offer it. "
+            f"({first_line(e)})"
         ) from e
     except (
         RuntimeError,
@@ -144,23 +158,23 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         TypeError,
     ) as e:
         raise UnsupportedCheckpointError(
-            f"{path.name} is no readable PyTorch file ({first_line(e)}). It is damaged or cut "
+            f"{name} is not a readable PyTorch file ({first_line(e)}). It is damaged or cut "
             "short; get the file again."
         ) from e
     if not isinstance(loaded, Mapping):
         raise UnsupportedCheckpointError(
-            f"{path.name} holds a {type(loaded).__name__}, expected a state dict."
+            f"{name} contains a {type(loaded).__name__}, expected a state dict."
         )
     return loaded
 
 
 def first_line(error: Exception) -> str:
-    """Of its message, or its kind where it has none."""
+    """Return the first line of the error's message, or its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> Checkpoint:
-    """Strip wrappers and prefixes, set structural buffers apart, refuse what is no tensor."""
+    """Strip wrappers and prefixes, and separate structural buffers from weights."""
     for wrapper in _WRAPPERS:
         if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -181,7 +195,7 @@ def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> 
         else:
             checkpoint.tensors[key] = value
     if not checkpoint.tensors:
-        raise checkpoint.error("there are no weights in it")
+        raise checkpoint.error("it contains no weights")
     return checkpoint
 
 

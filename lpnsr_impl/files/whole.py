@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, after a kill or a power cut too."""
+"""Atomic writes: a file is complete or absent, even after a crash or a power cut."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, replace: bool = True) -> Generator[BinaryIO]:
-    """A file to write, which takes the place of `path` at the end, once all of it is on disk.
+    """Open a temporary file that becomes `path` once all of it is on disk.
 
-    Its folder is made if need be. On an error, what was there stays.
+    Missing folders are created. After an error an existing file at `path` is unchanged.
 
     Raises:
-        FileExistsError: there is one already, and `replace` is off.
+        FileExistsError: `path` exists and `replace` is off.
         OSError: it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,21 +31,20 @@ def written_whole(path: Path, *, replace: bool = True) -> Generator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
 def rename_new(path: Path, target: Path) -> None:
-    """Rename a file, but never over another one, not even over one that appears at this moment.
+    """Rename a file without ever replacing another one, not even one created at the same moment.
 
     Raises:
-        FileExistsError: there is another; both are as before.
+        FileExistsError: `target` exists; both files are unchanged.
         OSError: it can't be renamed.
     """
     try:
         os.link(path, target)
     except FileExistsError:
         raise
-    except OSError:  # no hard links there: an empty file of our own takes the name first
+    except OSError:  # a file system without hard links: reserve the name with an empty file
         target.touch(exist_ok=False)
         try:
             path.replace(target)
@@ -54,13 +53,3 @@ def rename_new(path: Path, target: Path) -> None:
             raise
     else:
         path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk, where the system can (Windows opens no folders)."""
-    with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

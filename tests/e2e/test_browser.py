@@ -130,7 +130,7 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
 
 @in_one_renderer
 def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_path: Path) -> None:
-    """Every widget starts at a value that the web accepts, with the bundled files."""
+    """Every widget starts at a value that the web accepts, with the released files."""
     Image.new("RGB", (20, 13), "teal").save(tmp_path / "small.png")
     web.upload(tmp_path / "small.png")
     page.evaluate(

@@ -157,8 +157,8 @@ GOOD = LITE_PREDICTOR.read_bytes()
         (None, "noise_predictor: there is no file 'mine.safetensors' in"),
         (b"", "mine.safetensors is empty"),
         (b"<!DOCTYPE html><html>", "mine.safetensors is a text page"),
-        (GOOD[: len(GOOD) // 2], "mine.safetensors is no readable safetensors file"),
-        (GOOD[::-1], "mine.safetensors is no readable safetensors file"),
+        (GOOD[: len(GOOD) // 2], "mine.safetensors is not a readable safetensors file"),
+        (GOOD[::-1], "mine.safetensors is not a readable safetensors file"),
         (
             (WEIGHTS / LITE_DENOISER).read_bytes(),
             "mine.safetensors: it looks like a denoiser, expected a noise predictor",
@@ -177,7 +177,8 @@ def test_code_in_a_file_is_never_run(graph: Graph, tmp_path: Path) -> None:
     good, evil = pickled(load_file(LITE_PREDICTOR)), pickled({"x": Exploit(tmp_path / "pwned")})
     error = spoil_and_restore(graph, "mine.pth", good, evil)
     assert (
-        "noise_predictor: mine.pth is no plain file of tensors: loading it would run code" in error
+        "noise_predictor: mine.pth is not a plain file of tensors: loading it would run code"
+        in error
     )
     assert not any(tmp_path.iterdir())
 
@@ -252,7 +253,7 @@ def test_read_only_folders_are_warned_of_and_all_else_works(
     with read_only(folders[0]), read_only(folders[1]), running(tmp_path, packs=PROBE) as own:
         assert torch.equal(Graph(own).run(known[0], "decode"), known[1])
         log = own.log.read_text()
-    assert f"{folders[0] / EXAMPLE} can't be made" in log
+    assert f"{folders[0] / EXAMPLE} can't be written" in log
     assert f"{folders[1] / 'lpnsr'} can't be made" in log
 
 
@@ -264,7 +265,7 @@ def test_a_full_disk_gets_no_half_example_picture(
         copy_input(server, tmp_path)
         with running(tmp_path, packs=PROBE) as own:
             assert torch.equal(Graph(own).run(known[0], "decode"), known[1])
-            assert f"{folder / EXAMPLE} can't be made" in own.log.read_text()
+            assert f"{folder / EXAMPLE} can't be written" in own.log.read_text()
         files = {path.name for path in folder.iterdir() if path.is_file()}  # and hosts' own folders
         left = files - {"probe.safetensors"}
         for name in left:  # those that there was room for

@@ -1,4 +1,4 @@
-"""Means of two trainings' weights."""
+"""Averages of the weights of two trainings."""
 
 import json
 from dataclasses import asdict
@@ -23,7 +23,7 @@ def save(path: Path, steps: int, offset: float) -> None:
     save_file({key: tensor.half() for key, tensor in weights.items()}, path, header)
 
 
-def test_weights_are_between_both_and_the_header_tells_of_both(tmp_path: Path) -> None:
+def test_weights_are_averaged_and_the_header_names_both(tmp_path: Path) -> None:
     first, second, target = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "c"))
     save(first, 1, 0.0)
     save(second, 2, 1.0)
@@ -39,7 +39,7 @@ def test_weights_are_between_both_and_the_header_tells_of_both(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("share", "of"), [("0", 0), ("1", 1)])
-def test_the_command_line_gives_either_whole(tmp_path: Path, share: str, of: int) -> None:
+def test_shares_of_0_and_1_give_one_of_both(tmp_path: Path, share: str, of: int) -> None:
     files = [tmp_path / f"{name}.safetensors" for name in ("a", "b", "c")]
     for i, path in enumerate(files[:2]):
         save(path, i, float(i))
@@ -49,7 +49,9 @@ def test_the_command_line_gives_either_whole(tmp_path: Path, share: str, of: int
     assert all(torch.equal(blended[key], tensor) for key, tensor in given.items())
 
 
-def test_what_can_not_be_blended_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_networks_that_can_not_be_blended_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     paths = [tmp_path / f"{name}.safetensors" for name in ("denoiser", "predictor", "out")]
     for path, weights in zip(paths, (denoiser_weights(), predictor_weights()), strict=False):
         save_file(weights, path)
@@ -66,5 +68,5 @@ def test_what_can_not_be_blended_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     assert not paths[2].exists()
     paths[2].write_bytes(b"mine")
     assert main(command) == 1
-    assert "is there already" in caplog.text
+    assert "exists already" in caplog.text
     assert paths[2].read_bytes() == b"mine"

@@ -1,4 +1,4 @@
-"""Loading: what is accepted, in which wrapping, and what each wrong file is told."""
+"""Loading checkpoints: accepted formats, and the error for each kind of wrong file."""
 
 import json
 import pickle
@@ -66,7 +66,7 @@ def same(network: torch.nn.Module, weights: Weights) -> bool:
         ),  # a window of 4 at the bottom
     ],
 )
-def test_every_size_of_a_unet_comes_from_shapes(config: UNetConfig) -> None:
+def test_a_unets_config_is_derived_from_shapes(config: UNetConfig) -> None:
     weights = denoiser_weights(config)
     denoiser = load_denoiser(weights)
     assert denoiser.config == config
@@ -84,7 +84,7 @@ def test_every_size_of_a_unet_comes_from_shapes(config: UNetConfig) -> None:
         ),
     ],
 )
-def test_every_size_of_an_autoencoder_comes_from_shapes(config: AutoencoderConfig) -> None:
+def test_an_autoencoders_config_is_derived_from_shapes(config: AutoencoderConfig) -> None:
     weights = autoencoder_weights(config)
     assert load_autoencoder(weights).config == config
     assert same(load_autoencoder(weights), weights)
@@ -116,7 +116,7 @@ def test_half_precision_files_load_as_fp32_and_losses_are_ignored(tmp_path: Path
     )
 
 
-def test_a_header_overrides_what_no_shape_tells(tmp_path: Path) -> None:
+def test_a_header_sets_what_shapes_do_not_give(tmp_path: Path) -> None:
     config = {"trained_resolution": 32, "window_size": 8, "head_width": 16, "largest_tile": 64}
     header = {"lpnsr.family": "mine", "lpnsr.part": "denoiser", "lpnsr.config": json.dumps(config)}
     path = tmp_path / "weights.safetensors"
@@ -128,7 +128,7 @@ def test_a_header_overrides_what_no_shape_tells(tmp_path: Path) -> None:
     assert (without.trained_resolution, without.largest_tile) == (64, 256)
 
 
-def test_a_stored_shift_mask_tells_the_trained_resolution() -> None:
+def test_a_stored_shift_mask_gives_the_trained_resolution() -> None:
     weights = denoiser_weights()
     weights["input_blocks.1.1.blocks.1.attn_mask"] = torch.zeros(16, 64, 64)
     assert load_denoiser(weights).config.trained_resolution == 32
@@ -145,14 +145,14 @@ def test_a_stored_shift_mask_tells_the_trained_resolution() -> None:
         ("mine_s150.pth", LPNSR_SCHEDULE),
     ],
 )
-def test_the_name_of_a_released_file_tells_its_schedule(
+def test_the_name_of_a_released_file_gives_its_schedule(
     tmp_path: Path, name: str, schedule: ScheduleConfig
 ) -> None:
     torch.save(denoiser_weights(), tmp_path / name)
     assert load_denoiser(tmp_path / name).schedule == schedule
 
 
-def test_a_header_tells_the_schedule_whatever_the_name(tmp_path: Path) -> None:
+def test_a_headers_schedule_overrides_the_name(tmp_path: Path) -> None:
     path = tmp_path / "x_s15_.safetensors"
     given = ScheduleConfig(num_timesteps=8, min_noise_level=0.1, sqrt_eta_end=0.9, power=0.5)
     save_file(predictor_weights(), path, {"lpnsr.schedule": json.dumps(vars(given))})
@@ -161,7 +161,7 @@ def test_a_header_tells_the_schedule_whatever_the_name(tmp_path: Path) -> None:
 
 
 class LazyLinear(nn.Linear):
-    """As ComfyUI's under dynamic VRAM: without weights until a file gives them."""
+    """Like ComfyUI's under dynamic VRAM: it has no weights before they are loaded."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         nn.Module.__init__(self)
@@ -186,7 +186,7 @@ class LazyLinear(nn.Linear):
 
 
 class LazyEmbedding(nn.Embedding):
-    """Likewise, with a weight on no device."""
+    """The same with a weight on the meta device."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
         super().__init__(num_embeddings, embedding_dim, device="meta")
@@ -214,7 +214,7 @@ def test_a_hosts_layers_may_have_no_weights_before_they_are_loaded(
         load(dict(list(weights.items())[:-1]), operations=LAZY)
 
 
-def test_the_released_sizes_name_their_family() -> None:
+def test_networks_of_the_released_sizes_are_of_the_released_family() -> None:
     keys = json.loads((Path(__file__).parents[1] / "golden" / "checkpoint_keys.json").read_text())
     structural = ("relative_position_index", "attn_mask")
     weights = {
@@ -269,9 +269,7 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, keep: float) -
         (bytes(range(256)) * 8, "damaged"),
     ],
 )
-def test_files_that_are_no_weights_are_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_files_without_weights_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "odd.pth"
     path.write_bytes(content)
     with pytest.raises(UnsupportedCheckpointError, match=message):
@@ -286,7 +284,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 
 def rrdb_net() -> Weights:
-    """Keys of RealESRGAN's RRDBNet, with 2 blocks."""
+    """State dict of RealESRGAN's RRDBNet with 2 blocks."""
     shapes = {
         "conv_first": (8, 3),
         "conv_body": (8, 8),
@@ -314,7 +312,7 @@ LOADERS = {
 
 @pytest.mark.parametrize("expected", LOADERS)
 @pytest.mark.parametrize("given", LOADERS)
-def test_each_part_is_recognised_in_the_place_of_another(given: str, expected: str) -> None:
+def test_each_part_is_detected_in_the_place_of_another(given: str, expected: str) -> None:
     weights = LOADERS[given][1]()
     if given == expected:
         assert same(LOADERS[expected][0](weights), weights)
@@ -339,7 +337,7 @@ def test_each_part_is_recognised_in_the_place_of_another(given: str, expected: s
         (rrdb_net(), r"an upscale model \(ESRGAN\)"),
     ],
 )
-def test_foreign_files_are_recognised(weights: Weights, looks_like: str, expected: str) -> None:
+def test_foreign_files_are_detected(weights: Weights, looks_like: str, expected: str) -> None:
     with pytest.raises(
         UnsupportedCheckpointError, match=rf"looks like {looks_like}.*expected {expected}"
     ):
@@ -355,9 +353,7 @@ def test_damaged_state_dicts_are_refused(expected: str) -> None:
             load({key: tensor for key, tensor in weights.items() if key != missing})
     key = next(k for k in weights if k.endswith(".bias"))
     for bad in (float("nan"), float("inf")):
-        with pytest.raises(
-            UnsupportedCheckpointError, match=f"{key} has values that are no finite numbers"
-        ):
+        with pytest.raises(UnsupportedCheckpointError, match=f"{key} has NaN or infinite values"):
             load({**weights, key: torch.full_like(weights[key], bad)})
     with pytest.raises(UnsupportedCheckpointError, match=r"1 keys \(surplus\.weight\) unexpected"):
         load({**weights, "surplus.weight": torch.zeros(1)})
@@ -365,7 +361,7 @@ def test_damaged_state_dicts_are_refused(expected: str) -> None:
         load({**weights, "note": "text"})
 
 
-def test_wide_latents_are_told_apart_by_their_header(tmp_path: Path) -> None:
+def test_parts_of_wide_latents_are_detected_by_their_header(tmp_path: Path) -> None:
     config, path = (
         unet_config(11, 8),
         tmp_path / "wide.safetensors",
@@ -377,14 +373,14 @@ def test_wide_latents_are_told_apart_by_their_header(tmp_path: Path) -> None:
         load_noise_predictor(path)
 
 
-def test_a_header_may_repeat_what_shapes_tell_and_add_more(tmp_path: Path) -> None:
+def test_a_header_may_repeat_shapes_and_add_other_fields(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     header = {"lpnsr.config": '{"model_channels": 32, "level_channels": [32, 64], "note": "x"}'}
     save_file(denoiser_weights(), path, header)
     assert load_denoiser(path).config == unet_config()
 
 
-def test_a_state_dict_stays_the_callers_own() -> None:
+def test_a_callers_state_dict_is_not_changed_by_its_network() -> None:
     weights = denoiser_weights()
     first, second = load_denoiser(weights), load_denoiser(weights)
     first.out[2].bias.data.zero_()
@@ -416,7 +412,9 @@ def test_a_network_does_not_change_with_its_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_tensors_of_odd_kinds_are_refused(key: str, tensor: Tensor, message: str) -> None:
+def test_tensors_of_wrong_types_and_shapes_are_refused(
+    key: str, tensor: Tensor, message: str
+) -> None:
     with pytest.raises(UnsupportedCheckpointError, match=message):
         load_denoiser({**denoiser_weights(), key: tensor})
 
@@ -439,8 +437,8 @@ def test_missing_keys_are_listed() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ('{"model_channels": 64}', "has model_channels = 64, its weights 32"),
-        ("{", "is no JSON"),
+        ('{"model_channels": 64}', "has model_channels = 64, but its weights have 32"),
+        ("{", "is not JSON"),
         ("[1]", "expected a JSON object"),
         ('{"window_size": "8"}', "window_size = '8'"),
         ('{"largest_tile": 0}', "largest_tile = 0, expected 1 or more"),
@@ -463,7 +461,7 @@ def test_bad_headers_are_refused(tmp_path: Path, config: str, message: str) -> N
         ("15", "is '15', expected a JSON object"),
     ],
 )
-def test_headers_that_are_no_schedule_are_refused(
+def test_invalid_schedules_in_headers_are_refused(
     tmp_path: Path, schedule: str, message: str
 ) -> None:
     path = tmp_path / "weights.safetensors"

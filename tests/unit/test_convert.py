@@ -1,4 +1,4 @@
-"""Checkpoints to safetensors: what is kept, what is refused."""
+"""Converting checkpoints to safetensors files."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_converted_file_loads_to_the_same_network(
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
-def test_what_a_dropped_buffer_tells_is_in_the_header(tmp_path: Path) -> None:
+def test_information_of_dropped_buffers_is_in_the_header(tmp_path: Path) -> None:
     weights = denoiser_weights(unet_config(trained_resolution=32))
     weights["input_blocks.1.1.blocks.1.attn_mask"] = torch.zeros(16, 64, 64)
     torch.save(weights, tmp_path / "in.pth")
@@ -85,7 +85,7 @@ def test_the_header_of_a_safetensors_file_is_kept(tmp_path: Path) -> None:
     assert load_denoiser(tmp_path / "out.safetensors").family == "mine"
 
 
-def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
+def test_tensors_that_share_memory_are_converted(tmp_path: Path) -> None:
     weights = denoiser_weights()
     flat = torch.cat([tensor.flatten() for tensor in weights.values()])
     pieces = flat.split([tensor.numel() for tensor in weights.values()])
@@ -100,12 +100,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     torch.save(denoiser_weights(), tmp_path / "in.pth")
     target = tmp_path / "out.safetensors"
     target.write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"out\.safetensors is there already"):
+    with pytest.raises(FileExistsError, match=r"out\.safetensors exists already"):
         convert(tmp_path / "in.pth", target)
     assert target.read_bytes() == b"mine"
 
 
-def test_a_failing_disk_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     torch.save(denoiser_weights(), tmp_path / "in.pth")
     with files_of_at_most(1_000_000), pytest.raises(OSError, match="File too large"):
         convert(tmp_path / "in.pth", tmp_path / "out.safetensors")
@@ -117,15 +117,15 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path) -> None:
     [
         (b"", r"in\.pth is empty"),
         (b"<!DOCTYPE html>", r"in\.pth is a text page"),
-        (b"nonsense", r"in\.pth is no plain file of tensors"),
+        (b"nonsense", r"in\.pth is not a plain file of tensors"),
         (
             {"lora_unet_x.lora_up.weight": torch.zeros(1)},
             "looks like a LoRA, expected an autoencoder, a denoiser or a noise predictor",
         ),
-        ({**denoiser_weights(), "surplus.weight": torch.zeros(1)}, "is no complete Denoiser"),
+        ({**denoiser_weights(), "surplus.weight": torch.zeros(1)}, "is not a complete Denoiser"),
     ],
 )
-def test_wrong_files_are_told_what_loading_tells_them(
+def test_wrong_files_get_the_same_errors_as_in_loading(
     tmp_path: Path, content: Any, message: str
 ) -> None:
     source = tmp_path / "in.pth"
@@ -145,6 +145,6 @@ def test_the_command_line_converts(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert main(command) == 0
     assert "noise_predictor of no known family" in caplog.text
     assert main(command) == 1
-    assert "is there already" in caplog.text
+    assert "exists already" in caplog.text
     assert main([*command[:2], str(tmp_path / "out.pth")]) == 1
-    assert "give a name with .safetensors" in caplog.text
+    assert "has the suffix '.pth', expected .safetensors" in caplog.text

@@ -1,7 +1,6 @@
-"""The report for issues: what it sees, what it advises, and that no file can break it."""
+"""The report for issues: its content, its advice, and that no file can break it."""
 
 import hashlib
-import json
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +14,6 @@ from spandrel.architectures.SwinIR import SwinIR
 
 from lpnsr_impl.cli import main
 from lpnsr_impl.files.doctor import hide_home, report
-from lpnsr_impl.files.download import RECORD
 from lpnsr_impl.files.folders import BUNDLED, BUNDLED_UPSCALE_MODELS
 from lpnsr_impl.files.released import (
     AUTOENCODER,
@@ -29,10 +27,6 @@ from lpnsr_impl.files.released import (
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 
-def quiet(*_: Any) -> None:
-    """Shows no progress."""
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, list[Path]]:
     made = {kind: [tmp_path / "models" / kind] for kind in ("lpnsr", "upscale_models")}
@@ -41,12 +35,8 @@ def folders(tmp_path: Path) -> dict[str, list[Path]]:
     return made
 
 
-def examine(folders: dict[str, list[Path]], **options: Any) -> str:
-    return report(folders, progress=quiet, **options)
-
-
 def section(text: str, title: str) -> list[str]:
-    """Lines of one section."""
+    """Return the lines of a section."""
     (block,) = (b for b in text.strip().split("\n\n") if b.startswith(title + "\n"))
     return [line.strip() for line in block.splitlines()[1:]]
 
@@ -57,7 +47,7 @@ def swinir() -> dict[str, Any]:
 
 
 def test_the_bundled_files_are_named_with_kind_family_and_size() -> None:
-    text = examine({"lpnsr": [BUNDLED], "upscale_models": [BUNDLED_UPSCALE_MODELS]})
+    text = report({"lpnsr": [BUNDLED], "upscale_models": [BUNDLED_UPSCALE_MODELS]})
     files = section(text, "Files")
     for name, what in [
         ("lpnsr_lite_autoencoder", "an autoencoder of 2.6 M parameters, family lite-2"),
@@ -74,7 +64,7 @@ def test_the_bundled_files_are_named_with_kind_family_and_size() -> None:
     assert f"torch {torch.__version__.split('+')[0]}" in [v.split("+")[0] for v in versions]
 
 
-def test_presets_lack_what_is_missing_and_are_complete_otherwise(
+def test_missing_files_of_presets_are_named(
     folders: dict[str, list[Path]],
 ) -> None:
     save = {
@@ -85,7 +75,7 @@ def test_presets_lack_what_is_missing_and_are_complete_otherwise(
     }
     for file in (AUTOENCODER, DENOISER):
         torch.save(save[file], folders[file.folder][0] / file.name)
-    lines = section(examine(folders), "Presets with the released files")
+    lines = section(report(folders), "Presets with the released files")
     assert lines[:3] == [
         f"PreSet-B: lacks {PREDICTOR.name}, {SWINIR.name}",
         f"PreSet-A: lacks {PREDICTOR_V3.name}",
@@ -94,25 +84,23 @@ def test_presets_lack_what_is_missing_and_are_complete_otherwise(
     assert "LPNSR Download Models" in lines[3]
     for file in (PREDICTOR, SWINIR):
         torch.save(save[file], folders[file.folder][0] / file.name)
-    lines = section(examine(folders), "Presets with the released files")
+    lines = section(report(folders), "Presets with the released files")
     assert lines == [
         "PreSet-B: complete",
         f"PreSet-A: complete with {PREDICTOR.name} in place of {PREDICTOR_V3.name}",
         "ResShift: complete",
     ]
     save_file(predictor_weights(), folders["lpnsr"][0] / PREDICTOR_V3.name)
-    text = examine(folders)
+    text = report(folders)
     assert section(text, "Presets with the released files") == [f"{p}: complete" for p in PRESETS]
     assert section(text, "Problems") == ["none found"]
 
 
 def broken_files(folder: Path) -> list[str]:
-    """Files that can't be read, each in its own way."""
+    """Write unreadable files of many kinds; return their names."""
     whole = folder.parent / "whole.pth"
     torch.save(denoiser_weights(), whole)
     content = whole.read_bytes()
-    flipped = bytearray(content)
-    flipped[len(content) // 2] ^= 255
     files = {
         "empty.pth": b"",
         "zeros.ckpt": bytes(1000),
@@ -134,13 +122,13 @@ def broken_files(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_broken_files_are_problems_and_break_nothing(folders: dict[str, list[Path]]) -> None:
+def test_broken_files_are_problems_and_not_errors(folders: dict[str, list[Path]]) -> None:
     names = broken_files(folders["lpnsr"][0])
     torch.save(autoencoder_weights(), folders["lpnsr"][0] / "good.pth")
     for name in ("empty.pth", "zeros.ckpt", "page.pth", "cut_3.pth"):
         source = folders["lpnsr"][0] / name
         shutil.copyfile(source, folders["upscale_models"][0] / f"lpnsr_{name}")
-    text = examine(folders, sha256=True)
+    text = report(folders, sha256=True)
     problems = section(text, "Problems")
     for name in names:
         assert sum(f"/{name}" in line for line in problems) == 1, name
@@ -149,7 +137,7 @@ def test_broken_files_are_problems_and_break_nothing(folders: dict[str, list[Pat
     assert "an autoencoder of" in good
 
 
-def test_files_in_the_wrong_folder_are_told_where_they_belong(
+def test_files_in_the_wrong_folder_are_named_with_the_right_one(
     folders: dict[str, list[Path]],
 ) -> None:
     torch.save(swinir(), folders["lpnsr"][0] / SWINIR.name)
@@ -157,19 +145,19 @@ def test_files_in_the_wrong_folder_are_told_where_they_belong(
         Compact().state_dict(), folders["lpnsr"][0] / "c.safetensors", {"lpnsr.part": "compact"}
     )
     torch.save(denoiser_weights(), folders["upscale_models"][0] / DENOISER.name)
-    problems = "\n".join(section(examine(folders), "Problems"))
-    assert "an upscale model (SwinIR), which belongs into models/upscale_models" in problems
-    assert "an upscale model (RealESRGAN Compact), which belongs into" in problems
-    assert f"{DENOISER.name}: it is a denoiser, which belongs into models/lpnsr" in problems
+    problems = "\n".join(section(report(folders), "Problems"))
+    assert "an upscale model (SwinIR), which belongs in models/upscale_models" in problems
+    assert "an upscale model (RealESRGAN Compact), which belongs in" in problems
+    assert f"{DENOISER.name}: it is a denoiser, which belongs in models/lpnsr" in problems
 
 
-def test_a_family_that_is_not_complete_is_named(folders: dict[str, list[Path]]) -> None:
+def test_an_incomplete_family_is_named(folders: dict[str, list[Path]]) -> None:
     save_file(denoiser_weights(), folders["lpnsr"][0] / "d.safetensors", {"lpnsr.family": "mine"})
-    (problem,) = section(examine(folders), "Problems")
-    assert "Of the family 'mine' there is a denoiser, but not an autoencoder" in problem
+    (problem,) = section(report(folders), "Problems")
+    assert "The family 'mine' has a denoiser, but lacks an autoencoder" in problem
 
 
-def test_hidden_and_unfinished_files_are_named(folders: dict[str, list[Path]]) -> None:
+def test_unused_and_unfinished_files_are_named(folders: dict[str, list[Path]]) -> None:
     second = folders["lpnsr"][0].parent / "second"
     second.mkdir()
     for folder in (folders["lpnsr"][0], second):
@@ -177,41 +165,24 @@ def test_hidden_and_unfinished_files_are_named(folders: dict[str, list[Path]]) -
     folders["lpnsr"].append(second)
     part = folders["lpnsr"][0] / f"{DENOISER.name}.0123abcd.part"
     part.write_bytes(b"begun")
-    problems = "\n".join(section(examine(folders), "Problems"))
-    assert f"{second / 'a.pth'} is not used, since {folders['lpnsr'][0] / 'a.pth'}" in problems
-    assert f"{part} is an unfinished download" in problems
+    problems = "\n".join(section(report(folders), "Problems"))
+    assert f"{second / 'a.pth'} is not used, because {folders['lpnsr'][0] / 'a.pth'}" in problems
+    assert f"{part} is left from a download that did not finish" in problems
 
 
-def test_students_and_refused_downloads_are_named(folders: dict[str, list[Path]]) -> None:
-    folder = folders["lpnsr"][0]
-    torch.save(denoiser_weights(), folder / SINSR_V2.name)
-    aside = folder / f"{SINSR_V2.name}.0123abcd.refused"
-    aside.write_bytes(b"another")
-    text = examine(folders)
-    (line,) = section(text, "Files")
+def test_students_are_named(folders: dict[str, list[Path]]) -> None:
+    torch.save(denoiser_weights(), folders["lpnsr"][0] / SINSR_V2.name)
+    (line,) = section(report(folders), "Files")
     assert line.endswith("M parameters, a one-step student (SinSR)")
-    problems = "\n".join(section(text, "Problems"))
-    assert f"{aside} is a download of another content than the published one" in problems
-
-
-def test_a_file_that_changed_since_its_download_is_named(folders: dict[str, list[Path]]) -> None:
-    path = folders["lpnsr"][0] / "a.pth"
-    torch.save(autoencoder_weights(), path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    record = path.with_name(RECORD)
-    record.write_text(json.dumps({path.name: {"sha256": sha256}}))
-    text = examine(folders, sha256=True)
-    assert f"SHA-256 {sha256}" in text
-    assert section(text, "Problems") == ["none found"]
-    record.write_text(json.dumps({path.name: {"sha256": "0" * 64}}))
-    assert "has changed since it was downloaded" in examine(folders, sha256=True)
-    assert sha256 not in examine(folders)
 
 
 def test_a_file_that_is_not_the_published_one_is_named(folders: dict[str, list[Path]]) -> None:
     torch.save(autoencoder_weights(), folders["lpnsr"][0] / AUTOENCODER.name)
-    assert section(examine(folders), "Problems") == ["none found"]
-    (problem,) = section(examine(folders, sha256=True), "Problems")
+    assert section(report(folders), "Problems") == ["none found"]
+    text = report(folders, sha256=True)
+    sha256 = hashlib.sha256((folders["lpnsr"][0] / AUTOENCODER.name).read_bytes()).hexdigest()
+    assert f"SHA-256 {sha256}" in text
+    (problem,) = section(text, "Problems")
     assert (
         f"is not the published file of this name, whose SHA-256 is {AUTOENCODER.sha256}" in problem
     )
@@ -225,7 +196,7 @@ def test_other_models_and_the_home_directory_stay_private(
     (folders["upscale_models"][0] / "private.pth").write_bytes(b"x")
     (folders["lpnsr"][0] / "broken.pth").write_bytes(b"x")
     monkeypatch.setenv("HTTPS_PROXY", "http://name:password@proxy")
-    text = examine(folders)
+    text = report(folders)
     assert "private" not in text
     assert "password" not in text
     assert "HTTPS_PROXY is set" in text
@@ -237,27 +208,27 @@ def test_other_models_and_the_home_directory_stay_private(
     assert hide_home("/models/lpnsr") == "/models/lpnsr"
 
 
-def test_missing_folders_and_what_the_host_tells_are_in_the_report(tmp_path: Path) -> None:
+def test_missing_folders_and_lines_of_the_host_are_in_the_report(tmp_path: Path) -> None:
     folders = {"lpnsr": [tmp_path / "none"], "upscale_models": []}
-    text = examine(folders, host=["ComfyUI 1.2.3"])
+    text = report(folders, host=["ComfyUI 1.2.3"])
     assert section(text, "Folders") == [
-        f"lpnsr: {tmp_path / 'none'}, is not there",
+        f"lpnsr: {tmp_path / 'none'}, does not exist",
         "upscale_models: none",
     ]
     assert section(text, "ComfyUI") == ["ComfyUI 1.2.3"]
 
 
-def test_it_can_be_stopped(folders: dict[str, list[Path]]) -> None:
+def test_a_report_can_be_cancelled(folders: dict[str, list[Path]]) -> None:
     torch.save(autoencoder_weights(), folders["lpnsr"][0] / "a.pth")
 
-    class StoppedError(Exception):
+    class CancelledError(Exception):
         pass
 
-    def stop(*_: Any) -> None:
-        raise StoppedError
+    def cancel(*_: Any) -> None:
+        raise CancelledError
 
-    with pytest.raises(StoppedError):
-        report(folders, progress=stop)
+    with pytest.raises(CancelledError):
+        report(folders, progress=cancel)
 
 
 def test_the_command_line_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def test_a_full_disk_gets_no_half_file_and_another_try(
         patched.setattr(examples.Path, "open", full)
         offer(shipped, inputs, tmp_path / "examples.txt")
     assert names(inputs) == set()
-    assert f"{inputs / 'a.png'} can't be made" in caplog.text
+    assert f"{inputs / 'a.png'} can't be written" in caplog.text
     offer(shipped, inputs, tmp_path / "examples.txt")
     assert names(inputs) == {"a.png", "b.mp4"}
 

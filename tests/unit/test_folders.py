@@ -1,4 +1,4 @@
-"""Folders of weights, with the links that people keep in them."""
+"""Folders of model files with links in them."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.limits import seconds_at_most
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """Two files in two folders, and a third elsewhere."""
+    """A folder with two files, beside another folder with a third."""
     for name in ("models/a.pth", "models/sub/b.pth", "disk/shared/c.safetensors"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,14 +31,14 @@ def test_links_to_files_and_folders_are_followed(models: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["/", ".", "..", "../models", "../..", "/proc/self/root"])
-def test_a_link_upwards_is_not_walked(models: Path, target: str) -> None:
+def test_a_link_to_a_parent_folder_is_not_followed(models: Path, target: str) -> None:
     (models / "sub" / "up").symlink_to(target)
     (models / "up").symlink_to(target)
     with seconds_at_most(PATIENCE):
         assert found(models) == ["a.pth", "sub/b.pth"]
 
 
-def test_a_folder_that_is_linked_to_cannot_lead_back(models: Path) -> None:
+def test_a_linked_folder_may_link_back(models: Path) -> None:
     (models / "elsewhere").symlink_to(models.parent / "disk")
     (models.parent / "disk" / "back").symlink_to(models.parent)
     (models.parent / "disk" / "shared" / "again").symlink_to(models)
@@ -46,7 +46,7 @@ def test_a_folder_that_is_linked_to_cannot_lead_back(models: Path) -> None:
         assert found(models) == ["a.pth", "elsewhere/shared/c.safetensors", "sub/b.pth"]
 
 
-def test_no_folder_is_walked_twice(models: Path) -> None:
+def test_no_folder_is_visited_twice(models: Path) -> None:
     (models / "sub" / "other").symlink_to(models.parent / "disk")
     (models / "z").symlink_to(models.parent / "disk" / "shared")
     assert found(models, models / "sub") == ["a.pth", "sub/b.pth", "sub/other/shared/c.safetensors"]

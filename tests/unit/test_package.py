@@ -1,4 +1,4 @@
-"""What the registry ships: the files that git tracks, but for those in .comfyignore."""
+"""The registry's package: the files that git tracks, except those in .comfyignore."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ def listed(*options: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As comfy-cli packs it."""
+    """The package as comfy-cli builds it."""
     if not (PACK / ".git").exists():
         pytest.skip("only a clone tells what git tracks")
     left_out = listed("--cached", "--ignored", f"--exclude-from={PACK / '.comfyignore'}")
@@ -31,7 +31,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_package_is_small_and_without_what_only_developers_use(package: Path) -> None:
+def test_the_package_is_small_and_has_no_files_for_developers(package: Path) -> None:
     assert {path.name for path in package.iterdir()} == {
         ".comfyignore", "LICENSE", "README.md", "__init__.py", "docs", "js", "locales",
         "lpnsr_impl", "nodes", "pyproject.toml", "requirements.txt", "subgraphs", "workflows",
@@ -39,7 +39,7 @@ def test_the_package_is_small_and_without_what_only_developers_use(package: Path
     assert sum(path.stat().st_size for path in package.rglob("*")) < LARGEST
 
 
-def test_the_package_lacks_nothing_that_upscaling_needs(package: Path, tmp_path: Path) -> None:
+def test_the_package_can_upscale(package: Path, tmp_path: Path) -> None:
     Image.new("RGB", (4, 3), "teal").save(tmp_path / "x.png")
     command = [sys.executable, "-m", "lpnsr_impl", "upscale", "--steps", "1"]
     files = [str(tmp_path / "x.png"), str(tmp_path / "y.png")]

@@ -93,7 +93,7 @@ def test_names_headers_and_channels_tell_students(
         ("rsd_student_x2.safetensors", RSD, {}, "RSD student for x2, and this pack upscales x4"),
         ("r.safetensors", RSD, {"scale": "2"}, "RSD student for x2, and this pack upscales x4"),
         ("r.safetensors", RSD, {"cond_lq": "depth"}, "'depth', expected pixel or latent"),
-        ("r.safetensors", RSD, {"noise_channels": "2"}, "of 7 channels in and 3 out"),
+        ("r.safetensors", RSD, {"noise_channels": "2"}, "with 7 input and 3 output channels"),
         ("r.safetensors", RSD, {"noise_channels": "one"}, "'one', expected a number of 1 or more"),
         ("rsd_student_final.pth", None, {}, "reads 0 channels of noise, expected 1"),
         ("r.safetensors", None, {"lpnsr.student": "DMD"}, "'DMD', expected SinSR, RSD or none"),

@@ -354,22 +354,22 @@ class ProbeClosedVAE(io.ComfyNode):
 
 
 class ProbePublished(io.ComfyNode):
-    """Lets LPNSR's table of released files have these SHA-256, as JSON {name: SHA-256}."""
+    """Replaces fields in LPNSR's table of released files, given as JSON {name: {field: value}}."""
 
     @classmethod
     def define_schema(cls):
-        inputs = [io.String.Input("sha256")]
+        inputs = [io.String.Input("fields")]
         return io.Schema("ProbePublished", inputs=inputs, outputs=[], is_output_node=True)
 
     @classmethod
-    def execute(cls, sha256):
-        published = json.loads(sha256)
+    def execute(cls, fields):
+        published = json.loads(fields)
         (released,) = (
             m for name, m in sys.modules.items() if name.endswith("lpnsr_impl.files.released")
         )
         for choice, files in list(released.CHOICES.items()):
             released.CHOICES[choice] = tuple(
-                dataclasses.replace(f, sha256=published.get(f.name, f.sha256)) for f in files
+                dataclasses.replace(f, **published.get(f.name, {})) for f in files
             )
         return io.NodeOutput()
 
