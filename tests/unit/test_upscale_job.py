@@ -256,79 +256,10 @@ def test_fewer_bits_by_option_are_told(networks: Networks, tmp_path: Path) -> No
     assert "16 bits become 8" in outcome.text
 
 
-def test_results_of_the_same_name_are_refused_before_anything_is_made(
-    folder: Path, tmp_path: Path
-) -> None:
-    example().save(folder / "a.jpg")
-    with pytest.raises(ValueError, match=r"a\.jpg and a\.png \(a\.png\)"):
-        make_plan(str(folder), str(tmp_path / "out"), "png")
-    make_plan(str(folder), str(tmp_path / "out"), "same")
-
-
-def test_a_spare_name_that_is_taken_is_not_used(folder: Path, tmp_path: Path) -> None:
-    example().save(folder / "b.jpg.png")
-    plan = make_plan(str(folder), str(tmp_path / "out"), "same")
-    assert {item.name: item.spare for item in plan.items}["b.jpg"] is None
-
-
-@pytest.mark.parametrize(
-    ("out", "format_name", "message"),
-    [
-        ("in", "same", "would overwrite the picture a.png"),
-        ("in/", "webp", "lie among the pictures"),
-        ("in/a.png", "same", "is a file, expected a folder"),
-        ("in/sub/..", "same", "would overwrite"),
-    ],
-)
-def test_results_never_become_inputs(
-    folder: Path, out: str, format_name: str, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_plan(str(folder), f"{folder.parent}/{out}", format_name)
-
-
-def test_a_result_never_overwrites_an_input_behind_a_link(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    example().save(out / "z.png")
-    (folder / "z.png").symlink_to(out / "z.png")
-    with pytest.raises(ValueError, match=r"overwrite the picture z\.png"):
-        make_plan(str(folder), str(out), "same")
-
-
 def test_results_within_the_inputs_are_no_inputs(networks: Networks, folder: Path) -> None:
     do(networks, folder, folder / "out")
     assert set(statuses(do(networks, folder, folder / "out")).values()) == {DONE}
     assert files(folder / "out") == {"a.png", "b.jpg", "sub/c.png"}
-
-
-def test_results_of_other_jobs_within_the_inputs_are_no_inputs(
-    networks: Networks, folder: Path
-) -> None:
-    do(networks, folder, folder / "sub" / "out")
-    example().save(folder / "sub" / "out" / "d.png")
-    plan = make_plan(str(folder), str(folder / "second"), "same")
-    assert {item.name for item in plan.items} == {"a.png", "b.jpg", "sub/c.png", "sub/out/d.png"}
-    again = make_plan(str(folder / "sub" / "out"), str(folder / "second"), "same")
-    assert len(again.items) == 4
-
-
-@pytest.mark.parametrize(
-    ("out", "format_name", "message"),
-    [("x.gif", "same", "names no format"), ("x.png", "jpg", "contradicts --format jpg")],
-)
-def test_names_of_single_results(folder: Path, out: str, format_name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_plan(str(folder / "a.png"), str(folder.parent / out), format_name)
-
-
-def test_a_missing_or_empty_source_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no file or folder"):
-        make_plan(str(tmp_path / "no"), str(tmp_path / "out"), "same")
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match="has no pictures"):
-        make_plan(str(tmp_path / "in"), str(tmp_path / "out"), "same")
 
 
 def test_names_and_things_that_folders_have(
