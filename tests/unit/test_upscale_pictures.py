@@ -181,17 +181,6 @@ def test_sixteen_bit_tiffs_of_any_layout(options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(as_samples(read_picture_data(out.getvalue())), samples)
 
 
-def test_sixteen_bit_lzw_and_white_is_zero() -> None:
-    samples = deep_samples(3)
-    lzw = read_picture_data(deep_file(samples, ".tif", compression="lzw"))
-    np.testing.assert_array_equal(as_samples(lzw), samples)
-    out = io.BytesIO()
-    tifffile.imwrite(out, samples[..., 0], photometric="miniswhite")
-    np.testing.assert_array_equal(
-        as_samples(read_picture_data(out.getvalue()))[..., 0], 65535 - samples[..., 0]
-    )
-
-
 def test_colours_that_are_multiplied_by_alpha_are_divided() -> None:
     samples = deep_samples(4)
     samples[..., 3] = np.maximum(samples[..., 3], 20000)
@@ -291,7 +280,7 @@ def test_ten_bits_become_sixteen(kind: str) -> None:
     picture = read_picture_data(data)
     assert picture.bits == 16
     difference = as_samples(picture).astype(float) - expected
-    assert abs(difference).max() < 400, "6 levels of 10 bits; white stays white"
+    assert abs(difference).max() <= (1 if kind == "AVIF" else 400), "HEIC is lossy here"
     assert len(picture.rgb.unique()) > 512
     assert read_picture_data(encoded(picture, FORMATS["png"])).bits == 16
 

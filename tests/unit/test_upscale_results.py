@@ -69,11 +69,12 @@ class KilledError(BaseException):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("old", [b"old", b"an old one", None])
 def test_a_killed_job_is_completed_by_the_next_run(
-    out: Path, monkeypatch: pytest.MonkeyPatch, kind: type, number: int
+    out: Path, monkeypatch: pytest.MonkeyPatch, kind: type, number: int, old: bytes | None
 ) -> None:
-    """Also when the old result is as large as the new one."""
-    commit(results(out, "before", kind), b"old")
+    if old:
+        commit(results(out, "before", kind), old)
 
     def kill() -> None:
         def killed(*_: object) -> None:

@@ -14,7 +14,7 @@ SAME = "same"
 RECORDS = ".lpnsr"
 """Folder of the records, within the folder of results."""
 
-READ_SUFFIXES = SUFFIXES | {".gif", ".jfif", ".avif", ".heic", ".heif", ".hif"}
+READ_SUFFIXES = SUFFIXES | {".gif", ".jfif", ".heic", ".heif", ".hif"}
 
 EXIF, PROFILE, DPI, XMP, IPTC = "EXIF", "colour profile", "resolution", "XMP", "IPTC"
 

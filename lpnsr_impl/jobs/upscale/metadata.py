@@ -213,6 +213,7 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
         notes.append("its EXIF data is damaged and left out")
     chunks, text = _read_chunks(data) if file.format == "PNG" else (_read_nclx(file, data), {})
     turn = _orientation(file)
+    width, height = file.size
     metadata = Metadata(
         exif,
         icc=file.info.get("icc_profile") or None,
@@ -221,7 +222,7 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
         iptc=_read_iptc(file),
         text=text,
         chunks=chunks,
-        size=file.size[::-1] if turn >= 5 else file.size,
+        size=(height, width) if turn >= 5 else (width, height),
         is_turned=file.info.get("original_orientation", turn) not in (None, 1),
     )
     return metadata, notes

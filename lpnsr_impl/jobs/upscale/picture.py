@@ -128,7 +128,7 @@ def bits_lost(picture: FilePicture, format: Format) -> bool:
 
 def _open(data: bytes) -> Image.Image:
     """Open a file without Pillow's limit of pixels, since memory is the limit."""
-    formats = list(_READ)
+    formats: list[str] = [*_READ]
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         deep.register_heif()
         formats.append("HEIF")

@@ -82,8 +82,8 @@ def correct_xmp(
     return "".join(node.toxml() for node in document.childNodes).encode()
 
 
-def _name(node: minidom.Element | minidom.Attr) -> tuple[str | None, str | None]:
-    return node.namespaceURI, node.localName
+def _name(node: minidom.Element | minidom.Attr) -> tuple[str, str]:
+    return node.namespaceURI or "", node.localName or ""
 
 
 def _corrected(
