@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from .metadata import IPTC_TAG, PROFILE_TAG, RESOLUTION_TAGS, XMP_TAG, Metadata
 
@@ -125,6 +125,15 @@ def _pyvips() -> Any:
             "it: pip install 'pyvips[binary]'"
         ) from e
     return pyvips
+
+
+def check_avif() -> None:
+    """Raises ValueError if Pillow can't read and write AVIF."""
+    if not features.check("avif"):
+        raise ValueError(
+            f"AVIF files need Pillow 11.3 or newer, got {features.version('pil')}. Install it: "
+            "pip install --upgrade Pillow"
+        )
 
 
 def register_heif() -> Any:

@@ -16,7 +16,8 @@ RECORDS = ".lpnsr"
 
 READ_SUFFIXES = SUFFIXES | {".gif", ".jfif", ".heic", ".heif", ".hif"}
 
-EXIF, PROFILE, DPI, XMP, IPTC = "EXIF", "colour profile", "resolution", "XMP", "IPTC"
+EXIF, XMP, IPTC, TEXT = "EXIF", "XMP", "IPTC", "text"
+PROFILE, DPI = "colour profile", "resolution"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Format:
 _COMMON = frozenset({EXIF, PROFILE, XMP})
 
 FORMATS: dict[str, Format] = {
-    "png": Format("PNG", (".png",), _COMMON | {DPI}, deep=True),
+    "png": Format("PNG", (".png",), _COMMON | {DPI, TEXT}, deep=True),
     "jpg": Format(
         "JPEG", (".jpg", ".jpeg", ".jfif"), _COMMON | {DPI, IPTC}, alpha=False, max_side=65500,
         max_block=65_000, options={"quality": 95, "subsampling": 0},

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo, PngStream
 from PIL.TiffImagePlugin import TiffImageFile
 
-from .formats import DPI, EXIF, FORMATS, IPTC, PROFILE, SPARE, XMP, Format
+from .formats import DPI, EXIF, FORMATS, IPTC, PROFILE, TEXT, XMP, Format
 from .xmp import correct_xmp
 
 _ORIENTATION = 274
@@ -128,7 +128,7 @@ class Metadata:
             except ValueError as e:
                 lost.append(f"XMP ({e})")
                 fitted = replace(fitted, xmp=None)
-        if format is not SPARE:
+        if TEXT not in format.metadata:
             lost += _describe_colour(fitted)
             fitted = replace(fitted, chunks=(), text={})
         for part, name in (("xmp", XMP), ("iptc", IPTC), ("icc", PROFILE)):
@@ -147,7 +147,7 @@ class Metadata:
             lost += [EXIF] * bool(tags.keys() - {_ORIENTATION, *RESOLUTION_TAGS})
             lost += [f"text {keyword!r}" for keyword in self.text]
             return {}
-        if format is not SPARE:
+        if TEXT not in format.metadata:
             for keyword, value in self.text.items():
                 with_text = _add_text(tags, keyword, value)
                 if with_text is None or _exif_size(with_text) > format.max_block:
@@ -181,7 +181,7 @@ class Metadata:
             resource = b"8BIM" + struct.pack(">HHL", _IPTC_RESOURCE, 0, len(self.iptc)) + self.iptc
             block = b"Photoshop 3.0\0" + resource + b"\0" * (len(resource) % 2)
             options["extra"] = b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
-        if format is SPARE:
+        if TEXT in format.metadata:
             info = PngInfo()
             for kind, contents in self.chunks:
                 info.add(kind, contents)

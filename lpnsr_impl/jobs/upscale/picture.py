@@ -15,7 +15,7 @@ from . import deep
 from .formats import Format
 from .metadata import Metadata, read_metadata, turn_upright
 
-_READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+_READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _MANY_PICTURES = ("MPO", "HEIF")
 """Formats in which phones add previews, depth maps and gain maps to the picture."""
@@ -89,6 +89,8 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
         notes.insert(0, "16 bits become 8")
     if format.pillow_name == "TIFF":
         return deep.tiff_bytes(samples, metadata), notes
+    if format.pillow_name == "AVIF":
+        deep.check_avif()
     options = dict(format.options) | metadata.save_options(format)
     if samples.shape[2] == 1:
         options.pop("subsampling", None)  # Pillow stores grey AVIF as colour with it
@@ -129,6 +131,9 @@ def bits_lost(picture: FilePicture, format: Format) -> bool:
 def _open(data: bytes) -> Image.Image:
     """Open a file without Pillow's limit of pixels, since memory is the limit."""
     formats: list[str] = [*_READ]
+    if data[8:12] in (b"avif", b"avis"):
+        deep.check_avif()
+        formats.append("AVIF")
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         deep.register_heif()
         formats.append("HEIF")
@@ -137,7 +142,8 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as e:
         raise ValueError(
-            f"it is no picture of a known format ({', '.join(formats)}), or it is damaged"
+            f"it is no picture of a known format ({', '.join((*_READ, 'AVIF', 'HEIC'))}), or it is "
+            "damaged"
         ) from e
     finally:
         Image.MAX_IMAGE_PIXELS = limit

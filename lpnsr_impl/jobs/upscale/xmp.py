@@ -63,7 +63,7 @@ def correct_xmp(
     try:
         document = minidom.parseString(xmp.strip(b"\0 \t\r\n"))
     except (ExpatError, ValueError) as e:
-        raise ValueError(f"its XMP data is damaged: {e}") from e
+        raise ValueError(f"damaged: {e}") from e
     left_out = _EXTRAS | {_REGIONS} if is_turned else _EXTRAS
     for element in document.getElementsByTagName("*"):
         for attribute in list((element.attributes or {}).values()):
