@@ -134,6 +134,7 @@ def test_damaged_exif_is_left_out_and_told() -> None:
 
 @pytest.mark.parametrize("target", list(FORMATS))
 def test_nothing_is_invented(target: str) -> None:
+    assert read_picture_data(saved("tif")).metadata.dpi is None
     data, notes = upscaled(saved("png"), target)
     file = opened(data)
     pixels = {*range(256, 260), 262, 273, *range(277, 280), 284, 317, 339}

@@ -201,10 +201,18 @@ def test_the_transparent_colour_of_a_sixteen_bit_png() -> None:
     assert (picture.alpha == 0).sum() == 1
 
 
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_numbers_without_a_known_range_are_refused(mode: str) -> None:
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32])
+def test_numbers_without_a_known_range_are_refused(kind: type) -> None:
+    out = io.BytesIO()
+    tifffile.imwrite(out, deep_samples(1)[..., 0].astype(kind))
     with pytest.raises(ValueError, match="expected 8 or 16 bits"):
-        read_picture_data(saved(example("L").convert(mode), "TIFF"))
+        read_picture_data(out.getvalue())
+
+
+def test_a_channel_that_is_not_alpha_is_left_out() -> None:
+    out = io.BytesIO()
+    tifffile.imwrite(out, deep_samples(4), photometric="rgb", extrasamples=["unspecified"])
+    assert read_picture_data(out.getvalue()).alpha is None
 
 
 def test_hidden_colours_give_way_to_those_around_them() -> None:
