@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
+import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
@@ -293,6 +294,14 @@ def test_iptc_is_kept(source: str, target: str) -> None:
 
 def test_iptc_that_has_no_place_is_told() -> None:
     assert upscaled(with_iptc("jpg"), "png")[1] == "not kept in PNG: IPTC"
+
+
+@pytest.mark.filterwarnings("ignore:Metadata Warning")
+def test_iptc_that_pillow_cannot_read_is_told() -> None:
+    out = io.BytesIO()
+    tags = [(33723, "I", 3, (1, 2, 3))]
+    tifffile.imwrite(out, np.asarray(example()), photometric="rgb", extratags=tags)
+    assert "IPTC" in read_picture_data(out.getvalue()).notes[0]
 
 
 def test_metadata_is_stripped() -> None:

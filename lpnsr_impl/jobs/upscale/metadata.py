@@ -211,6 +211,9 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
         notes.append(f"its EXIF data is damaged and left out ({e})")
     if not exif and not notes and file.info.get("exif") and not len(file.getexif()):
         notes.append("its EXIF data is damaged and left out")
+    iptc = _read_iptc(file)
+    if iptc is None and isinstance(file, TiffImageFile) and IPTC_TAG in file.tag_v2:
+        notes.append("its IPTC data is stored as numbers, which can't be read, and left out")
     chunks, text = _read_chunks(data) if file.format == "PNG" else (_read_nclx(file, data), {})
     turn = _orientation(file)
     width, height = file.size
@@ -219,7 +222,7 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
         icc=file.info.get("icc_profile") or None,
         dpi=_dpi(file, exif),
         xmp=_as_bytes(file.info.get("xmp")),
-        iptc=_read_iptc(file),
+        iptc=iptc,
         text=text,
         chunks=chunks,
         size=(height, width) if turn >= 5 else (width, height),
@@ -324,7 +327,7 @@ def _read_nclx(file: Image.Image, data: bytes) -> tuple[tuple[bytes, bytes], ...
     if file.format not in ("AVIF", "HEIF") or start < 0 or file.info.get("icc_profile"):
         return ()
     primaries, transfer = struct.unpack(">HH", data[start + 8 : start + 12])
-    if (primaries, transfer) in _SRGB_LIKE:
+    if (primaries, transfer) in _SRGB_LIKE or max(primaries, transfer) > 255:
         return ()
     return ((b"cICP", bytes((primaries, transfer, 0, 1))),)
 
