@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from lpnsr_impl.cli import main, parser
 from lpnsr_impl.engine.engine import Engine
-from lpnsr_impl.engine.memory import PlainMemory
+from lpnsr_impl.engine.memory import Memory
 from lpnsr_impl.jobs.upscale.command import chosen_settings
 from lpnsr_impl.jobs.upscale.formats import RECORDS
 from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE, Outcome, Worker, duration
@@ -132,7 +132,7 @@ def test_a_result_that_does_not_fit_into_memory_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     example(100, 100).save(tmp_path / "x.png")
-    monkeypatch.setattr(PlainMemory, "free_for_results", lambda self: 100 << 20)
+    monkeypatch.setattr(Memory, "free_for_results", lambda self: 100 << 20)
     monkeypatch.setattr(Engine, "encode", None)
     outcome = resized(["--factor", "16"], tmp_path / "x.png", tmp_path / "out")
     assert outcome.status == FAILED

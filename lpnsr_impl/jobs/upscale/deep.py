@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from .metadata import IPTC_TAG, PROFILE_TAG, RESOLUTION_TAGS, XMP_TAG, Metadata
+from .metadata import IPTC_TAG, PROFILE_TAG, RESOLUTION_TAGS, XMP_TAG, Metadata, to_exif
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -95,7 +95,7 @@ def tiff_bytes(samples: Samples, metadata: Metadata) -> bytes:
         raise ValueError(
             f"{width}x{height} pixels are too many for a TIFF file. Give --format png ({e})"
         ) from e
-    exif = metadata.to_exif()
+    exif = to_exif(metadata.exif)
     of_pixels = Image.Exif()
     of_pixels.load(written)
     exif.update({t: v for t, v in of_pixels.items() if t not in {_ORIENTATION, *RESOLUTION_TAGS}})

@@ -13,7 +13,8 @@ from ...main_memory import available
 from ...pictures.picture import Picture
 from . import deep
 from .formats import Format
-from .metadata import Metadata, read_metadata, turn_upright
+from .metadata import Metadata
+from .metadata_reading import read_metadata, turn_upright
 
 _READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
