@@ -299,7 +299,7 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="a file (for one picture) or a folder")
     parser.add_argument(
         "--format",
-        choices=("same", "png", "jpg", "webp", "tif"),
+        choices=("same", "png", "jpg", "webp", "avif", "tif"),
         default="same",
         help="of the results; same is the input's, or png where that can't hold the result",
     )
@@ -335,6 +335,9 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
         "--overwrite",
         action="store_true",
         help="make everything again, and replace files that this command did not make",
+    )
+    parser.add_argument(
+        "--strip-metadata", action="store_true", help="leave out EXIF, XMP, IPTC and PNG text"
     )
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be made")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""From the options that `evaluate` and `upscale` share to methods and models."""
+"""Methods and models from the options that `evaluate` and `upscale` share."""
 
 import argparse
 import hashlib
@@ -19,34 +19,34 @@ logger = logging.getLogger(__name__)
 
 
 def chosen_student(options: argparse.Namespace) -> StudentConfig | None:
-    """What is special about the denoiser of the options if it is a one-step student.
+    """Settings of the chosen denoiser if it is a one-step student, else None.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnsupportedCheckpointError: it is no denoiser that runs here.
+        FileNotFoundError: the file does not exist.
+        UnsupportedCheckpointError: the file is not a supported denoiser.
     """
     checkpoint = read_checkpoint(find_weights(options.denoiser))
     if describe(checkpoint, "denoiser") != DENOISER.title:
-        return None  # which loading it will tell
+        return None  # loading it raises the error
     return student_of(checkpoint)
 
 
 def preset_method(
     options: argparse.Namespace, starts: Sequence[str], student: StudentConfig | None = None
 ) -> Method:
-    """The preset of the options; `with_options` completes it.
+    """Method of the chosen preset. `with_options` adds the other options.
 
     Args:
         options: see `lpnsr_impl.cli`.
-        starts: files of upscale models; the first is PreSet-B's.
-        student: the method, in place of a preset's, starting as the preset does.
+        starts: files of upscale models; PreSet-B starts from the first.
+        student: replaces the preset's steps; the start stays.
 
     Raises:
-        ValueError: PreSet-B has no start.
+        ValueError: PreSet-B has no upscale model.
     """
     preset = options.preset or ("B" if starts else "A")
     if preset == "B" and not starts:
-        raise ValueError("PreSet-B starts from an SR network; give its file as --upscale-model.")
+        raise ValueError("PreSet-B starts from an upscale model. Give its file as --upscale-model.")
     start = Path(starts[0]).name if preset == "B" else BICUBIC
     if student:
         logger.info("%s takes its one step, whatever --steps and switches say.", student.name)
@@ -63,18 +63,18 @@ def preset_method(
 def with_options(
     methods: Sequence[Method], options: argparse.Namespace, student: StudentConfig | None = None
 ) -> list[Method]:
-    """Methods with the predictor mode, colour fix and seed of the options, and with the one step of
-    a student.
+    """Add predictor mode, colour fix and seed of the options to methods, and limit a student to one
+    step.
 
     Raises:
-        ValueError: one asks for a noise predictor, and the options name none.
+        ValueError: a method needs a noise predictor, and --noise-predictor is none.
     """
     if student:
         methods = [replace(m, steps=min(m.steps, 1), predictor_on={}) for m in methods]
     needy = [m.name for m in methods if predictor_steps(m.steps, m.predictor_on)]
     if options.noise_predictor == "none" and needy:
         raise ValueError(
-            f"{', '.join(needy)} asks for a noise predictor, and --noise-predictor is none. Give "
+            f"{', '.join(needy)} needs a noise predictor, and --noise-predictor is none. Give "
             "one, or --preset ResShift."
         )
     shared = {key: getattr(options, key) for key in ("predictor_mode", "color_fix", "seed")}
@@ -82,7 +82,7 @@ def with_options(
 
 
 def model_fingerprints(names: Sequence[str]) -> dict[str, str]:
-    """SHA-256, shortened, of each model file; "none" is left out."""
+    """Shortened SHA-256 of each model file, by name; "none" is left out."""
     return {
         name: hashlib.sha256(find_weights(name).read_bytes()).hexdigest()[:16]
         for name in names

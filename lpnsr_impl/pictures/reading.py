@@ -1,4 +1,4 @@
-"""Picture files, for training and evaluation."""
+"""Reads image files for training and evaluation."""
 
 import logging
 from pathlib import Path
@@ -10,11 +10,11 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """All files below a folder that are named as pictures, sorted.
+    """All files below a folder that have the suffix of an image format, sorted.
 
     Raises:
         ValueError: there are none.
@@ -28,7 +28,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def readable_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder; those that can't be read are logged and left out.
+    """The images of a folder. Those that can't be read are logged and left out.
 
     Raises:
         ValueError: none can be read.
@@ -46,7 +46,7 @@ def readable_pictures(folder: Path) -> list[Path]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """RGB picture, upright, float32 [3,H,W] in [0,1]. 16-bit grey keeps its depth.
+    """Read an upright RGB image as float32 [3,H,W] in [0,1]. 16-bit grey keeps its depth.
 
     Raises:
         OSError: it can't be read.
@@ -67,6 +67,6 @@ def read_picture(path: Path) -> Tensor:
 
 
 def to_pil(x: Tensor) -> Image.Image:
-    """[1,3,H,W] in [0,1] to an 8-bit picture."""
+    """Convert [1,3,H,W] in [0,1] to an 8-bit image."""
     eight_bit = (x[0].clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(eight_bit.movedim(0, -1).contiguous().numpy())

@@ -143,7 +143,7 @@ def test_a_killed_worker_loses_no_picture_and_repeats_none_that_was_done(
 def test_a_picture_that_kills_its_workers_is_given_up(
     tries: Any, folder: Path, tmp_path: Path
 ) -> None:
-    for _ in range(ray_job.MOST_TRIES):
+    for _ in range(ray_job.MAX_TRIES):
         ray.get(tries.begin.remote("00.png"))
     plan = make_plan(str(folder), str(tmp_path / "out"), "same")
     job = Job(plan.source, plan.out, "settings")

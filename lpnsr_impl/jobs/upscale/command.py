@@ -1,4 +1,4 @@
-"""The `upscale` command: from its options to results."""
+"""Runs the `upscale` command."""
 
 import argparse
 import logging
@@ -14,29 +14,30 @@ from ..options import chosen_student, preset_method, with_options
 from .job import Outcome, Report, Worker
 from .networks import Networks, Settings
 from .plan import Item, Plan, make_plan
-from .results import AT_A_TIME, Job, Results
+from .results import MAX_REQUESTS, Job, Results
 
 logger = logging.getLogger(__name__)
 
 BUNDLED_START = BUNDLED_UPSCALE_MODELS / "lpnsr_lite_compact_x4.safetensors"
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as in shells."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the options say (see `lpnsr_impl.cli`).
+    """Run the command with the options of `lpnsr_impl.cli`.
 
     Returns:
         Exit code: 0 if every picture has its result.
 
     Raises:
         ValueError: options contradict each other, or results would clash with other files.
-        OSError: the folders can't be read.
+        OSError: a folder can't be read.
     """
     settings = chosen_settings(options)
     plan = make_plan(options.source, options.out, options.format)
-    job = Job(plan.source, plan.out, settings.fingerprint(), options.overwrite)
+    fingerprint = settings.fingerprint() + ("-stripped" if options.strip_metadata else "")
+    job = Job(plan.source, plan.out, fingerprint, options.overwrite, options.strip_metadata)
     if not options.dry_run:
         Results(job).sweep(plan.items)
     todo = _not_done(job, plan.items)
@@ -62,8 +63,6 @@ def _do(
         logger.warning("Stopped. Run the same command again to go on.")
         report.finish()
         return INTERRUPTED
-    finally:
-        Results(job).sweep(todo)  # a killed worker's, too
     return report.finish()
 
 
@@ -85,18 +84,18 @@ def _not_done(job: Job, items: Sequence[Item]) -> list[Item]:
         try:
             return results.is_done(item)
         except OSError:
-            return False  # its turn tells why
+            return False  # the error is reported when its turn comes
 
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
+    with ThreadPoolExecutor(MAX_REQUESTS) as pool:
         done = pool.map(is_done, items)
         return [item for item, is_done in zip(items, done, strict=True) if not is_done]
 
 
 def chosen_settings(options: argparse.Namespace) -> Settings:
-    """The settings that the options name.
+    """Settings from the options.
 
     Raises:
-        FileNotFoundError: there is no such model.
+        FileNotFoundError: a model's file does not exist.
         ValueError: options contradict each other.
     """
     start = options.upscale_model
@@ -121,7 +120,7 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
 
 
 def _fits_bundled_start(denoiser: str) -> bool:
-    """Whether the denoiser is of the family that the bundled start is made for."""
+    """Whether the bundled upscale model was made for the denoiser's family."""
     path = find_weights(denoiser)
     if path.suffix != ".safetensors":
         return False
@@ -133,5 +132,5 @@ def _fits_bundled_start(denoiser: str) -> bool:
 
 
 def _portable(name: str) -> str:
-    """A model's name that other processes understand: absolute, or of a bundled file."""
+    """Name of a model for processes in other folders: an absolute path, or a bundled file's."""
     return str(Path(name).resolve()) if Path(name).is_file() else name

@@ -1,11 +1,14 @@
-"""Folders of pictures: on this machine, or anywhere that pyarrow reaches (s3://, gs://, file://).
+"""Folders of pictures: local ones, and those that pyarrow opens by a URI (s3://, gs://, file://).
 
 Names within a folder have forward slashes.
 """
 
+import contextlib
 import errno
 import os
 import stat
+import tempfile
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -13,7 +16,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class Stat:
-    """Size in bytes, and when it changed last."""
+    """Size in bytes, and time of the last change (0 if unknown)."""
 
     size: int
     mtime_ns: int
@@ -21,8 +24,13 @@ class Stat:
 
 @dataclass
 class Listing:
-    """All files below a folder, sorted; links to folders, which are not followed; and folders that
-    could not be listed, with the reason."""
+    """Contents of a folder.
+
+    Attributes:
+        names: of all files below it, sorted.
+        links: to folders; they are not followed.
+        problems: folders that could not be listed, with the reason.
+    """
 
     names: list[str] = field(default_factory=list[str])
     links: list[str] = field(default_factory=list[str])
@@ -33,19 +41,19 @@ def open_folder(place: str) -> "Folder":
     """The folder of a path or a URI.
 
     Raises:
-        ValueError: the URI is of no known kind.
+        ValueError: the URI has an unknown scheme.
         ModuleNotFoundError: a URI needs pyarrow.
     """
     return ArrowFolder(place) if is_uri(place) else LocalFolder(Path(place))
 
 
 def is_uri(place: str) -> bool:
-    """Whether it is s3://bucket/folder and the like, and no path."""
+    """Whether it is a URI such as s3://bucket/folder."""
     return "://" in place
 
 
 def split(place: str) -> tuple[str, str]:
-    """Folder and name of the path or URI of a file."""
+    """Split the path or URI of a file into its folder and its name."""
     if is_uri(place):
         folder, _, name = place.rpartition("/")
         return folder, name
@@ -53,7 +61,7 @@ def split(place: str) -> tuple[str, str]:
 
 
 def is_folder(place: str) -> bool | None:
-    """Whether a path or URI is a folder; None if nothing is there."""
+    """Whether a path or URI is a folder; None if it does not exist."""
     if not is_uri(place):
         return Path(place).is_dir() if os.path.lexists(place) else None
     from pyarrow import fs
@@ -64,22 +72,22 @@ def is_folder(place: str) -> bool | None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether there is no room for more files."""
+    """Whether the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class LocalFolder:
-    """A folder of this machine's file system. Every method may raise OSError."""
+    """A local folder. Every method may raise OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def place(self, name: str = "") -> tuple[str, PurePosixPath]:
-        """Kind of file system and full path of a name, links followed, for comparisons."""
+        """Kind of file system and full path of a name, with links resolved, for comparisons."""
         return "local", PurePosixPath(Path(os.path.realpath(self._path / name)).as_posix())
 
     def files(self, leave_out: "Folder | None") -> Listing:
-        """All files, but for those of a folder that lies within."""
+        """List all files, except those of the folder `leave_out` if it lies within."""
         listing = Listing()
 
         def problem(error: OSError) -> None:
@@ -110,12 +118,12 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes:
         path = self._path / name
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep us waiting
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
             raise OSError("it is no regular file")
         return path.read_bytes()
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a new file. A failure leaves none."""
+        """Write a new file. A failure leaves no file."""
         path = self._path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -128,23 +136,35 @@ class LocalFolder:
             raise
 
     def move(self, name: str, new_name: str) -> None:
-        """At once, replacing what is there."""
+        """Rename a file atomically, replacing the one that has the name."""
         os.replace(self._path / name, self._path / new_name)
 
     def delete(self, name: str) -> None:
-        """If it is there."""
+        """Delete a file. Does nothing if there is none."""
         (self._path / name).unlink(missing_ok=True)
 
-    def within(self, folder: str) -> list[str]:
-        """Names of the files right in a folder of this one; none if it is not there."""
+    def list_files(self, folder: str) -> list[str]:
+        """Names of the files directly in a subfolder; none if it does not exist."""
         try:
             return [self._name(p) for p in (self._path / folder).iterdir() if not p.is_dir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def ignores_case(self) -> bool:
+        """Whether names that differ in case or Unicode normalization name the same file, as on
+        Windows and macOS. Tried with a temporary file, since it depends on the file system."""
+        existing = next(p for p in (self._path, *self._path.absolute().parents) if p.is_dir())
+        try:
+            with tempfile.NamedTemporaryFile(dir=existing, prefix=".lpnsr-\u00e9-") as file:
+                path = Path(file.name)
+                variants = path.name.swapcase(), unicodedata.normalize("NFD", path.name)
+                return any(path.with_name(variant).exists() for variant in variants)
+        except OSError:
+            return True  # it can't be told
+
 
 class ArrowFolder:
-    """A folder of any file system that pyarrow opens by a URI, used as a `LocalFolder` is."""
+    """A folder that pyarrow opens by a URI, with the methods of `LocalFolder`."""
 
     def __init__(self, uri: str) -> None:
         from pyarrow import fs
@@ -208,10 +228,15 @@ class ArrowFolder:
         self._fs.move(self._path(name), self._path(new_name))
 
     def delete(self, name: str) -> None:
-        if self.stat(name) is not None:
+        with contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(self._path(name))
 
-    def within(self, folder: str) -> list[str]:
+    def ignores_case(self) -> bool:
+        if self._fs.type_name == "local":
+            return LocalFolder(Path(self._root)).ignores_case()
+        return False  # as object stores do
+
+    def list_files(self, folder: str) -> list[str]:
         from pyarrow import fs
 
         selector = fs.FileSelector(self._path(folder), allow_not_found=True)
@@ -224,4 +249,4 @@ class ArrowFolder:
 
 
 Folder: TypeAlias = LocalFolder | ArrowFolder
-"""Where pictures come from or go to."""
+"""A folder of pictures or of results."""

@@ -1,9 +1,9 @@
-"""Pictures from file to file, one by one, and what became of them."""
+"""Upscales picture files one by one, and reports the outcomes."""
 
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...pictures.target import describe
 from .folders import is_full
@@ -20,9 +20,14 @@ MADE, DONE, FAILED = "made", "done", "failed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a picture: MADE now, DONE before, or FAILED.
+    """Outcome of a picture.
 
-    `text` is for the user; `is_full` says that there is no room for any result.
+    Attributes:
+        name: of the picture.
+        status: MADE now, DONE before, or FAILED.
+        text: for the user.
+        seconds: time it took.
+        is_full: whether it failed because the disk is full.
     """
 
     name: str
@@ -33,20 +38,21 @@ class Outcome:
 
 
 class Worker:
-    """Does the pictures of a job."""
+    """Upscales the pictures of a job."""
 
     def __init__(self, job: Job, networks: Networks) -> None:
         self._results = Results(job)
         self._networks = networks
+        self._strip_metadata = job.strip_metadata
 
     def do(self, item: Item) -> Outcome:
-        """Upscale a picture unless it is done. All that goes wrong is in the outcome."""
+        """Upscale a picture unless it is done. Errors are returned as its outcome."""
         began = time.monotonic()
         try:
             if self._results.is_done(item):
                 return Outcome(item.name, DONE, "done before")
             text = self._make(item)
-        except Exception as e:  # noqa: BLE001  (whatever it is, the other pictures go on)
+        except Exception as e:  # noqa: BLE001  (the other pictures go on)
             full = isinstance(e, OSError) and is_full(e)
             return Outcome(item.name, FAILED, str(e) or type(e).__name__, is_full=full)
         return Outcome(item.name, MADE, text, time.monotonic() - began)
@@ -54,24 +60,26 @@ class Worker:
     def _make(self, item: Item) -> str:
         data, made_from = self._results.read_input(item)
         picture = read_picture_data(data)
+        if self._strip_metadata:
+            picture = replace(picture, metadata=picture.metadata.strip())
         passes = self._networks.passes(picture)
         name, format = _choose(item, picture, passes[-1].size)
         self._results.refuse_foreign(name)
-        result = self._networks(picture)
-        self._results.commit(name, encode_picture(result, format), item, made_from)
-        notes = list(picture.notes)
-        if bits_lost(picture, format):
-            notes.append("16 bits become 8")
-        if name != item.name:
-            notes.insert(0, f"as {name}")
-        return "; ".join([describe(passes), *notes])
+        encoded, lost = encode_picture(self._networks(picture), format)
+        self._results.commit(name, encoded, item, made_from)
+        renamed = [f"as {name}"] if name != item.name else []
+        return "; ".join([describe(passes), *renamed, *picture.notes, *lost])
 
 
 class Report:
-    """Tells the user how a job goes, and at the end what failed."""
+    """Logs the progress of a job, and at the end what failed."""
 
     def __init__(self, total: int, problems: dict[str, str]) -> None:
-        """`problems` are those found before, by name."""
+        """
+        Args:
+            total: number of pictures to do.
+            problems: files and folders that failed before, with the reason.
+        """
         self._total = total
         self._failed = dict(problems)
         self._made = 0
@@ -79,7 +87,7 @@ class Report:
         self._began = time.monotonic()
 
     def follow(self, outcomes: Iterable[Outcome]) -> None:
-        """Log a line for each picture. Ends where there is no room for more."""
+        """Log a line for each picture. Stops when the disk is full."""
         for outcome in outcomes:
             self._seen += 1
             self._made += outcome.status == MADE
@@ -91,11 +99,13 @@ class Report:
             else:
                 logger.info("%s, %.1f s, %s left", line, outcome.seconds, duration(left))
             if outcome.is_full:
-                logger.error("There is no room for results. Make some, and run it again to go on.")
+                logger.error(
+                    "The disk is full. Free some space, and run the same command again to go on."
+                )
                 return
 
     def finish(self) -> int:
-        """Log a summary; give the exit code, which is 1 if anything failed."""
+        """Log a summary, and return the exit code: 1 if anything failed."""
         not_tried = self._total - self._seen
         rest = f", {not_tried} not tried" if not_tried else ""
         logger.info("%d made, %d failed%s.", self._made, len(self._failed), rest)
@@ -105,7 +115,7 @@ class Report:
 
 
 def duration(seconds: float) -> str:
-    """As 45 s, 3 min 20 s, or 5 h 2 min."""
+    """Format a duration, such as 45 s, 3 min 20 s, or 5 h 2 min."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -114,13 +124,18 @@ def duration(seconds: float) -> str:
 
 
 def _choose(item: Item, picture: FilePicture, size: tuple[int, int]) -> tuple[str, Format]:
-    """Name and format of a result of (height, width).
+    """Choose the name and the format of a result.
+
+    Args:
+        item: with the names planned.
+        picture: read from its file.
+        size: (height, width) of the result.
 
     Raises:
-        ValueError: the format can't hold it, and there is no other.
+        ValueError: the format can't hold it, and there is no spare name.
     """
     format = format_of(item.result)
-    assert format is not None  # the plan gives no other names
+    assert format is not None  # see `result_name`
     lost = what_is_lost(picture, format, size)
     if lost is None and item.spare and bits_lost(picture, format):
         lost = "16 bits"

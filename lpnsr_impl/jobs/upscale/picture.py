@@ -1,9 +1,7 @@
-"""File contents to pictures and back, with depth, transparency and metadata."""
+"""Reads and writes picture files, with their depth, transparency and metadata."""
 
 import io
-import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,25 +9,35 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from ...main_memory import available
 from ...pictures.picture import Picture
 from . import deep
 from .formats import Format
-from .metadata import Metadata, read_metadata, upright
+from .metadata import Metadata
+from .metadata_reading import read_metadata, turn_upright
 
 _READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_MANY_PICTURES = ("MPO", "HEIF")
+"""Formats in which phones add previews, depth maps and gain maps to the picture."""
+
+_READ_BYTES = 40
+"""Memory per pixel to read a picture: decoded, and twice as float32."""
+
+_AV1_HIGH_BIT_DEPTH = 0x40  # in the third byte of the codec's configuration
 _GREY = {"1", "L", "LA", "La"}
 _DEEP_MODES = {"I;16", "I;16B", "I", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilePicture(Picture):
-    """A file's picture (B = 1).
+    """Picture of a file (B = 1).
 
     Attributes:
-        grey: the file had one channel of colour, and so does the result.
+        grey: whether the file has one channel of colour; so does its result then.
         bits: 8 or 16.
-        metadata: what surrounds the pixels.
-        notes: lines for the user about what could not be kept.
+        metadata: of the file.
+        notes: for the user, about what could not be kept.
     """
 
     grey: bool
@@ -39,32 +47,33 @@ class FilePicture(Picture):
 
 
 def read_picture_data(data: bytes) -> FilePicture:
-    """The picture of a file's contents, upright.
+    """Read a picture from the contents of a file, and turn it upright.
 
     Raises:
         ValueError: it is no picture, damaged, animated, or of an unknown range.
         OSError: it is cut short.
-        Image.DecompressionBombWarning: it has more pixels than Pillow's limit.
+        MemoryError: it is too large.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            file = Image.open(io.BytesIO(data), formats=_READ)
-        except UnidentifiedImageError as e:
-            raise ValueError(
-                f"it is no picture of a known kind ({', '.join(_READ)}), or it is damaged"
-            ) from e
-        with file:
-            return _read(file, data)
+    with _open(data) as file:
+        width, height = file.size
+        needed, free = _READ_BYTES * width * height, available()
+        if needed > free:
+            raise MemoryError(
+                f"its {width}x{height} pixels need {needed / 2**30:.1f} GB of memory to be read, "
+                f"and {free / 2**30:.1f} GB are free"
+            )
+        return _read(file, data)
 
 
-def encode_picture(picture: FilePicture, format: Format) -> bytes:
-    """A file's contents.
+def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[str]]:
+    """Encode a picture as a file.
 
     Args:
-        picture: colours and alpha are clamped to [0,1]. Alpha that the format can't hold is left
-            out.
-        format: 16 bits become 8 where it holds no more.
+        picture: colours and alpha are clamped to [0,1].
+        format: of the file. Alpha that it can't hold is left out, and 16 bits become 8.
+
+    Returns:
+        Contents of the file, and notes about depth and metadata that were left out.
 
     Raises:
         ValueError: pyvips is needed and not installed, or the format can't hold the size.
@@ -72,41 +81,45 @@ def encode_picture(picture: FilePicture, format: Format) -> bytes:
     rgb = picture.rgb.mean(dim=1, keepdim=True) if picture.grey else picture.rgb
     planes = [rgb] if picture.alpha is None or not format.alpha else [rgb, picture.alpha]
     x = torch.cat(planes, dim=1)[0].movedim(0, -1).clamp(0, 1)
-    metadata = picture.metadata
-    exif = metadata.exif_for(x.shape[1], x.shape[0], format)
+    metadata, notes = picture.metadata.fit(format, (x.shape[1], x.shape[0]))
     if picture.bits == 16 and format.deep:
         samples = (x * 65535).round().numpy().astype(np.uint16)
     else:
         samples = (x * 255).round().numpy().astype(np.uint8)
+    if bits_lost(picture, format):
+        notes.insert(0, "16 bits become 8")
     if format.pillow_name == "TIFF":
-        return deep.tiff_bytes(samples, metadata, exif)
+        return deep.tiff_bytes(samples, metadata), notes
+    if format.pillow_name == "AVIF":
+        deep.check_avif()
+    options = dict(format.options) | metadata.save_options(format)
+    if samples.shape[2] == 1:
+        options.pop("subsampling", None)  # Pillow stores grey AVIF as colour with it
     if samples.dtype == np.uint16:
-        return deep.png_bytes(samples, metadata, exif)
-    options: dict[str, Any] = dict(format.options)
-    if metadata.icc:
-        options["icc_profile"] = metadata.icc
-    if metadata.dpi:
-        options["dpi"] = metadata.dpi
-    if len(exif):
-        options["exif"] = exif.tobytes()
+        return deep.png_bytes(samples, options), notes
     out = io.BytesIO()
     Image.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples).save(
         out, format.pillow_name, **options
     )
-    return out.getvalue()
+    return out.getvalue(), notes
 
 
 def what_is_lost(picture: FilePicture, format: Format, size: tuple[int, int]) -> str | None:
-    """What of a picture's result of `size`, (h, w), the format can't hold; None if it holds all.
+    """Name what the format can't hold of a picture's result; None if it holds everything.
 
-    Fewer bits are `bits_lost`.
+    Bits are not counted, see `bits_lost`.
+
+    Args:
+        picture: read from a file.
+        format: of the result.
+        size: (height, width) of the result.
     """
     h, w = size
     if picture.alpha is not None and not format.alpha and picture.alpha.min() < 1:
         return "transparency"
-    if max(h, w) > format.largest:
-        return f"a size of {w}x{h} (at most {format.largest})"
-    if picture.metadata.grey_profile and not format.grey:
+    if max(h, w) > format.max_side:
+        return f"a size of {w}x{h} (at most {format.max_side})"
+    if picture.metadata.has_grey_profile and not format.grey:
         return "a grey colour profile"
     return None
 
@@ -116,19 +129,41 @@ def bits_lost(picture: FilePicture, format: Format) -> bool:
     return picture.bits == 16 and not format.deep
 
 
+def _open(data: bytes) -> Image.Image:
+    """Open a file without Pillow's limit of pixels, since memory is the limit."""
+    formats: list[str] = [*_READ]
+    if data[8:12] in (b"avif", b"avis"):
+        deep.check_avif()
+        formats.append("AVIF")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        deep.register_heif()
+        formats.append("HEIF")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError as e:
+        raise ValueError(
+            f"it is no picture of a known format ({', '.join((*_READ, 'AVIF', 'HEIC'))}), or it is "
+            "damaged"
+        ) from e
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def _read(file: Image.Image, data: bytes) -> FilePicture:
     frames = getattr(file, "n_frames", 1)
-    metadata, notes = read_metadata(file)
-    if frames > 1 and file.format != "MPO":
+    metadata, notes = read_metadata(file, data)
+    if frames > 1 and file.format not in _MANY_PICTURES:
         raise ValueError(
             f"it has {frames} frames or pages, and only single pictures are upscaled. Take it "
             "apart into single files first"
         )
-    if frames > 1:
-        notes.append(f"{frames - 1} more pictures in it (preview, depth or gain map) are left out")
+    extras = frames - 1 + sum(len(file.info.get(key, ())) for key in ("aux", "depth_images"))
+    if extras:
+        notes.append(f"left out: {extras} more pictures in it (preview, depth or gain map)")
     bits = _bits(file, data)
     if bits == 16 and file.mode in _DEEP_MODES:
-        samples = deep.read_deep(data)
+        samples = deep.read_deep(data, is_heif=file.format == "HEIF")
         x = torch.from_numpy(samples.astype(np.float32) / 65535)
         extra = file.tag_v2.get(338, ()) if isinstance(file, TiffImageFile) else ()
         if extra == (0,):
@@ -141,7 +176,7 @@ def _read(file: Image.Image, data: bytes) -> FilePicture:
         )
     if bits == 16:
         notes.append(f"16-bit {file.mode} becomes 8-bit RGB")
-    turned = upright(file)
+    turned = turn_upright(file)
     if turned.mode in ("CMYK", "LAB"):
         turned, metadata = _to_srgb(turned, metadata)
     mode = "L" if turned.mode in _GREY else "RGB"
@@ -152,7 +187,7 @@ def _read(file: Image.Image, data: bytes) -> FilePicture:
 
 
 def _picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> FilePicture:
-    """From samples, [h,w] or [h,w,1..4] in [0,1]."""
+    """Make a picture of samples, [h,w] or [h,w,1..4] in [0,1]."""
     x = x.reshape(*x.shape[:2], -1).movedim(-1, 0)[None].contiguous()
     channels = x.shape[1]
     grey = channels < 3
@@ -162,9 +197,13 @@ def _picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> File
 
 
 def _bits(file: Image.Image, data: bytes) -> int:
-    """Bits a channel as the file has them, before Pillow makes them 8; 0 if signed or floating."""
+    """Bits per channel of the file, 16 for 10 and 12 of AVIF and HEIC; 0 if signed or floating."""
     if file.format == "PNG":
         return data[24]
+    if file.format == "AVIF":
+        return 16 if data[data.find(b"av1C") + 6] & _AV1_HIGH_BIT_DEPTH else 8
+    if file.format == "HEIF":
+        return 16 if file.info["bit_depth"] > 8 else 8
     if isinstance(file, TiffImageFile):
         signed = any(kind != 1 for kind in file.tag_v2.get(339, (1,)))
         return 0 if signed else max(file.tag_v2.get(258, (1,)))
@@ -172,7 +211,7 @@ def _bits(file: Image.Image, data: bytes) -> int:
 
 
 def _to_srgb(picture: Image.Image, metadata: Metadata) -> tuple[Image.Image, Metadata]:
-    """RGB of CMYK by its profile, or without one by the plain rule; of LAB by definition."""
+    """Convert CMYK by its profile, or without a profile as Pillow does; and LAB by definition."""
     srgb = ImageCms.createProfile("sRGB")
     if picture.mode == "LAB":
         profile = ImageCms.createProfile("LAB")
@@ -186,4 +225,4 @@ def _to_srgb(picture: Image.Image, metadata: Metadata) -> tuple[Image.Image, Met
         raise ValueError(f"its colour profile can't be applied to {picture.mode}: {e}") from e
     assert converted is not None
     icc = ImageCms.ImageCmsProfile(srgb).tobytes()
-    return converted, Metadata(metadata.exif, icc, metadata.dpi)
+    return converted, replace(metadata, icc=icc)

@@ -1,7 +1,10 @@
-"""Which pictures there are, and where each result goes. Nothing is opened or written here."""
+"""Lists the pictures of a job and names their results, before any is opened or written."""
 
 import logging
+import os
+import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -20,16 +23,19 @@ from .formats import (
 
 logger = logging.getLogger(__name__)
 
+MAX_NAME = 255
+"""Bytes in a file name, on nearly all file systems."""
+
 
 @dataclass(frozen=True)
 class Item:
     """A picture and its result.
 
     Attributes:
-        name: in the folder of pictures.
-        result: in the folder of results.
-        spare: a PNG for a result that the format of `result` can't hold; None if there is to be
-            none.
+        name: path within the folder of pictures.
+        result: path within the folder of results.
+        spare: PNG to write where the format of `result` can't hold the picture; None to report an
+            error instead.
     """
 
     name: str
@@ -39,7 +45,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job: folders as paths or URIs, pictures, and folders that can't be listed, with why."""
+    """What a job has to do.
+
+    Attributes:
+        source, out: folders, as paths or URIs.
+        items: pictures with their results.
+        problems: folders that can't be listed and pictures without a valid result name, with the
+            reason.
+    """
 
     source: str
     out: str
@@ -48,17 +61,17 @@ class Plan:
 
 
 def make_plan(source: str, out: str, format_name: str) -> Plan:
-    """The job of a file or folder.
+    """Plan the job of a file or a folder.
 
     Args:
         source: path or URI of a file or a folder.
-        out: of a folder, or, for a file, of the result.
+        out: path or URI of a folder or, if the source is a file, of the result.
         format_name: a key of `FORMATS`, or "same".
 
     Raises:
-        FileNotFoundError: the source is not there.
-        ValueError: it has no pictures, results would have the same name or be inputs, or names and
-            formats contradict each other.
+        FileNotFoundError: the source does not exist.
+        ValueError: the source has no pictures, two results would be the same file, a result would
+            overwrite an input or become one, or names contradict the format.
     """
     kind = is_folder(source)
     if kind is None:
@@ -68,15 +81,17 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
     if is_folder(out) is False:
         raise ValueError(f"{out} is a file, expected a folder, since {source} is one.")
     source_folder, out_folder = open_folder(source), open_folder(out)
-    names, problems = _pictures(source, source_folder.files(out_folder))
+    names, problems = _find_pictures(source, source_folder.files(out_folder))
     if not names and not problems:
         raise ValueError(
             f"{source} has no pictures. Give a folder with {', '.join(sorted(READ_SUFFIXES))} "
             "files."
         )
     results = {name: result_name(name, format_name) for name in names}
-    _refuse_clashes(results)
-    items = _items(source_folder, out_folder, results, format_name)
+    _refuse_clashes(results, out_folder)
+    too_long = _names_too_long(results)
+    results = {name: result for name, result in results.items() if name not in too_long}
+    items = _make_items(source_folder, out_folder, results, format_name)
     root = source_folder.place()
     if not _is_below(out_folder.place(), root):
         for item in items:
@@ -85,7 +100,7 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
                     f"The result {item.result} would lie among the pictures of {source}, and be "
                     "upscaled by the next run. Give another folder for the results."
                 )
-    return Plan(source, out, items, problems)
+    return Plan(source, out, items, problems | too_long)
 
 
 def _plan_of_file(source: str, out: str, format_name: str) -> Plan:
@@ -102,13 +117,16 @@ def _plan_of_file(source: str, out: str, format_name: str) -> Plan:
     else:
         out_folder, result = split(out)
         format_name = next(key for key, value in FORMATS.items() if value == named)
-    items = _items(open_folder(folder), open_folder(out_folder), {name: result}, format_name)
+    if too_long := _names_too_long({name: result}):
+        raise ValueError(f"{name}: {too_long[name]}")
+    results = {name: result}
+    items = _make_items(open_folder(folder), open_folder(out_folder), results, format_name)
     return Plan(folder, out_folder, items, {})
 
 
-def _pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, str]]:
-    """Names of the pictures. What is left out is logged."""
-    names = _without_results(listing.names)
+def _find_pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, str]]:
+    """Names of the pictures. Files that are left out are logged."""
+    names = _leave_out_results(listing.names)
     suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
     others = {suffix: n for suffix, n in suffixes.items() if suffix not in READ_SUFFIXES}
     if others:
@@ -120,8 +138,8 @@ def _pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, str]]
     return names, listing.problems
 
 
-def _without_results(names: list[str]) -> list[str]:
-    """Names without records, and without results of other jobs in folders further down."""
+def _leave_out_results(names: list[str]) -> list[str]:
+    """Leave out records, and results of other jobs in folders below."""
     records = {name for name in names if PurePosixPath(name).parent.name == RECORDS}
     roots = {str(PurePosixPath(record).parent.parent) for record in records} - {"."}
 
@@ -133,12 +151,14 @@ def _without_results(names: list[str]) -> list[str]:
 
     kept = [name for name in names if name not in records and not is_result(name)]
     if left_out := len(names) - len(records) - len(kept):
-        logger.info("%d pictures are results of other jobs, and left out.", left_out)
+        logger.info("%d pictures are left out, since they are results of other jobs.", left_out)
     return kept
 
 
-def _items(source: Folder, out: Folder, results: dict[str, str], format_name: str) -> list[Item]:
-    """Raises ValueError where a result would overwrite an input."""
+def _make_items(
+    source: Folder, out: Folder, results: dict[str, str], format_name: str
+) -> list[Item]:
+    """Raises ValueError if a result would overwrite an input."""
     inputs = {source.place(name): name for name in results}
     taken = set(results.values())
     items: list[Item] = []
@@ -150,23 +170,51 @@ def _items(source: Folder, out: Folder, results: dict[str, str], format_name: st
                 "folder for the results."
             )
         spare = spare_name(result)
-        free = spare not in taken and out.place(spare) not in inputs
+        free = spare not in taken and out.place(spare) not in inputs and not _is_too_long(spare)
         wanted = free and format_name == SAME and format_of(result) != SPARE
         items.append(Item(name, result, spare if wanted else None))
     return items
 
 
-def _refuse_clashes(results: dict[str, str]) -> None:
-    of_result: defaultdict[str, list[str]] = defaultdict(list)
-    for name, result in results.items():
-        of_result[result].append(name)
-    clashes = [f"{' and '.join(ns)} ({r})" for r, ns in of_result.items() if len(ns) > 1]
+def _refuse_clashes(results: Mapping[str, str], out: Folder) -> None:
+    """Raises ValueError if two pictures have the same result file."""
+    clashes = _find_clashes(results, str)
+    if not clashes:
+        similar = _find_clashes(results, _fold)
+        clashes = similar if similar and out.ignores_case() else []
     if clashes:
         more = f", and {len(clashes) - 3} more" if len(clashes) > 3 else ""
         raise ValueError(
-            f"The results of these pictures would have the same name: {', '.join(clashes[:3])}"
-            f"{more}. Rename them, or leave --format out: then each keeps its own suffix."
+            f"The results of these pictures would be the same file: {', '.join(clashes[:3])}"
+            f"{more}. Rename them, or leave --format out if their suffixes differ: then each keeps "
+            "its own."
         )
+
+
+def _find_clashes(results: Mapping[str, str], key: Callable[[str], str]) -> list[str]:
+    by_key: defaultdict[str, list[str]] = defaultdict(list)
+    for name, result in results.items():
+        by_key[key(result)].append(name)
+    return [f"{' and '.join(ns)} ({results[ns[0]]})" for ns in by_key.values() if len(ns) > 1]
+
+
+def _fold(name: str) -> str:
+    """What file systems that ignore case make of a name. Windows drops dots at the end, too."""
+    parts = unicodedata.normalize("NFC", name).casefold().split("/")
+    return "/".join(part.rstrip(". ") for part in parts)
+
+
+def _names_too_long(results: Mapping[str, str]) -> dict[str, str]:
+    """Inputs whose results have too long a name, with the reason."""
+    return {
+        name: f"the name of its result has more than {MAX_NAME} bytes: {result}. Shorten it"
+        for name, result in results.items()
+        if _is_too_long(result)
+    }
+
+
+def _is_too_long(name: str) -> bool:
+    return len(os.fsencode(PurePosixPath(name).name)) > MAX_NAME
 
 
 def _is_below(place: tuple[str, PurePosixPath], root: tuple[str, PurePosixPath]) -> bool:

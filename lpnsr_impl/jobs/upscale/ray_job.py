@@ -1,7 +1,7 @@
-"""The job of a folder on a Ray cluster, by Ray Data.
+"""Runs a job on a Ray cluster.
 
-A dataset of pictures' names goes through a pool of actors, each with its own networks. What a
-killed actor was doing is done again by another, which skips what has its result already.
+Ray Data maps a dataset of file names over a pool of actors, each with its own networks. If an actor
+dies, another one repeats its batch, and skips the pictures that have their result.
 """
 
 import logging
@@ -23,35 +23,35 @@ from .plan import Item
 from .results import Job
 
 LOCAL = "local"
-"""Address that starts a cluster on this machine."""
+"""Address for a new cluster on this machine."""
 
-MOST_TRIES = 3
-"""Of a picture whose worker dies: it may be the picture that kills it, e.g. by its memory."""
+MAX_TRIES = 3
+"""Tries for a picture whose worker dies; it may be the cause, for instance by its size."""
 
-_MOST_BLOCKS = 10_000
+_MAX_BLOCKS = 10_000
 
 Batch = dict[str, Any]
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class Tries:
-    """Counts for a whole cluster how often each picture was begun."""
+    """Counts how often each picture was started, on the whole cluster."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
 
     def begin(self, name: str) -> int:
-        """Times it was begun, this one included."""
+        """Count a start. Returns the number of starts so far."""
         self._begun[name] += 1
         return self._begun[name]
 
     def all(self) -> dict[str, int]:
-        """Of every picture."""
+        """Number of starts of every picture."""
         return dict(self._begun)
 
 
 class UpscaleActor:
-    """An actor: loads the networks once, and does batches of pictures."""
+    """Loads the networks once, and upscales batches of pictures."""
 
     def __init__(self, job: Job, settings: Settings, tries: Any, threads: int | None) -> None:
         if threads:
@@ -60,7 +60,7 @@ class UpscaleActor:
         self._worker = Worker(job, Networks(settings))
 
     def __call__(self, batch: Batch) -> Batch:
-        """Columns name, result and spare ("" for none) to columns of outcomes."""
+        """Map columns name, result and spare ("" for none) to columns of outcomes."""
         columns = (batch[key].tolist() for key in ("name", "result", "spare"))
         rows = [
             asdict(self._do(Item(name, result, spare or None)))
@@ -70,8 +70,8 @@ class UpscaleActor:
 
     def _do(self, item: Item) -> Outcome:
         tries: int = ray.get(self._tries.begin.remote(item.name))
-        if tries > MOST_TRIES:
-            reason = f"the worker died {MOST_TRIES} times while this picture was upscaled"
+        if tries > MAX_TRIES:
+            reason = f"the worker died {MAX_TRIES} times while this picture was upscaled"
             return Outcome(item.name, FAILED, f"{reason}, maybe for lack of memory")
         return self._worker.do(item)
 
@@ -79,24 +79,23 @@ class UpscaleActor:
 def do_on_ray(
     job: Job, items: Sequence[Item], settings: Settings, address: str, workers: int | None
 ) -> Iterator[Outcome]:
-    """The pictures, in any order, as they are done.
+    """Upscale pictures, and yield their outcomes in any order.
 
     Args:
-        job: its folders must be reachable from every node, as the files of `settings` must.
+        job: every node must reach its folders.
         items: pictures.
-        settings: of the networks.
+        settings: of the networks; every node must reach the model files.
         address: of a running cluster, e.g. "auto", or "local".
-        workers: pictures at a time; None for as many as the cluster allows: one a GPU, or without
-            GPUs one a CPU core.
+        workers: number of actors; None for one per GPU or, without GPUs, one per CPU core.
 
     Raises:
         ConnectionError: there is no cluster at the address.
-        ValueError: the cluster has no place for so many workers.
-        RuntimeError: workers can't start, e.g. for want of a model's file.
+        ValueError: the cluster has no room for so many workers.
+        RuntimeError: workers can't start, for instance because a model's file is missing.
     """
     began = not ray.is_initialized()
     if began and address == LOCAL:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # our cluster reports to nobody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
         ray.init(address, include_dashboard=False, logging_level=logging.WARNING)
     elif began:
         ray.init(address, logging_level=logging.WARNING)
@@ -106,7 +105,7 @@ def do_on_ray(
         context.enable_progress_bars = False
         room, on_gpus = _room(workers, settings.device)
         rows = [{"name": i.name, "result": i.result, "spare": i.spare or ""} for i in items]
-        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
         outcomes = dataset.map_batches(
             UpscaleActor,
             batch_size=None,
@@ -126,12 +125,12 @@ def do_on_ray(
 
 
 def _room(workers: int | None, device: str) -> tuple[int, bool]:
-    """Workers to start, at most, and whether each gets a GPU.
+    """Number of workers to start, and whether each gets a GPU.
 
-    Each takes a CPU core, and where there are GPUs to use one on the same machine.
+    Each takes a CPU core and, where there are GPUs, a GPU of the same machine.
 
     Raises:
-        ValueError: the cluster has no place for so many.
+        ValueError: the cluster has no room for so many.
     """
     nodes: list[dict[str, float]] = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     on_gpus = device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes)

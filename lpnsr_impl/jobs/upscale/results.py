@@ -1,26 +1,19 @@
-"""Results and how they were made.
+"""Results on disk, each with a record of how it was made.
 
-Each result has a record, a small JSON file in `.lpnsr` beside the results: from which input (name,
-size, time) it was made, by which settings, and its size. Both come whole or not at all, and what is
-whole is never lost, wherever a run is killed and whoever else works in the same folder:
-
-1. The record is written under a temporary name, then the result, beside its place.
-2. The record takes its name. It names the result's temporary file, so as long as there is one, it
-   is this file that the record speaks of, and anyone may finish:
-3. The result takes its name, in place of the one before.
-
-A run that begins finishes what others left whole after 1. Other temporary files are of runs that
-write them at this moment, or that were killed: they go once they are old.
+A record is a small JSON file in the folder `.lpnsr` beside the results. It names the input (name,
+size, time), the settings and the size of the result. Result and record are written under temporary
+names of their own and then renamed, so a file with a result's name is always whole, also when two
+jobs write to one folder. A job that is killed between the two renames leaves a record without a
+result, and the next run makes the picture again.
 """
 
 import json
 import logging
-import re
 import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 
 from .folders import Folder, Stat, open_folder
@@ -29,14 +22,11 @@ from .plan import Item
 
 logger = logging.getLogger(__name__)
 
-AT_A_TIME = 32
-"""Requests, each of which waits for the network where folders are in the cloud."""
+MAX_REQUESTS = 32
+"""Requests at a time, for folders in the cloud."""
 
-ABANDONED = 24 * 3600
-"""Age in seconds of a temporary file that nobody writes any more: each is written at once."""
-
-_PART = re.compile(r"\.lpnsr-(?P<run>[0-9a-f]+)(-(?P<key>[0-9a-f]+)-[0-9a-f]+)?\.part")
-"""Names of temporary files: `key` is that of the record. (Older versions had none.)"""
+MAX_AGE = 24 * 3600
+"""Age in seconds above which a temporary file belongs to a job that was killed."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +35,9 @@ class Record:
 
     Attributes:
         name, size, mtime_ns: of the input.
-        settings: fingerprint.
+        settings: fingerprint of the settings.
         result_size: in bytes.
-        run: of the job that made it.
-        result: its name.
-        part: temporary file that is the result until it takes its name.
-        replaces: `run` of the record before, if there was one.
+        run: id of the job.
     """
 
     name: str
@@ -59,31 +46,30 @@ class Record:
     settings: str
     result_size: int
     run: str
-    result: str = ""
-    part: str = ""
-    replaces: str = ""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all workers of a job know.
+    """What all workers of a job need to know.
 
     Attributes:
         source, out: folders, as paths or URIs.
-        settings: fingerprint.
-        overwrite: make results of other runs again, and replace files that are no results.
-        run: of its own for each run.
+        settings: fingerprint of the settings.
+        overwrite: remake results of other jobs, and replace files that are no results.
+        strip_metadata: leave out EXIF, XMP, IPTC and text.
+        run: id of this job.
     """
 
     source: str
     out: str
     settings: str
     overwrite: bool = False
+    strip_metadata: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
 
 class Results:
-    """The folder of results of a job."""
+    """The inputs and results of a job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -91,7 +77,7 @@ class Results:
         self._out: Folder = open_folder(job.out)
 
     def is_done(self, item: Item) -> bool:
-        """Whether the result is there, of this input and these settings.
+        """Whether the result exists and was made from this input with these settings.
 
         Raises:
             OSError: a folder can't be read.
@@ -102,7 +88,7 @@ class Results:
         )
 
     def read_input(self, item: Item) -> tuple[bytes, Stat]:
-        """Contents of a picture's file, and its state just before.
+        """Contents of a picture's file, and its state just before reading.
 
         Raises:
             OSError: it can't be read.
@@ -116,12 +102,12 @@ class Results:
         """Check that a result of this name replaces nothing but an older result.
 
         Raises:
-            ValueError: it would, and the job is not to overwrite.
+            ValueError: it would replace another file, and `Job.overwrite` is not set.
         """
-        record = self._record(name)  # first, since it may put the result there
         found = self._out.stat(name)
         if found is None or self._job.overwrite:
             return
+        record = self._read_record(name)
         if record is None:
             raise ValueError(
                 f"{name} is there already, and was not made by this command. Delete it, or give "
@@ -129,94 +115,52 @@ class Results:
             )
         if record.result_size != found.size:
             raise ValueError(
-                f"{name} is not as it was made: it has {found.size} bytes, and had "
+                f"{name} was changed since it was made: it has {found.size} bytes, and had "
                 f"{record.result_size}. Delete it, or give --overwrite"
             )
 
     def commit(self, name: str, data: bytes, item: Item, made_from: Stat) -> None:
-        """Put a result in its place, with its record.
+        """Write a result and its record.
 
         Raises:
-            OSError: it can't be written. If it is whole all the same, the next run puts it there.
+            OSError: they can't be written.
         """
-        job, before = self._job, self._record(name)
-        key = PurePosixPath(record_name(name)).stem
-        part = PurePosixPath(name).with_name(f".lpnsr-{job.run}-{key}-{uuid.uuid4().hex[:8]}.part")
-        note = f"{RECORDS}/{part.name}"
+        job = self._job
         record = Record(
-            item.name, made_from.size, made_from.mtime_ns, job.settings, len(data), job.run,
-            result=name, part=str(part), replaces=before.run if before else "",
-        )  # fmt: skip
+            item.name, made_from.size, made_from.mtime_ns, job.settings, len(data), job.run
+        )
+        contents = {record_name(name): json.dumps(asdict(record)).encode(), name: data}
+        parts = {target: _part_name(target) for target in contents}
         try:
-            self._out.put(note, json.dumps(asdict(record)).encode())
-            self._out.put(record.part, data)
+            for target, part in parts.items():
+                self._out.put(part, contents[target])
+            self._out.delete(name)  # an old result with the new record would pass for the new one
+            for target, part in parts.items():
+                self._out.move(part, target)
         except BaseException:
-            self._out.delete(record.part)
-            self._out.delete(note)
+            for part in parts.values():
+                self._out.delete(part)
             raise
-        self._finish(note, record)
 
     def sweep(self, items: Sequence[Item]) -> None:
-        """Finish what stopped runs had whole of these pictures, and delete what they had not.
-
-        What this job has begun counts as stopped: call it before and after, and not meanwhile.
-        """
-        self._sweep_folder(RECORDS)  # they tell what to do with the others
-        folders = {str(PurePosixPath(item.result).parent) for item in items}
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
+        """Delete temporary files that killed jobs left beside these results."""
+        folders = {str(PurePosixPath(item.result).parent) for item in items} | {RECORDS}
+        with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             list(pool.map(self._sweep_folder, folders))
 
     def _sweep_folder(self, folder: str) -> None:
         try:
-            for name in self._out.within(folder):
-                if part := _PART.fullmatch(PurePosixPath(name).name):
-                    self._sweep_part(name, part["run"], part["key"])
+            for name in self._out.list_files(folder):
+                if PurePosixPath(name).match(".lpnsr-*.part"):
+                    found = self._out.stat(name)
+                    # Some file systems report no time.
+                    if found and found.mtime_ns and time.time() - found.mtime_ns / 1e9 > MAX_AGE:
+                        self._out.delete(name)
         except OSError as e:
             logger.warning("Temporary files in %s are left as they are: %s", folder, e)
 
-    def _sweep_part(self, name: str, run: str, key: str | None) -> None:
-        if PurePosixPath(name).parent.name == RECORDS:
-            record = self._parse(name)
-            if record and self._may_finish(record):
-                return self._finish(name, record)
-        else:
-            record = self._parse(f"{RECORDS}/{key}.json")
-            if record and record.part == name:
-                return self._move(name, record.result)
-        found = self._out.stat(name)
-        # Not every file system tells a time.
-        age = time.time() - found.mtime_ns / 1e9 if found and found.mtime_ns else 0
-        if run == self._job.run or age > ABANDONED:
-            self._out.delete(name)
-
-    def _may_finish(self, record: Record) -> bool:
-        """Whether a result is whole, and its place as its run found it."""
-        part = self._out.stat(record.part)
-        if part is None or part.size != record.result_size:
-            return False
-        now = self._record(record.result)
-        if now is None:
-            return not record.replaces and self._out.stat(record.result) is None
-        return now.run == record.replaces
-
-    def _finish(self, note: str, record: Record) -> None:
-        """Give record and result their names. Another run may do so at the same time."""
-        self._move(note, record_name(record.result))
-        self._record(record.result)  # moves the result, or another run's that came later
-        self._out.delete(record.part)
-
-    def _move(self, name: str, new_name: str) -> None:
-        """If it is there."""
-        if self._out.stat(name) is None:
-            return
-        try:
-            self._out.move(name, new_name)
-        except OSError:
-            if self._out.stat(name) is not None:  # else another run was faster
-                raise
-
     def _is_current(self, result: str, item: Item, made_from: Stat) -> bool:
-        record = self._record(result)
+        record = self._read_record(result)
         found = self._out.stat(result) if record else None
         if found is None or record is None or found.size != record.result_size:
             return False
@@ -226,21 +170,19 @@ class Results:
         input_now = (item.name, made_from.size, made_from.mtime_ns)
         return input_then == input_now and record.settings == self._job.settings
 
-    def _record(self, result: str) -> Record | None:
-        """What its record says, the result being in its place then. None as in `_parse`."""
-        record = self._parse(record_name(result))
-        if record and record.part:
-            self._move(record.part, result)
-        return record
-
-    def _parse(self, name: str) -> Record | None:
-        """None if there is no record of this file name, or none that can be read."""
+    def _read_record(self, result: str) -> Record | None:
+        """None if there is no record, or if it can't be read."""
+        name = record_name(result)
         if self._out.stat(name) is None:
             return None
         try:
-            return Record(**json.loads(self._out.read(name)))
-        except FileNotFoundError:  # another run was faster
+            values = json.loads(self._out.read(name))
+            return Record(**{f.name: values[f.name] for f in fields(Record)})
+        except (ValueError, TypeError, KeyError):
+            logger.warning("The record %s is damaged and ignored.", name)
             return None
-        except (ValueError, TypeError):
-            logger.warning("The record %s is damaged; it does not count.", name)
-            return None
+
+
+def _part_name(name: str) -> str:
+    """A temporary name beside a file's; short, however long the file's name is."""
+    return str(PurePosixPath(name).with_name(f".lpnsr-{uuid.uuid4().hex}.part"))
