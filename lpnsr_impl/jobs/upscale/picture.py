@@ -10,6 +10,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from ...main_memory import available
+from ...pictures.images import split_channels
 from ...pictures.picture import Picture
 from . import deep
 from .formats import Format
@@ -189,10 +190,10 @@ def _read(file: Image.Image, data: bytes) -> FilePicture:
 def _picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> FilePicture:
     """Make a picture of samples, [h,w] or [h,w,1..4] in [0,1]."""
     x = x.reshape(*x.shape[:2], -1).movedim(-1, 0)[None].contiguous()
-    channels = x.shape[1]
+    (rgb, alpha), channels = split_channels(x), x.shape[1]
+    if alpha is None and channels in (2, 4):
+        notes.append("its transparency, opaque everywhere, is left out")
     grey = channels < 3
-    rgb = x[:, :1].repeat(1, 3, 1, 1) if grey else x[:, :3]
-    alpha = x[:, -1:] if channels in (2, 4) else None
     return FilePicture(rgb, alpha, grey=grey, bits=bits, metadata=metadata, notes=tuple(notes))
 
 
