@@ -203,8 +203,8 @@ def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch
     """Everywhere: ROCm, whose devices are named "cuda", has no fused kernel for this width."""
     autoencoder = load_autoencoder(autoencoder_weights())
     z = rand("z", 2, 3, 20, 30)
-    expected = autoencoder.decode(z)
     accelerate(autoencoder, device)
+    expected = autoencoder.decode(z)
     largest = 2 * 600 * 7 * 4
     monkeypatch.setattr("lpnsr_impl.models.autoencoder._SCORE_BYTES", largest)
     sizes: list[int] = []

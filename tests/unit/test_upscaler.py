@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lpnsr_impl import load_autoencoder, load_denoiser
+from lpnsr_impl import load_denoiser
 from lpnsr_impl.engine.memory import Memory
 from lpnsr_impl.jobs.upscaler import Method, Upscaler
+from lpnsr_impl.models import Autoencoder
 from lpnsr_impl.pictures.picture import Picture
 from tests.bench.counting import FAKE
-from tests.small import AUTOENCODER, autoencoder_weights, denoiser_weights
+from tests.small import AUTOENCODER, denoiser_weights
 
 CUDA = torch.device("cuda")
 
@@ -78,7 +79,7 @@ def make_upscaler(
 ) -> Upscaler:
     """Narrow networks without attention."""
     config = replace(AUTOENCODER, level_channels=(32, 32, 32), attention=False)
-    autoencoder = load_autoencoder(autoencoder_weights(config))
+    autoencoder = Autoencoder(config).eval()
     denoiser = load_denoiser(denoiser_weights())
     parts = {"encode": autoencoder.encoder, "sample": denoiser, "decode": autoencoder.decoder}
     for name, part in parts.items():
