@@ -114,7 +114,9 @@ def test_every_mode_is_read(kind: str, mode: str, as_mode: str) -> None:
     assert (picture.alpha is not None) == as_mode.endswith("A")
     if mode != "LAB":  # which Pillow converts by a profile alone
         expected = np.asarray(opened(data).convert(as_mode)).reshape(16, 24, -1)
-        np.testing.assert_array_equal(as_samples(picture), expected)
+        # what is hardly visible takes the colours around it
+        visible = expected[..., -1] >= 32 if picture.alpha is not None else np.s_[:, :]
+        np.testing.assert_array_equal(as_samples(picture)[visible], expected[visible])
     else:
         difference = np.asarray(example(), dtype=float) - as_samples(picture)
         assert abs(difference).max() < 8
