@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 from torch import Tensor
 
 from lpnsr_impl.pictures.images import resize
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.host.browser import drawn, look_at
 from tests.host.install import FrontEnd
 from tests.host.server import PromptError, Server
@@ -59,14 +59,14 @@ def test_alpha_is_compared_where_both_have_it(graph: Graph) -> None:
     for r, mode in ((result, "RGBA"), (result[..., :3], "RGB")):
         output = graph.server.run(compare_prompt(graph, lr, r))["compare"]
         for image in output["images"]:
-            answer = requests.get(graph.server.url + "/view", image, timeout=60)
+            answer = requests.get(graph.server.url + "/view", image, timeout=PATIENCE)
             assert Image.open(io.BytesIO(answer.content)).mode == mode
 
 
 def shown(graph: Graph, outputs: dict[str, Any]) -> list[Tensor]:
     """The pictures that LPNSR Compare gives, uint8 [H,W,C]: LR, result, LR, result, ..."""
     url = graph.server.url + "/view"
-    files = [requests.get(url, image, timeout=60).content for image in outputs["images"]]
+    files = [requests.get(url, image, timeout=PATIENCE).content for image in outputs["images"]]
     return [torch.from_numpy(np.array(Image.open(io.BytesIO(file)))) for file in files]
 
 
@@ -167,6 +167,7 @@ def transforms(page: Page) -> tuple[str, str]:
     return left.evaluate(how), right.evaluate(how)
 
 
+@in_one_renderer
 def test_another_shape_is_said_below_the_slider(page: Page, web: Server, screenshots: Path) -> None:
     Image.new("RGB", (64, 64), "teal").save(web.base / "input" / "square.png")
     compare_graph(page, ("square.png", "sr.png"))

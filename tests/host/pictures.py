@@ -11,6 +11,8 @@ from typing import Any
 import requests
 from PIL import Image, ImageDraw, ImageFont
 
+from tests.eventually import PATIENCE
+
 from .install import cache_dir
 from .server import PACK, Server, load_api_workflow, node_of_type, running
 
@@ -50,7 +52,7 @@ def shown(server: Server, name: str) -> list[Image.Image]:
     """Run a workflow as it is. Return the images that its nodes show, in the order of node ids."""
     outputs = server.run(load_api_workflow(name))
     files = [file for node in sorted(outputs, key=int) for file in outputs[node].get("images", [])]
-    answers = [requests.get(server.url + "/view", file, timeout=60) for file in files]
+    answers = [requests.get(server.url + "/view", file, timeout=PATIENCE) for file in files]
     return [
         Image.open(io.BytesIO(answer.content)).convert("RGB")
         for answer in answers

@@ -32,6 +32,8 @@ from tests.small import (
 )
 from tests.unit.test_training import UNET_HEADER, weights_of
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator() -> Iterator[None]:

@@ -27,7 +27,7 @@ from lpnsr_impl.jobs.upscale.networks import Networks, Settings
 from lpnsr_impl.jobs.upscale.picture import read_picture_data
 from lpnsr_impl.jobs.upscale.plan import make_plan
 from lpnsr_impl.jobs.upscale.results import Job
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.limits import permissions_that_bind_root
 from tests.small import denoiser_weights
 
@@ -420,9 +420,9 @@ def test_ctrl_c_leaves_only_whole_results(folder: Path, tmp_path: Path) -> None:
         # what runs in the background of a shell ignores Control+C, and so do its children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    eventually(lambda: bool(list(out.glob("*.png"))), patience=300)
+    eventually(lambda: bool(list(out.glob("*.png"))))
     process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, text
     assert "Run the same command again" in text
     assert 0 < len(files(out)) < 103

@@ -23,7 +23,7 @@ from lpnsr_impl.jobs.upscale.formats import RECORDS
 from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE
 from lpnsr_impl.jobs.upscale.plan import make_plan
 from lpnsr_impl.jobs.upscale.results import Job
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.limits import seconds_at_most
 
 PACK = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ class Killer(threading.Thread):
         self.done: dict[str, int] = {}  # before the kill: names and times
 
     def run(self) -> None:
-        eventually(self._begun, BEFORE_KILL + 2, patience=300)
+        eventually(self._begun, BEFORE_KILL + 2)
         self.done = {p.name: p.stat().st_mtime_ns for p in self._out.glob("*.png")}
         os.kill(actors()[0].pid, signal.SIGKILL)
         ray.get(self._gate.open.remote())
@@ -171,7 +171,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(
     plan = make_plan(str(folder), str(tmp_path / "out"), "same")
     job = Job(plan.source, plan.out, "settings")
     message = rf"--ray-workers is {workers}, and .* room for 2: it has 2 CPUs.* Give 1 to 2"
-    with seconds_at_most(120), pytest.raises(ValueError, match=message):
+    with seconds_at_most(PATIENCE), pytest.raises(ValueError, match=message):
         list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", workers))
 
 
