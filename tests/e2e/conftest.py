@@ -48,7 +48,7 @@ def pytest_terminal_summary(
     """Note the outcome of a run of every test."""
     finished = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "lf", "maxfail"))
+    chosen = any(config.getoption(name, None) for name in ("keyword", "markexpr", "lf", "maxfail"))
     if not finished or named or chosen:
         return
     outcomes: dict[str, str] = {}

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 
 from ...config import Wrap
-from ...pictures.images import fill_transparent
 from ...pictures.target import Pass, Target, plan_passes
 from ..options import model_fingerprints
 from ..upscaler import Method, load_upscaler
@@ -95,8 +94,6 @@ class Networks:
         """
         settings = self._settings
         picture = replace(picture, wrap=settings.wrap)
-        if picture.alpha is not None:
-            picture = replace(picture, rgb=fill_transparent(picture.rgb, picture.alpha))
         result = self._upscaler.upscale(picture, settings.method, settings.target)
         alpha = None if picture.alpha is None else result[:, 3:]
         return replace(picture, rgb=result[:, :3], alpha=alpha)
