@@ -1,4 +1,4 @@
-"""Training of a denoiser or noise predictor to do what the file does that it starts from."""
+"""Training of a denoiser or noise predictor to give the outputs of another one."""
 
 from typing import Any
 
@@ -19,13 +19,14 @@ from ..user_runs import UserRuns
 from .latent_task import LatentTask
 from .task import Losses, figures_of
 
-_LOGVAR = (-8.0, 8.0)  # beyond, the noise that is drawn is as good as none or all
+_LOGVAR = (-8.0, 8.0)
+"""Log-variances are compared in this range: below it, the noise that is drawn does not show."""
 
 
 class ImitationTask(LatentTask):
-    """Squared error to the outputs of `networks.init`, in chains that it runs as users do.
+    """Squared error to the outputs of `networks.init` at every step of chains as users run them.
 
-    For a network that differs inside, by fixed norms for example, and is to give the same results.
+    The network starts from its weights, with fixed norms where `size.norm_groups` is 0.
     """
 
     network: Denoiser | NoisePredictor
@@ -51,7 +52,7 @@ class ImitationTask(LatentTask):
         self.check_crops(self.original)
 
     def prepare(self, crops: Crops) -> None:
-        """Fit what stands for the norms of the original."""
+        """Set fixed norms to the average statistics of the original's."""
         if self.original.config.norm_groups and not self.network.config.norm_groups:
 
             def run() -> None:
@@ -61,15 +62,14 @@ class ImitationTask(LatentTask):
             fix_norms(self.original, self.network, run)
 
     def forward(self, batch: Sample) -> Losses:
-        """Of all steps of the batch's chains."""
+        """One chain for each sample; all its steps are learnt at once."""
         return Losses({"imitation": self.config.loss.imitation * self._error(self.network, batch)})
 
     def _error(self, network: nn.Module, batch: Sample) -> Tensor:
-        calls = self._calls(batch)
-        inputs, outputs = zip(*calls, strict=True)
-        wanted = torch.cat([_one(output) for output in outputs])
-        *tensors, last = zip(*inputs, strict=True)
-        return F.mse_loss(_one(network(*map(_joined, (*tensors, last)))), wanted)
+        inputs, outputs = zip(*self._calls(batch), strict=True)
+        arguments = [_join(values) for values in zip(*inputs, strict=True)]
+        wanted = torch.cat([_to_tensor(output) for output in outputs])
+        return F.mse_loss(_to_tensor(network(*arguments)), wanted)
 
     @torch.no_grad()
     def _calls(self, batch: Sample) -> list[tuple[tuple[Any, ...], Any]]:
@@ -98,13 +98,12 @@ class ImitationTask(LatentTask):
         return {"imitation": error, **figures_of(image, batch["hr"])}, image
 
 
-def _joined(values: tuple[Any, ...]) -> Tensor:
-    """Tensors of a batch, or one number for each of it."""
-    first = values[0]
-    return torch.cat(values) if isinstance(first, Tensor) else torch.tensor(values)
+def _join(values: tuple[Any, ...]) -> Tensor:
+    """A batch of tensors, or of numbers."""
+    return torch.cat(values) if isinstance(values[0], Tensor) else torch.tensor(values)
 
 
-def _one(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+def _to_tensor(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     """x0_pred, or mean and log-variance as channels of one tensor."""
     if isinstance(output, Tensor):
         return output
