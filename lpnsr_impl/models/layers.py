@@ -14,13 +14,56 @@ from torch import Tensor, nn
 Operations = Any
 """A namespace whose Conv2d, Linear, GroupNorm and Embedding take `torch.nn`'s arguments."""
 
+NORM_GROUPS = 32
 
-def make_norm(channels: int, groups: int, eps: float, operations: Operations) -> nn.Module:
-    """GroupNorm; with 0 groups a fixed scale and shift of each channel, which do not depend on the
-    picture or its size."""
-    if groups:
-        return operations.GroupNorm(groups, channels, eps=eps)
-    return operations.Conv2d(channels, channels, 1, groups=channels)
+_BORDER = 2
+
+
+class BorderedGroupNorm(nn.GroupNorm):
+    """GroupNorm whose statistics weigh the border of a map as in maps of one size.
+
+    Zero padding makes large values at the border of a map. The larger the map, the smaller the
+    share of the border, so GroupNorm divides by a smaller deviation, and a network that was trained
+    on small images sharpens large ones too much.
+
+    Args:
+        channels: of the map.
+        size: height and width of maps at which it equals GroupNorm.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__(NORM_GROUPS, channels, eps=1e-5)
+        self.size = size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h,w]; maps that are all border have GroupNorm's statistics."""
+        (h, w), weight, bias = input.shape[2:], self.weight.to(input), self.bias.to(input)
+        if min(h, w, self.size) <= 2 * _BORDER:
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+        inner = input[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER]
+        area = inner.shape[2] * inner.shape[3] / (h * w)
+        wanted = (1 - 2 * _BORDER / self.size) ** 2
+        factor = (1 - wanted) / (1 - area)
+        moments = factor * self._moments(input) + (wanted - factor * area) * self._moments(inner)
+        mean, square = moments.repeat_interleave(self.num_channels // self.num_groups, dim=2)
+        scale = weight * (square - mean.square() + self.eps).rsqrt()  # [B,C]
+        shift = bias - mean * scale
+        scale, shift = (x[:, :, None, None].to(input.dtype) for x in (scale, shift))
+        return torch.addcmul(shift, input, scale)
+
+    def _moments(self, x: Tensor) -> Tensor:
+        """Mean of each group and of its squares, float32 [2,B,G]"""
+        mean = x.mean(dim=(2, 3), dtype=torch.float32)  # [B,C]
+        norm = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32)  # [B,C]
+        square = norm.square() / (x.shape[2] * x.shape[3])
+        return torch.stack([mean, square]).unflatten(2, (self.num_groups, -1)).mean(dim=3)
+
+
+def make_norm(channels: int, size: int | None, operations: Operations) -> nn.Module:
+    """GroupNorm, or `BorderedGroupNorm` of a size."""
+    if size is None:
+        return operations.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
+    return BorderedGroupNorm(channels, size)
 
 
 class Upsample(nn.Module):
