@@ -17,6 +17,7 @@ Operations = Any
 NORM_GROUPS = 32
 
 _BORDER = 2
+"""Positions at each edge of a map that zero padding makes large."""
 
 
 class BorderedGroupNorm(nn.GroupNorm):
@@ -40,11 +41,10 @@ class BorderedGroupNorm(nn.GroupNorm):
         (h, w), weight, bias = input.shape[2:], self.weight.to(input), self.bias.to(input)
         if min(h, w, self.size) <= 2 * _BORDER:
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
-        inner = input[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER]
-        area = inner.shape[2] * inner.shape[3] / (h * w)
-        wanted = (1 - 2 * _BORDER / self.size) ** 2
-        factor = (1 - wanted) / (1 - area)
-        moments = factor * self._moments(input) + (wanted - factor * area) * self._moments(inner)
+        share, wanted = _border_share(h, w), _border_share(self.size, self.size)
+        factor = (1 - wanted) / (1 - share)
+        border = self._moments(_border(input).float())
+        moments = factor * self._moments(input.float()) + (wanted - factor * share) * border
         mean, square = moments.repeat_interleave(self.num_channels // self.num_groups, dim=2)
         scale = weight * (square - mean.square() + self.eps).rsqrt()  # [B,C]
         shift = bias - mean * scale
@@ -52,11 +52,22 @@ class BorderedGroupNorm(nn.GroupNorm):
         return torch.addcmul(shift, input, scale)
 
     def _moments(self, x: Tensor) -> Tensor:
-        """Mean of each group and of its squares, float32 [2,B,G]"""
-        mean = x.mean(dim=(2, 3), dtype=torch.float32)  # [B,C]
-        norm = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32)  # [B,C]
-        square = norm.square() / (x.shape[2] * x.shape[3])
-        return torch.stack([mean, square]).unflatten(2, (self.num_groups, -1)).mean(dim=3)
+        """Mean of each group and of its squares, [B,C,...] -> [2,B,G]"""
+        dims = tuple(range(2, x.ndim))
+        moments = torch.stack([x.mean(dim=dims), x.square().mean(dim=dims)])  # [2,B,C]
+        return moments.unflatten(2, (self.num_groups, -1)).mean(dim=3)
+
+
+def _border(x: Tensor) -> Tensor:
+    """The positions of the border in one row, [B,C,h,w] -> [B,C,n]"""
+    middle, ends = slice(_BORDER, -_BORDER), (slice(_BORDER), slice(-_BORDER, None))
+    rows = [x[:, :, end].flatten(2) for end in ends]
+    columns = [x[:, :, middle, end].flatten(2) for end in ends]
+    return torch.cat([*rows, *columns], dim=2)
+
+
+def _border_share(h: int, w: int) -> float:
+    return 1 - (h - 2 * _BORDER) * (w - 2 * _BORDER) / (h * w)
 
 
 def make_norm(channels: int, size: int | None, operations: Operations) -> nn.Module:
