@@ -72,12 +72,16 @@ class UNetConfig:
     head_width: int = 32
     window_size: int = 8
     trained_resolution: int = 64
-    norm_groups: int = 32  # of the GroupNorms; 0: fixed scales and shifts instead
+    norm_size: int | None = None  # of maps whose share of border all norms keep, in LR pixels
     largest_tile: int = LARGEST_TILE  # in LR pixels, of automatic tiles
 
     def resolution_at(self, level: int) -> int:
         """Height and width, in latent pixels, that `level` saw during training."""
         return self.trained_resolution >> level
+
+    def norm_size_at(self, level: int) -> int | None:
+        """`norm_size` at `level`, where maps are smaller."""
+        return None if self.norm_size is None else self.norm_size >> level
 
     def window_at(self, level: int) -> int:
         """Side of the attention windows at `level`, at most the trained resolution there."""

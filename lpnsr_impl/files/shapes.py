@@ -23,6 +23,7 @@ _ONLY_IN_HEADERS = {
     "trained_resolution": int,
     "window_size": int,
     "head_width": int,
+    "norm_size": int,
     "largest_tile": int,
     "norm_groups": int,
     "attention": bool,
@@ -48,14 +49,21 @@ def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
         latent_channels=checkpoint.shape("encoder.conv_out.weight", 4)[0],
         embed_channels=codes[1],
         num_codes=codes[0],
-        norm_groups=_norm_groups(checkpoint, "encoder.norm_out", AutoencoderConfig.norm_groups),
     )
+    norm = checkpoint.tensors.get("encoder.norm_out.weight")
+    if norm is not None and norm.ndim == 4:
+        config = replace(config, norm_groups=0)
     if 2 ** (num_levels - 1) != SCALE:
         raise checkpoint.error(
             f"it has {num_levels} levels and compresses x{2 ** (num_levels - 1)}, expected x{SCALE}"
         )
     config = _with_header(checkpoint, config)
-    _check_norm_groups(checkpoint, config.norm_groups, config.level_channels)
+    groups = config.norm_groups
+    if groups and any(channels % groups for channels in config.level_channels):
+        raise checkpoint.error(
+            f"lpnsr.config in its header has norm_groups = {groups}, which does not divide "
+            f"its levels of {config.level_channels} channels"
+        )
     return config
 
 
@@ -81,13 +89,9 @@ def unet_config(checkpoint: Checkpoint) -> UNetConfig:
         mlp_width=checkpoint.shape(f"{stage}.blocks.0.mlp.fc1.weight", 4)[0],
         head_width=swin_width // heads,
         window_size=window,
-        norm_groups=_norm_groups(checkpoint, "out.0", UNetConfig.norm_groups),
     )
     config = replace(config, trained_resolution=_trained_resolution(checkpoint, config))
-    config = _with_header(checkpoint, config)
-    channels = (*config.level_channels, config.model_channels, config.swin_width)
-    _check_norm_groups(checkpoint, config.norm_groups, channels)
-    return config
+    return _with_header(checkpoint, config)
 
 
 def schedule_config(checkpoint: Checkpoint, known: ScheduleConfig | None = None) -> ScheduleConfig:
@@ -128,20 +132,6 @@ def _down_path(checkpoint: Checkpoint) -> tuple[int, tuple[int, ...]]:
     return len(levels[0]), tuple(level[0] for level in levels)
 
 
-def _norm_groups(checkpoint: Checkpoint, norm: str, groups: int) -> int:
-    """0 where the norm is a scale and shift of each channel; else `groups`, as no shape tells."""
-    weight = checkpoint.tensors.get(f"{norm}.weight")
-    return 0 if weight is not None and weight.ndim == 4 else groups
-
-
-def _check_norm_groups(checkpoint: Checkpoint, groups: int, channels: tuple[int, ...]) -> None:
-    if groups and any(count % groups for count in channels):
-        raise checkpoint.error(
-            f"lpnsr.config in its header has norm_groups = {groups}, which does not divide "
-            f"its {', '.join(map(str, sorted(set(channels))))} channels"
-        )
-
-
 def _window_and_heads(checkpoint: Checkpoint, stage: str) -> tuple[int, int]:
     """Return window size w and heads of a Swin stage, whose bias tables have (2w-1)^2 rows."""
     rows, heads = checkpoint.shape(f"{stage}.blocks.0.attn.relative_position_bias_table", 2)
@@ -167,6 +157,8 @@ def _with_header(checkpoint: Checkpoint, config: Config) -> Config:
     header = _header_object(checkpoint, "lpnsr.config")
     fields = {name: header[name] for name in header.keys() & from_shapes.keys()}
     for name, value in fields.items():
+        if value is None and from_shapes[name] is None:
+            continue
         kind = _ONLY_IN_HEADERS.get(name) if from_shapes[name] != 0 else None
         if kind is None and value != from_shapes[name]:
             problem = f"but its weights have {from_shapes[name]!r}"

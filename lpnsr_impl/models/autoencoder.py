@@ -8,14 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
-from .layers import Operations, Upsample, make_norm
+from .layers import Operations, Upsample
 
 _SCORE_BYTES = 1 << 29
 """Attention scores that are held at once, in fp32. The level of the image needs more anyway."""
 
 
 def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
-    return make_norm(channels, groups, 1e-6, operations)
+    if groups:
+        return operations.GroupNorm(groups, channels, eps=1e-6)
+    return operations.Conv2d(channels, channels, 1, groups=channels)
 
 
 class ResBlock(nn.Module):

@@ -14,13 +14,67 @@ from torch import Tensor, nn
 Operations = Any
 """A namespace whose Conv2d, Linear, GroupNorm and Embedding take `torch.nn`'s arguments."""
 
+NORM_GROUPS = 32
 
-def make_norm(channels: int, groups: int, eps: float, operations: Operations) -> nn.Module:
-    """GroupNorm; with 0 groups a fixed scale and shift of each channel, which do not depend on the
-    picture or its size."""
-    if groups:
-        return operations.GroupNorm(groups, channels, eps=eps)
-    return operations.Conv2d(channels, channels, 1, groups=channels)
+_BORDER = 2
+"""Positions at each edge of a map that zero padding makes large."""
+
+
+class BorderedGroupNorm(nn.GroupNorm):
+    """GroupNorm whose statistics weigh the border of a map as in maps of one size.
+
+    Zero padding makes large values at the border of a map. The larger the map, the smaller the
+    share of the border, so GroupNorm divides by a smaller deviation, and a network that was trained
+    on small images sharpens large ones too much.
+
+    Args:
+        channels: of the map.
+        size: height and width of maps at which it equals GroupNorm.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__(NORM_GROUPS, channels, eps=1e-5)
+        self.size = size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,C,h,w]; maps that are all border have GroupNorm's statistics."""
+        (h, w), weight, bias = input.shape[2:], self.weight.to(input), self.bias.to(input)
+        if min(h, w, self.size) <= 2 * _BORDER:
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+        share, wanted = _border_share(h, w), _border_share(self.size, self.size)
+        factor = (1 - wanted) / (1 - share)
+        border = self._moments(_border(input).float())
+        moments = factor * self._moments(input.float()) + (wanted - factor * share) * border
+        mean, square = moments.repeat_interleave(self.num_channels // self.num_groups, dim=2)
+        scale = weight * (square - mean.square() + self.eps).rsqrt()  # [B,C]
+        shift = bias - mean * scale
+        scale, shift = (x[:, :, None, None].to(input.dtype) for x in (scale, shift))
+        return torch.addcmul(shift, input, scale)
+
+    def _moments(self, x: Tensor) -> Tensor:
+        """Mean of each group and of its squares, [B,C,...] -> [2,B,G]"""
+        dims = tuple(range(2, x.ndim))
+        moments = torch.stack([x.mean(dim=dims), x.square().mean(dim=dims)])  # [2,B,C]
+        return moments.unflatten(2, (self.num_groups, -1)).mean(dim=3)
+
+
+def _border(x: Tensor) -> Tensor:
+    """The positions of the border in one row, [B,C,h,w] -> [B,C,n]"""
+    middle, ends = slice(_BORDER, -_BORDER), (slice(_BORDER), slice(-_BORDER, None))
+    rows = [x[:, :, end].flatten(2) for end in ends]
+    columns = [x[:, :, middle, end].flatten(2) for end in ends]
+    return torch.cat([*rows, *columns], dim=2)
+
+
+def _border_share(h: int, w: int) -> float:
+    return 1 - (h - 2 * _BORDER) * (w - 2 * _BORDER) / (h * w)
+
+
+def make_norm(channels: int, size: int | None, operations: Operations) -> nn.Module:
+    """GroupNorm, or `BorderedGroupNorm` of a size."""
+    if size is None:
+        return operations.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
+    return BorderedGroupNorm(channels, size)
 
 
 class Upsample(nn.Module):

@@ -111,15 +111,15 @@ class SwinBlock(nn.Module):
         mlp_width: int,
         window: int,
         shift: int,
-        groups: int,
+        norm_size: int | None,
         operations: Operations,
     ) -> None:
         super().__init__()
         self.window = window
         self.shift = shift
-        self.norm1 = make_norm(width, groups, 1e-5, operations)
+        self.norm1 = make_norm(width, norm_size, operations)
         self.attn = WindowAttention(width, num_heads, window, shift, operations)
-        self.norm2 = make_norm(width, groups, 1e-5, operations)
+        self.norm2 = make_norm(width, norm_size, operations)
         self.mlp = Mlp(width, mlp_width, operations)
 
     def attention(self, x: Tensor) -> Tensor:
@@ -169,14 +169,20 @@ class SwinStage(nn.Module):
         mlp_width: int,
         window: int,
         shift: int,
-        groups: int,
+        norm_size: int | None,
         operations: Operations,
     ) -> None:
         super().__init__()
         self.patch_embed = PointwiseProjection(channels, width, operations)
         self.blocks = nn.ModuleList(
             SwinBlock(
-                width, num_heads, mlp_width, window, shift if i % 2 else 0, groups, operations
+                width,
+                num_heads,
+                mlp_width,
+                window,
+                shift if i % 2 else 0,
+                norm_size,
+                operations,
             )
             for i in range(depth)
         )

@@ -23,18 +23,18 @@ class ResBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         embed_width: int,
-        groups: int,
+        norm_size: int | None,
         operations: Operations,
     ) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            make_norm(in_channels, groups, 1e-5, operations),
+            make_norm(in_channels, norm_size, operations),
             nn.SiLU(),
             operations.Conv2d(in_channels, out_channels, 3, padding=1),
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(embed_width, 2 * out_channels))
         self.out_layers = nn.Sequential(
-            make_norm(out_channels, groups, 1e-5, operations),
+            make_norm(out_channels, norm_size, operations),
             nn.SiLU(),
             nn.Identity(),  # where the released networks have a dropout of rate 0
             operations.Conv2d(out_channels, out_channels, 3, padding=1),
@@ -116,13 +116,13 @@ class UNet(nn.Module):
         deepest = len(config.level_channels) - 1
         bottom = config.level_channels[-1]
         self.middle_block = Block(
-            self._res(bottom, bottom, operations),
+            self._res(bottom, bottom, deepest, operations),
             self._swin(deepest, operations),
-            self._res(bottom, bottom, operations),
+            self._res(bottom, bottom, deepest, operations),
         )
         self.output_blocks = nn.ModuleList(self._up_path(skips, operations))
         self.out = nn.Sequential(
-            make_norm(config.level_channels[0], config.norm_groups, 1e-5, operations),
+            make_norm(config.level_channels[0], config.norm_size, operations),
             nn.SiLU(),
             operations.Conv2d(config.level_channels[0], config.out_channels, 3, padding=1),
         )
@@ -132,7 +132,7 @@ class UNet(nn.Module):
         channels = skips[-1]
         for level, level_channels in enumerate(self.config.level_channels):
             for i in range(self.config.num_res_blocks):
-                res = self._res(channels, level_channels, operations)
+                res = self._res(channels, level_channels, level, operations)
                 yield Block(res, self._swin(level, operations)) if i == 0 else Block(res)
                 channels = level_channels
                 skips.append(channels)
@@ -145,19 +145,22 @@ class UNet(nn.Module):
         channels = self.config.level_channels[-1]
         for level in reversed(range(len(self.config.level_channels))):
             for i in range(self.config.num_res_blocks + 1):
+                level_channels = self.config.level_channels[level]
                 layers: list[nn.Module] = [
-                    self._res(channels + skips.pop(), self.config.level_channels[level], operations)
+                    self._res(channels + skips.pop(), level_channels, level, operations)
                 ]
-                channels = self.config.level_channels[level]
+                channels = level_channels
                 if i == 0:
                     layers.append(self._swin(level, operations))
                 if level > 0 and i == self.config.num_res_blocks:
                     layers.append(Upsample(channels, operations))
                 yield Block(*layers)
 
-    def _res(self, in_channels: int, out_channels: int, operations: Operations) -> ResBlock:
-        groups = self.config.norm_groups
-        return ResBlock(in_channels, out_channels, self._embed_width, groups, operations)
+    def _res(
+        self, in_channels: int, out_channels: int, level: int, operations: Operations
+    ) -> ResBlock:
+        size = self.config.norm_size_at(level)
+        return ResBlock(in_channels, out_channels, self._embed_width, size, operations)
 
     def _swin(self, level: int, operations: Operations) -> SwinStage:
         config = self.config
@@ -169,7 +172,7 @@ class UNet(nn.Module):
             config.mlp_width,
             config.window_at(level),
             config.shift_at(level),
-            config.norm_groups,
+            config.norm_size_at(level),
             operations,
         )
 

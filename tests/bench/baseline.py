@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from lpnsr_impl.engine.noise import seeded_noise
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
-from lpnsr_impl.models.layers import timestep_embedding
+from lpnsr_impl.models.layers import NORM_GROUPS, BorderedGroupNorm, timestep_embedding
 from lpnsr_impl.models.unet import LOGVAR_RANGE
 from lpnsr_impl.pictures.images import bicubic_upsample, reflect_pad, to_01
 
@@ -134,7 +135,7 @@ class PlainUNet(_Plain):
         index = torch.full((len(x),), t_index, device=x.device)
         emb = timestep_embedding(index, self.config.model_channels).to(self.dtype)
         emb = self.linear("time_embed.2", F.silu(self.linear("time_embed.0", emb)))
-        h, level, skips = x.to(self.dtype), 0, []
+        h, level, skips, self.height = x.to(self.dtype), 0, [], x.shape[2]
         depth = len(self.config.level_channels)
         blocks = depth * (self.config.num_res_blocks + 1)  # and as many output blocks
         for i in range(blocks):
@@ -149,7 +150,11 @@ class PlainUNet(_Plain):
         return self.conv("out.2", F.silu(self.group_norm("out.0", h)), padding=1).float()
 
     def group_norm(self, name: str, x: Tensor) -> Tensor:
-        return self.norm(name, x, self.config.norm_groups, 1e-5)
+        if self.config.norm_size is None:
+            return self.norm(name, x, NORM_GROUPS, 1e-5)
+        norm = BorderedGroupNorm(x.shape[1], self.config.norm_size * x.shape[2] // self.height)
+        weights = {part: self.weights[f"{name}.{part}"] for part in ("weight", "bias")}
+        return functional_call(norm, weights, (x,))
 
     def block(self, name: str, x: Tensor, emb: Tensor, level: int) -> Tensor:
         for layer in (f"{name}.{j}" for j in range(3)):

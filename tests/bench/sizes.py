@@ -1,6 +1,8 @@
 """Is the result the same whatever the size of the picture? The same content, mirrored to larger
 pictures so that nothing but the size changes, with the bundled models and PreSet-B."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,13 +27,17 @@ METHODS = {
 COPIES = (1, 2, 4, 8)  # along each axis
 SIDE = 32  # of a piece, in LR pixels
 PIECES = {"kodim15": (44, 66), "kodim03": (64, 60)}  # top and left, in LR pixels
-LARGE, TILE = 128, 64  # LR pixels, for tiles against none
+ONE_TILE = 2 * SIDE * COPIES[-1]  # in LR pixels; larger than every image here
+LARGE, TILE = 128, 64  # in LR pixels, for tiles against none
 
 
 def sizes() -> list[Bar]:
     """Print PSNR and the deviation of details by size, and tiles against none."""
     names = (f"lpnsr_lite_{n}.safetensors" for n in ("autoencoder", "denoiser", "noise_predictor"))
-    upscaler = load_upscaler(*names, [START], tile=SIDE * COPIES[-1])
+    upscaler = load_upscaler(*names, [START])
+    for network in (upscaler.denoiser, upscaler.noise_predictor):
+        assert network is not None
+        network.config = replace(network.config, largest_tile=ONE_TILE)
     pieces = {name: read_piece(name, *corner, SIDE) for name, corner in PIECES.items()}
     sides = [SIDE * k for k in COPIES]
     print("\n## The same content at sizes of LR\n")
@@ -59,7 +65,7 @@ def tiles(upscaler: Upscaler) -> list[Bar]:
     worse, agree = 0.0, 100.0
     for photo in PIECES:
         lr, hr = read_piece(photo, 0, 32, LARGE)
-        whole, tiled = (run(upscaler, METHODS["4 steps"], lr, tile) for tile in (LARGE, TILE))
+        whole, tiled = (run(upscaler, METHODS["4 steps"], lr, tile) for tile in (ONE_TILE, TILE))
         print(f"| {photo} | {psnr(whole, hr):.2f} | {psnr(tiled, hr):.2f} ", end="")
         print(f"| {psnr(whole, tiled):.1f} |", flush=True)
         worse = max(worse, psnr(tiled, hr) - psnr(whole, hr))
@@ -95,7 +101,7 @@ def run(upscaler: Upscaler, method: Method, lr: Tensor, tile: int) -> Tensor:
 
 def measure(upscaler: Upscaler, method: Method, lr: Tensor, hr: Tensor) -> tuple[float, float]:
     """PSNR to HR in dB, and the deviation of details over that of HR."""
-    sr = run(upscaler, method, lr, lr.shape[3])
+    sr = run(upscaler, method, lr, ONE_TILE)
     return psnr(sr, hr), float(details(sr).std() / details(hr).std())
 
 

@@ -43,7 +43,7 @@ def stage_change(node: str, **inputs: Any) -> Any:
         ),
         (
             stage_change("models", denoiser="resshift_realsrx4_s4_v3.pth", noise_predictor="none"),
-            "These networks are of different families: Autoencoder is of 'lite-2', Denoiser is of "
+            "These networks are of different families: Autoencoder is of 'lite-3', Denoiser is of "
             "'released'",
         ),
         (

@@ -117,13 +117,14 @@ def test_half_precision_files_load_as_fp32_and_losses_are_ignored(tmp_path: Path
 
 
 def test_a_header_sets_what_shapes_do_not_give(tmp_path: Path) -> None:
-    config = {"trained_resolution": 32, "window_size": 8, "head_width": 16, "largest_tile": 64}
+    config = {"trained_resolution": 32, "window_size": 8, "head_width": 16}
+    config |= {"largest_tile": 64, "norm_size": 32}
     header = {"lpnsr.family": "mine", "lpnsr.part": "denoiser", "lpnsr.config": json.dumps(config)}
     path = tmp_path / "weights.safetensors"
     save_file(denoiser_weights(), path, header)
     denoiser = load_denoiser(path)
     assert denoiser.family == "mine"
-    assert denoiser.config == unet_config(trained_resolution=32, largest_tile=64)
+    assert denoiser.config == unet_config(trained_resolution=32, largest_tile=64, norm_size=32)
     without = load_denoiser(denoiser_weights()).config
     assert (without.trained_resolution, without.largest_tile) == (64, 256)
 

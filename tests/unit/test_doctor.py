@@ -50,9 +50,9 @@ def test_the_bundled_files_are_named_with_kind_family_and_size() -> None:
     text = report({"lpnsr": [BUNDLED], "upscale_models": [BUNDLED_UPSCALE_MODELS]})
     files = section(text, "Files")
     for name, what in [
-        ("lpnsr_lite_autoencoder", "an autoencoder of 2.6 M parameters, family lite-2"),
-        ("lpnsr_lite_denoiser", "a denoiser of 8.8 M parameters, family lite-2"),
-        ("lpnsr_lite_noise_predictor", "a noise predictor of 5.8 M parameters, family lite-2"),
+        ("lpnsr_lite_autoencoder", "an autoencoder of 2.6 M parameters, family lite-3"),
+        ("lpnsr_lite_denoiser", "a denoiser of 8.8 M parameters, family lite-3"),
+        ("lpnsr_lite_noise_predictor", "a noise predictor of 5.8 M parameters, family lite-3"),
         ("lpnsr_lite_compact_x4", "an upscale model (RealESRGAN Compact, x4)"),
     ]:
         (line,) = (line for line in files if name in line)

@@ -49,7 +49,7 @@ def test_they_are_small_enough() -> None:
 def test_they_tell_where_they_come_from(path: Path) -> None:
     with safe_open(path, "pt") as file:
         header = file.metadata()
-    assert header["lpnsr.family"] == "lite-2"
+    assert header["lpnsr.family"] == "lite-3"
     provenance = json.loads(header["lpnsr.provenance"])
     assert provenance["steps"] > 0
     assert provenance["commit"]

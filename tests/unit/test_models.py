@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.accelerate import set_precision
 from lpnsr_impl.config import RELEASED_DENOISER, UNetConfig
-from lpnsr_impl.models import swin
-from lpnsr_impl.models.layers import timestep_embedding
+from lpnsr_impl.models import Denoiser, swin
+from lpnsr_impl.models.layers import BorderedGroupNorm, timestep_embedding
 from lpnsr_impl.models.swin import SwinBlock, relative_position_index, shift_mask
 from tests.golden.fill import noise
-from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
+from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 
 def rand(name: str, *shape: int) -> Tensor:
@@ -226,3 +226,40 @@ def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, b
     y = half(x, 2, x)
     assert y.dtype == torch.float32
     assert 0 < (y - exact(x, 2, x)).abs().mean() / y.abs().mean() < bar
+
+
+# Norms that do not depend on the size of an image
+
+
+def spiked(side: int) -> Tensor:
+    """A map with large values in its border, as zero padding makes them."""
+    x = torch.randn(1, 64, side, side, generator=torch.Generator().manual_seed(0))
+    x[:, :, 2:-2, 2:-2] /= 8
+    return x
+
+
+def test_at_its_size_a_bordered_norm_is_group_norm() -> None:
+    norm, plain = BorderedGroupNorm(64, 16), nn.GroupNorm(32, 64)
+    plain.load_state_dict({"weight": rand("weight", 64), "bias": rand("bias", 64)})
+    norm.load_state_dict(plain.state_dict())
+    for x in (spiked(16), spiked(4)):
+        torch.testing.assert_close(norm(x), plain(x), atol=1e-5, rtol=1e-5)
+    x = spiked(16).bfloat16()
+    torch.testing.assert_close(norm(x).float(), plain(x.float()), atol=0.1, rtol=0.05)
+
+
+def test_a_bordered_norm_scales_maps_of_all_sizes_alike() -> None:
+    norm, plain = BorderedGroupNorm(64, 16), nn.GroupNorm(32, 64)
+    deviations = [float(norm(spiked(side))[:, :, 2:-2, 2:-2].std()) for side in (8, 16, 64)]
+    assert max(deviations) < 1.1 * min(deviations)
+    assert float(plain(spiked(64))[:, :, 2:-2, 2:-2].std()) > 1.5 * deviations[2]
+
+
+def test_norm_size_halves_from_level_to_level() -> None:
+    denoiser = Denoiser(unet_config(norm_size=32))
+    norms = {name: m for name, m in denoiser.named_modules() if isinstance(m, nn.GroupNorm)}
+    sizes = {name: m.size for name, m in norms.items() if isinstance(m, BorderedGroupNorm)}
+    assert sizes.keys() == norms.keys()
+    assert {size for name, size in sizes.items() if name.startswith("middle")} == {16}
+    assert sizes["out.0"] == sizes["input_blocks.1.1.blocks.0.norm1"] == 32
+    assert Denoiser(unet_config()).state_dict().keys() == denoiser.state_dict().keys()

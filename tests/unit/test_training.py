@@ -43,10 +43,11 @@ from lpnsr_impl.jobs.training.discriminator import (
     discriminator_loss,
 )
 from lpnsr_impl.jobs.training.export import export_network
-from lpnsr_impl.jobs.training.fixed_norms import FITTED_ON, fix_norms
+from lpnsr_impl.jobs.training.fixed_norms import fix_norms
 from lpnsr_impl.jobs.training.losses import ImageLoss, gradient_loss, pyramid_loss
 from lpnsr_impl.jobs.training.networks import copy_denoiser, make_network
 from lpnsr_impl.jobs.training.tasks import TASKS
+from lpnsr_impl.jobs.training.tasks.autoencoder import FITTED_ON
 from lpnsr_impl.jobs.training.tasks.denoiser import DenoiserTask
 from lpnsr_impl.jobs.training.tasks.noise_predictor import NoisePredictorTask
 from lpnsr_impl.jobs.training.trainer import Trainer
@@ -128,13 +129,6 @@ def configs(networks: Networks) -> dict[str, TrainConfig]:
             loss=replace(images, noise=0.1),
             **shared,
         ),
-        "imitation": TrainConfig(
-            task="imitation",
-            size={"norm_groups": 0},
-            networks=Networks(init=networks.denoiser, autoencoder=networks.autoencoder),
-            loss=LossWeights(imitation=1),
-            **shared,
-        ),
         "compact": TrainConfig(
             task="compact", size={"num_feat": 8, "num_conv": 2}, loss=images, **shared
         ),
@@ -150,7 +144,6 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "decoder": load_autoencoder,
     "denoiser": load_denoiser,
     "noise_predictor": load_noise_predictor,
-    "imitation": load_denoiser,
     "compact": lambda path: ModelLoader("cpu").load_from_file(str(path)),
 }
 
@@ -417,7 +410,7 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
     pictures = save_crops(tmp_path, count=4, step=(20, 10))
     trainer = Trainer(config, pictures, tmp_path / "out", cpu=True)
     x = trainer.crops[0]["hr"][None]
-    fix_norms(given, fixed, lambda: given.decode(given.encode(x)))
+    fix_norms(given, fixed, [x])
     torch.testing.assert_close(fixed.encode(x), given.encode(x), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
         fixed.decode(fixed.encode(x)), given.decode(given.encode(x)), atol=1e-4, rtol=1e-4
@@ -430,8 +423,7 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
         make_network(replace(config, task="decoder"))
     of_many = make_network(config)
     assert isinstance(of_many, Autoencoder)
-    many = [trainer.crops[i]["hr"][None] for i in range(FITTED_ON)]
-    fix_norms(given, of_many, lambda: [given.decode(given.encode(x)) for x in many])
+    fix_norms(given, of_many, [trainer.crops[i]["hr"][None] for i in range(FITTED_ON)])
     assert torch.equal(weights_of(trainer.task.network), weights_of(of_many))
 
 
@@ -633,7 +625,7 @@ def test_exported_weights_load_and_tell_where_they_come_from(
         loaded = LOADERS[name](out / file)
     with safe_open(out / "last.safetensors", "pt") as file:
         header = file.metadata()
-    part = {"decoder": "autoencoder", "imitation": "denoiser"}.get(name, name)
+    part = {"decoder": "autoencoder"}.get(name, name)
     assert (header["lpnsr.family"], header["lpnsr.part"]) == ("small", part)
     provenance = json.loads(header["lpnsr.provenance"])
     assert provenance["steps"] == 6

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TaskName = Literal["autoencoder", "decoder", "denoiser", "noise_predictor", "imitation", "compact"]
+TaskName = Literal["autoencoder", "decoder", "denoiser", "noise_predictor", "compact"]
 OneOrMore = Annotated[int, Field(ge=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,7 +60,6 @@ class LossWeights(_Table):
     gradient: float = 0.0  # L1 of differences between neighbours: keeps edges
     latent: float = 0.0  # squared error of x0_pred (ResShift's objective)
     codebook: float = 0.0  # codes to latents, and 0.25 of it the other way (VQ)
-    imitation: float = 0.0  # squared error to the outputs of `networks.init`
     noise: float = 0.0  # Gaussian likelihood of the optimal noise of Eq. 9, one step at a time
 
 

@@ -1,24 +1,23 @@
-"""GroupNorms become fixed scales and shifts, by what they did on average."""
+"""An autoencoder's GroupNorms become scales and shifts, by what they did on average."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-FITTED_ON = 48
-"""Crops whose statistics become scales and shifts."""
+from ...models import Autoencoder
 
 
 @torch.no_grad()
-def fix_norms(normed: nn.Module, fixed: nn.Module, run: Callable[[], object]) -> None:
-    """Give `fixed` the norms of `normed`, with average statistics in place of each picture's own.
+def fix_norms(normed: Autoencoder, fixed: Autoencoder, pictures: Iterable[Tensor]) -> None:
+    """Give `fixed` the norms of `normed` with the statistics of pictures for those of each one.
 
     Args:
         normed: with GroupNorms.
         fixed: of the same sizes with `norm_groups = 0`; only its norms change.
-        run: runs `normed` on pictures, whose statistics are averaged.
+        pictures: [B,3,H,W] each, in [-1,1].
     """
     norms = {name: m for name, m in normed.named_modules() if isinstance(m, nn.GroupNorm)}
     seen: dict[str, list[Tensor]] = {name: [] for name in norms}
@@ -29,7 +28,8 @@ def fix_norms(normed: nn.Module, fixed: nn.Module, run: Callable[[], object]) ->
         seen[name].append(torch.stack([(variance + norm.eps).rsqrt(), mean], dim=1))
 
     hooks = [norm.register_forward_pre_hook(partial(look, name)) for name, norm in norms.items()]
-    run()
+    for picture in pictures:
+        normed.decode(normed.encode(picture))
     for hook in hooks:
         hook.remove()
     for name, norm in norms.items():

@@ -36,7 +36,6 @@ def make_network(config: TrainConfig) -> nn.Module:
             load_stepwise_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
         ),
         "noise_predictor": _make_noise_predictor,
-        "imitation": _make_imitation,
         "compact": _make_compact,
     }
     try:
@@ -78,15 +77,10 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
         sizes["attention"] = False
     # Asked for one without the attention that the file has, or with other norms.
     autoencoder = Autoencoder(replace(given.config, **sizes))
-    _copy_fitting(given, autoencoder)
-    return autoencoder
-
-
-def _copy_fitting(given: nn.Module, network: nn.Module) -> None:
-    """Copy the weights that fit: all but those of norms, which `fix_norms` makes."""
-    weights, shapes = given.state_dict(), network.state_dict()
+    weights, shapes = given.state_dict(), autoencoder.state_dict()
     kept = {key: weights[key] for key, x in shapes.items() if weights[key].shape == x.shape}
-    network.load_state_dict(kept, strict=False)
+    autoencoder.load_state_dict(kept, strict=False)  # but for norms, which `fix_norms` makes
+    return autoencoder
 
 
 def load_stepwise_denoiser(path: Path) -> Denoiser:
@@ -104,35 +98,13 @@ def load_stepwise_denoiser(path: Path) -> Denoiser:
     return denoiser
 
 
-def load_unet(path: Path) -> Denoiser | NoisePredictor:
-    """A denoiser that runs in steps, or a noise predictor."""
-    try:
-        return load_stepwise_denoiser(path)
-    except UnsupportedCheckpointError:
-        return load_noise_predictor(path)
-
-
-def _make_imitation(config: TrainConfig, init: Path | None) -> Denoiser | NoisePredictor:
-    if init is None:
-        raise ValueError("networks.init is empty; give the network to imitate.")
-    given = load_unet(init)
-    if config.size.get("norm_groups") != 0 or not given.config.norm_groups:
-        return given
-    # Its results no longer depend on the size of a picture, so large tiles are as good as small.
-    sizes = replace(given.config, norm_groups=0, largest_tile=UNetConfig.largest_tile)
-    network = type(given)(sizes)
-    network.schedule = given.schedule
-    _copy_fitting(given, network)
-    return network
-
-
 def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
     denoiser = None
     if init:
-        given = load_unet(init)
-        if isinstance(given, NoisePredictor):
-            return given
-        denoiser = given
+        try:
+            denoiser = load_stepwise_denoiser(init)
+        except UnsupportedCheckpointError:
+            return load_noise_predictor(init)
     sizes: dict[str, Any] = vars(denoiser.config) if denoiser else {}
     channels = denoiser.config.out_channels if denoiser else UNetConfig.out_channels
     sizes = {**sizes, "in_channels": 2 * channels + 3, "out_channels": 2 * channels}

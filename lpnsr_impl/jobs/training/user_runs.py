@@ -9,7 +9,7 @@ from ...files.folders import find_weights
 from ...method import sampler
 from ...method.noise import seeded_noise
 from ...method.schedule import Schedule
-from ...models import Autoencoder, Denoiser, NoisePredictor
+from ...models import Autoencoder, Denoiser
 from ...pictures.images import bicubic_upsample
 from .config import Networks
 from .teacher import Teacher
@@ -23,25 +23,17 @@ class UserRuns(nn.Module):
         names: of the files.
         autoencoder: makes y0.
         denoiser: gives the schedule, and the family that the noise predictor has to be of.
-        noise_predictor: instead of the file that `names` has.
 
     Raises:
         ValueError: the networks do not belong together.
     """
 
-    def __init__(
-        self,
-        names: Networks,
-        autoencoder: Autoencoder,
-        denoiser: Denoiser,
-        noise_predictor: NoisePredictor | None = None,
-    ) -> None:
+    def __init__(self, names: Networks, autoencoder: Autoencoder, denoiser: Denoiser) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.schedule = Schedule(**vars(denoiser.schedule))
-        if noise_predictor is None and names.noise_predictor:
-            noise_predictor = load_noise_predictor(find_weights(names.noise_predictor))
-        self.noise_predictor = noise_predictor
+        predictor = names.noise_predictor
+        self.noise_predictor = load_noise_predictor(find_weights(predictor)) if predictor else None
         check_family(autoencoder, denoiser, self.noise_predictor)
         self.start = Teacher(find_weights(names.start)) if names.start else None
 

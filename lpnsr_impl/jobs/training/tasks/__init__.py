@@ -4,7 +4,6 @@ from .autoencoder import AutoencoderTask
 from .compact import CompactTask
 from .decoder import DecoderTask
 from .denoiser import DenoiserTask
-from .imitation import ImitationTask
 from .noise_predictor import NoisePredictorTask
 from .task import Losses, Task
 
@@ -15,6 +14,5 @@ TASKS: dict[str, type[Task]] = {
     "decoder": DecoderTask,
     "denoiser": DenoiserTask,
     "noise_predictor": NoisePredictorTask,
-    "imitation": ImitationTask,
     "compact": CompactTask,
 }

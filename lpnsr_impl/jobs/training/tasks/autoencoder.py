@@ -9,11 +9,13 @@ from ....models import Autoencoder
 from ..codes import fit_codes
 from ..config import TrainConfig
 from ..data import Crops, Sample
-from ..fixed_norms import FITTED_ON, fix_norms
+from ..fixed_norms import fix_norms
 from .task import IMAGE_LOSSES, Losses, Task, figures_of
 
 COMMITMENT = 0.25
 """Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
+FITTED_ON = 48
+"""Crops whose statistics become scales and shifts, and whose latents codes."""
 
 
 class AutoencoderTask(Task):
@@ -36,12 +38,7 @@ class AutoencoderTask(Task):
         if init and not self.network.config.norm_groups:
             given = load_autoencoder(find_weights(init))
             if given.config.norm_groups:
-
-                def run() -> None:
-                    for i in range(FITTED_ON):
-                        given.decode(given.encode(crops[i]["hr"][None]))
-
-                fix_norms(given, self.network, run)
+                fix_norms(given, self.network, (crops[i]["hr"][None] for i in range(FITTED_ON)))
         if self.config.fit_codes:
             pictures = (crops[i]["hr"][None] for i in range(FITTED_ON))
             fit_codes(self.network, pictures, self.config.seed)
