@@ -6,6 +6,7 @@
 # make lint    ruff and pyright
 # make evaluate  the tables of the bundled models' card, about 10 minutes
 # make bench   time and memory against the straightforward way, about 20 minutes
+# make gpu     a report about this machine's GPU, to paste into an issue, within 8 minutes
 # COMFYUI_PATH=/path/to/ComfyUI uses your own ComfyUI instead of the one from PyPI, with what its
 # requirements.txt names, in an environment of its own.
 # FRONT_ENDS="own newest" are the front ends that tests of the editor use: tests/host/install.py.
@@ -29,7 +30,7 @@ AS_ROOT = $(shell test "$$(id -u)" = 0 || \
 # Two workers with one thread each, and ComfyUIs that have one, too, beat one worker with all cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: demo serve quick test hosts lint evaluate bench
+.PHONY: demo serve quick test hosts lint evaluate bench gpu
 .DELETE_ON_ERROR:
 
 demo: $(HOST)
@@ -69,6 +70,9 @@ evaluate: $(VENV)/tests
 
 bench: $(VENV)/tests
 	$(BIN)/python -m tests.bench
+
+gpu: $(HOST)
+	$(BIN)/python -m tests.bench.gpu_report
 
 $(VENV)/pack: requirements.txt
 	$(NEED) python3-venv "$(PYTHON) -m ensurepip --version"

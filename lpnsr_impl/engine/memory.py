@@ -106,6 +106,9 @@ _MESSAGES = (
     "not enough gpu video memory",  # DirectML
     "invalid buffer size",  # MPS, of more than Metal allows
 )
+_ONEDNN_MESSAGES = ("could not create a primitive", "could not execute a primitive")
+"""All that oneDNN says on CPUs. Other errors of its have longer messages that begin alike."""
+
 _CUDA_ERROR_MEMORY_ALLOCATION = 2
 
 
@@ -115,7 +118,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, RuntimeError):  # torch.AcceleratorError is one
         return False
+    if getattr(error, "error_code", None) == _CUDA_ERROR_MEMORY_ALLOCATION:
+        return True
     text = str(error).lower()
-    return getattr(error, "error_code", None) == _CUDA_ERROR_MEMORY_ALLOCATION or any(
-        message in text for message in _MESSAGES
-    )
+    return text in _ONEDNN_MESSAGES or any(message in text for message in _MESSAGES)

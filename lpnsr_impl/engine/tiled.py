@@ -193,7 +193,9 @@ class TilePlan:
             [B,*,output_scale h, output_scale w].
         """
         axes, num_images = (self.rows, self.columns), len(inputs[0])
-        source_y, source_x = (axis.sources(input_scale).to(inputs[0].device) for axis in axes)
+        source_y, source_x = (
+            axis.sources(input_scale).to(inputs[0].device, non_blocking=True) for axis in axes
+        )
         weights_y, weights_x = (axis.weights(output_scale) for axis in axes)
         tiles = [
             (i, r, c)
@@ -206,7 +208,7 @@ class TilePlan:
             batch = tiles[first : first + self.batch]
             full = batch + batch[-1:] * (self.batch - len(batch)) if self.fixed else batch
             cuts = (
-                torch.cat([x[i : i + 1, :, source_y[r]][..., source_x[c]] for i, r, c in full])
+                torch.stack([x[i][:, source_y[r][:, None], source_x[c]] for i, r, c in full])
                 for x in inputs
             )
             parts = function(*(x.to(device, non_blocking=True) for x in cuts))

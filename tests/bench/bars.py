@@ -13,9 +13,13 @@ class Bar:
     limit: float
     least: bool = False
 
+    @property
+    def reached(self) -> bool:
+        """Whether the value is within its limit."""
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
     def __str__(self) -> str:
-        reached = self.value >= self.limit if self.least else self.value <= self.limit
-        sign, verdict = "≥" if self.least else "≤", "reached" if reached else "MISSED"
+        sign, verdict = "≥" if self.least else "≤", "reached" if self.reached else "MISSED"
         return f"| {self.name} | {self.value:.4g} | {sign} {self.limit:.4g} | {verdict} |"
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from lpnsr_impl.engine.noise import seeded_noise
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
+from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from lpnsr_impl.models.layers import NORM_GROUPS, BorderedGroupNorm, timestep_embedding

@@ -8,21 +8,21 @@ import itertools
 from typing import Any
 
 import torch
-from lpnsr_impl.engine.passes import upscale
-from lpnsr_impl.engine.tiles import Tiling
 from spandrel import ModelLoader
 from torch import Tensor
 
-from lpnsr_impl.config import Wrap
-from lpnsr_impl.engine.engine import Engine, Sampling
-from lpnsr_impl.engine.memory import PlainMemory, Resident
+from lpnsr_impl.engine.engine import Engine
+from lpnsr_impl.engine.finish import Finish
+from lpnsr_impl.engine.memory import Memory
+from lpnsr_impl.engine.tiled import Tiling
 from lpnsr_impl.files.folders import find_weights
+from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import picture_files, read_picture
 
 from .seams import HR
 from .speed import load, psnr
-from .ways import Residents
+from .ways import Ours
 
 LR = HR.parent / "lr"
 PICTURES, WIDTH, HEIGHT = 4, 96, 64
@@ -40,27 +40,26 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # arguments of Sampling; LR co
 }
 
 
-def pieces() -> list[Tensor]:
-    """Read centre crops of degraded pictures, [1,3,h,w] in [0,1]."""
-    found: list[Tensor] = []
+def pieces() -> list[Picture]:
+    """Read centre crops of degraded pictures."""
+    found: list[Picture] = []
     for path in picture_files(LR)[:PICTURES]:
         lr = read_picture(path)[None]
         y, x = (lr.shape[2] - HEIGHT) // 2, (lr.shape[3] - WIDTH) // 2
-        found.append(lr[:, :, y : y + HEIGHT, x : x + WIDTH].contiguous())
+        found.append(Picture(lr[:, :, y : y + HEIGHT, x : x + WIDTH].contiguous()))
     return found
 
 
 @torch.inference_mode()
 def main() -> None:
     """Print the tables."""
-    autoencoder, denoiser, predictor = (Resident(x, torch.device("cpu")) for x in load("lite"))
-    engine = Engine(Residents(autoencoder, denoiser, predictor), PlainMemory())
+    engine = Ours(*load("lite")).engine
     compact = ModelLoader("cpu").load_from_file(
         str(find_weights("lpnsr_lite_compact_x4.safetensors"))
     )
 
-    def start(lr: Tensor, wrap: Wrap) -> Tensor:
-        return compact(lr).clamp(0, 1)
+    def start(lr: Picture) -> Tensor:
+        return compact(lr.rgb).clamp(0, 1)
 
     lrs = pieces()
     print("| | two seeds agree to | LR-PSNR |\n|---|---|---|")
@@ -71,7 +70,8 @@ def main() -> None:
             results: list[Tensor] = []
             for seed in SEEDS:
                 sampling = Sampling(seed, **options)
-                sr, of = upscale(engine, Picture(lr), start, sampling, lr_consistency=consistent)
+                finish = Finish(lr_consistency=consistent)
+                sr, of = engine.upscale(lr, start, sampling, finish)
                 results.append(sr)
                 to_lr.append(of)
             apart += [psnr(a, b) for a, b in itertools.combinations(results, 2)]
@@ -79,9 +79,9 @@ def main() -> None:
         print(f"| {name} | {means[0]:.1f} dB | {means[1]:.1f} dB |", flush=True)
     print("\n| tiles | agree with none to |\n|---|---|")
     for tile in TILES:
-        tiled = Engine(engine.networks, PlainMemory(), Tiling(tile))
+        tiled = Engine(engine.networks, Memory(), Tiling(tile))
         apart = [
-            psnr(*(upscale(each, Picture(lr), start, Sampling())[0] for each in (engine, tiled)))
+            psnr(*(e.upscale(lr, start, Sampling(), Finish())[0] for e in (engine, tiled)))
             for lr in lrs
         ]
         print(f"| {tile} | {sum(apart) / len(apart):.1f} dB |", flush=True)

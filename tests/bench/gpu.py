@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lpnsr_impl.engine.pipeline import run_chain
-from lpnsr_impl.pictures.tiling import plan_tiles
 
-from lpnsr_impl import Schedule
+from lpnsr_impl.engine.tiled import TilePlan, Tiling, plan_axis
+from lpnsr_impl.method.sampler import Sampling
+from lpnsr_impl.pictures.picture import Picture
 
 from .bars import Bar, print_bars
 from .baseline import Baseline
 from .counting import FAKE, Counts, counted
-from .gpu_times import Stopwatch, header, line, time_all
+from .gpu_times import LIMIT_SECONDS, Stopwatch, header, line, time_all
 from .ways import SMALL, Card, Networks, Ours, Sizes, calls, made_networks
 
 KINDS = ("convolution", "matmul", "attention", "norm", "cast", "copy", "elementwise", "other")
@@ -29,11 +29,7 @@ LAUNCHES_A_FRAME = 5906
 def waits_in_chain(networks: Networks, side: int) -> list[str]:
     """List where the host waits for the device between the first and the last call of the denoiser
     in a tiled run."""
-    _, denoiser, predictor = networks
-    config = denoiser.config
-    plan = plan_tiles(
-        side, side, side // 2, side // 8, config.size_multiple, batch=4, least=config.tile_multiple
-    )
+    engine = Ours(*networks, Card(), Tiling(side // 2, side // 8)).engine
     marks: list[int] = []
     with FAKE:
         x = torch.zeros(1, 3, side, side, device="cuda")
@@ -42,10 +38,20 @@ def waits_in_chain(networks: Networks, side: int) -> list[str]:
         def mark(*_: Any, **__: Any) -> None:
             marks.append(len(counts.waits))
 
-        run_chain(denoiser, predictor, Schedule(), x, x, seed=1, plan=plan, callback=mark)
+        engine.sample(x, Picture(x), Sampling(), mark)
 
     counts = counted(chain)
     return counts.waits[marks[0] : marks[-1]]
+
+
+def tiling_operations() -> dict[str, float]:
+    """Count operations per tile for cutting 16 tiles of an image and blending them, by kind."""
+    axis = plan_axis(256, 96, 32, multiple=8, margin=4)
+    plan = TilePlan(axis, axis)
+    with FAKE:
+        x = torch.zeros(1, 3, axis.size, axis.size, device="cuda")
+    counts = counted(lambda _: plan.apply(lambda tile: tile, [x]))
+    return {kind: number / len(plan) for kind, number in counts.operations.items()}
 
 
 def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
@@ -68,6 +74,7 @@ def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
     ]
     waits = waits_in_chain(networks, side)
     rows.append({"who": "ours", "what": "chain in tiles", "waits": waits})
+    rows.append({"who": "ours", "what": "tiling", "operations": tiling_operations()})
     return [{"dtype": str(dtype).removeprefix("torch."), **row} for row in rows]
 
 
@@ -102,6 +109,7 @@ def bars(rows: list[dict[str, Any]], frames: int) -> list[Bar]:
         Bar("denoiser: operations", ours["denoiser"]["operations"], 600),
         Bar("decode: operations", ours["decode"]["operations"], 250),
         Bar("waits inside the chain", len(ours["chain in tiles"]["waits"]), 0),
+        Bar("blending: operations a tile", ours["tiling"]["operations"]["elementwise"], 2),
         Bar("clip: operations a frame", ours["clip"]["operations"] / frames, LAUNCHES_A_FRAME / 10),
     ]
 
@@ -132,14 +140,16 @@ def count_all(sizes: Sizes) -> list[dict[str, Any]]:
     return figures
 
 
-def measure(sizes: Sizes, device: str = "", compiled: bool = True) -> list[dict[str, Any]]:
+def measure(
+    sizes: Sizes, device: str = "", compiled: bool = True, seconds: float = LIMIT_SECONDS
+) -> list[dict[str, Any]]:
     """Print times on a device (by default the GPU), or counts if there is no GPU."""
     device = device or ("cuda" if torch.cuda.is_available() else "none")
     if device == "none":
         return count_all(sizes)
     print(header(device), flush=True)
     found: list[dict[str, Any]] = []
-    for figures in time_all(Stopwatch(device), sizes, compiled):
+    for figures in time_all(Stopwatch(device, seconds), sizes, compiled):
         print(line(figures), flush=True)
         found.append(figures)
     return found

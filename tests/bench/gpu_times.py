@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lpnsr_impl.pictures.tiling import apply_tiled, plan_tiles
 from torch import Tensor
 
 from lpnsr_impl.config import SCALE
 from lpnsr_impl.engine.memory import USABLE, is_out_of_memory
+from lpnsr_impl.engine.tiled import TilePlan, plan_axis
 
 from .baseline import Baseline
 from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, made_networks
@@ -134,7 +134,8 @@ def _pictures(
         for side in (sizes.picture, sizes.frame)
     )
     clip = frame.expand(sizes.frames, -1, -1, -1)
-    plan = plan_tiles(sizes.picture, sizes.picture, tile, tile // 8, 8, least=tile)
+    axis = plan_axis(sizes.picture, tile, tile // 8, min_tile=tile)
+    plan = TilePlan(axis, axis)
 
     def finished(lr: Tensor) -> Tensor:
         return baseline.upscale(lr, 1)[0]
@@ -144,7 +145,7 @@ def _pictures(
         "clip": lambda: ours.upscale(clip, 1),
     }
     theirs: Runs = {
-        "picture": lambda: apply_tiled(finished, [picture], plan, output_scale=SCALE).cpu(),
+        "picture": lambda: plan.apply(finished, [picture], output_scale=SCALE).cpu(),
         "clip": lambda: [finished(frame).cpu() for frame in clip.split(1)],
     }
     for what, measured in both(stopwatch, mine, theirs):

@@ -1,91 +1,102 @@
-"""Measure the memory for activations of each network, in units of one layer of its first level. The
-engine's memory estimates use the results.
+"""Memory for the activations of one call: the engine's estimate compared with a measurement.
 
-Each case runs in its own process and measures the peak resident memory of a run, minus that of the
-loaded network.
+On the CPU that is the peak resident memory of a process while it runs one network, minus the memory
+before. On a GPU it is the peak of PyTorch's allocator; without a GPU the bytes of live tensors are
+counted, which leaves out what kernels use internally.
 """
 
 import argparse
-import json
-import resource
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import product
+from typing import Any
 
 import torch
 
-from lpnsr_impl import load_autoencoder, load_denoiser
-from lpnsr_impl.accelerate import accelerate
-from tests.golden.fill import fill
+from lpnsr_impl.engine.memory import activation_bytes
 
-ROOT = Path(__file__).parents[2]
-CASES = [
-    (part, family, size)
-    for part in ("encode", "decode", "denoise")
-    for family in ("lite", "full")
-    for size in (128, 192)
-]
+from .counting import FAKE, counted
+from .speed import ROOT, load, measure_peak, resident_bytes
+from .ways import Ours, Sizes, calls, made_networks
 
-
-def peak_bytes() -> int:
-    """Return the peak resident memory of this process."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+PARTS = ("encode", "decode", "denoiser", "predictor")
+FAMILIES = ("lite", "full")
+SIDES = (128, 256)
+GPU_DTYPES = (torch.float32, torch.float16)
 
 
-def load(part: str, family: str) -> torch.nn.Module:
-    """Load a network for the CPU: lite, or of the released size with weights from a formula."""
-    network = _read(part, family)
-    accelerate(network, torch.device("cpu"))
-    return network
-
-
-def _read(part: str, family: str) -> torch.nn.Module:
-    loader = load_denoiser if part == "denoise" else load_autoencoder
-    name = "denoiser" if part == "denoise" else "autoencoder"
-    if family == "lite":
-        return loader(ROOT / "lpnsr_impl" / "weights" / f"lpnsr_lite_{name}.safetensors")
-    keys = json.loads((ROOT / "tests" / "golden" / "checkpoint_keys.json").read_text())
-    return loader(fill(keys["resshift_denoiser" if part == "denoise" else "autoencoder_vq_f4"]))
-
-
-def run(network: torch.nn.Module, part: str, size: int) -> int:
-    """Run on a latent of `size` x `size`. Return the number of values in a layer of the first
-    level."""
-    if part == "denoise":
-        x = torch.zeros(1, 3, size, size)
-        network(x, 0, x)
-        return network.config.model_channels * size**2
-    if part == "encode":
-        network.encode(torch.zeros(1, 3, 4 * size, 4 * size))
-    else:
-        network.decode(torch.zeros(1, 3, size, size))
-    return network.config.level_channels[0] * (4 * size) ** 2
+def network_of(ours: Ours, part: str) -> Any:
+    """Return the network that a part runs."""
+    unets = {"denoiser": ours.denoiser, "predictor": ours.noise_predictor}
+    return unets.get(part, ours.autoencoder)
 
 
 @torch.inference_mode()
-def measure(part: str, family: str, size: int) -> float:
-    """Measure the memory of a run, in layers of the first level."""
-    network = load(part, family)
-    network_bytes = sum(p.numel() * p.element_size() for p in network.parameters())
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    values = run(network, part, size)
-    return (peak_bytes() - max(before, network_bytes)) / (4 * values)
+def print_gpu_rows(family: str, dtype: torch.dtype) -> None:
+    """Print a row for each part and size, measured or counted."""
+    where = nullcontext() if torch.cuda.is_available() else FAKE
+    lite = load("lite") if family == "lite" else None
+    sizes = Sizes(lite[0].config, lite[1].config) if lite else Sizes()
+    with where:
+        ours = Ours(*made_networks(dtype, "cuda", sizes))
+    for part, side in product(PARTS, SIDES):
+        with where:
+            run = calls(ours, side, 1, "cuda")[part]
+        measure_gpu_peak(run)  # the first run creates tensors that are kept
+        peak = measure_gpu_peak(run)
+        estimate = activation_bytes(network_of(ours, part), side, side)
+        print_row(f"GPU, {str(dtype).removeprefix('torch.')}", family, part, side, estimate, peak)
+
+
+def measure_gpu_peak(run: Callable[[], Any]) -> int:
+    """Return the bytes that a run needs at once, beside what is there."""
+    if not torch.cuda.is_available():
+        return counted(lambda _: run()).peak
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return torch.cuda.max_memory_allocated() - before
+
+
+@torch.inference_mode()
+def measure_cpu(family: str, part: str, side: int) -> None:
+    """Print the estimate and the peak of one run in this process, in bytes."""
+    ours = Ours(*load(family))
+    run = calls(ours, side, 1, "cpu")[part]
+    before = resident_bytes()
+    print(activation_bytes(network_of(ours, part), side, side), measure_peak(run) - before)
+
+
+def print_row(
+    device: str, family: str, part: str, side: int, estimate: float, measured: float
+) -> None:
+    """Print an estimate and a measurement as a row of the table."""
+    megabytes = f"{estimate / 1e6:.0f} MB | {measured / 1e6:.0f} MB"
+    row = f"{device} | {family} | {part} | {side}² | {megabytes} | {estimate / measured:.2f}"
+    print(f"| {row} |", flush=True)
+
+
+def print_gpu_table() -> None:
+    """Print the table's head, and the rows of GPUs."""
+    print("| device | models | part | LR | estimate | measured | ratio |\n" + "|---" * 7 + "|")
+    for family, dtype in product(FAMILIES, GPU_DTYPES):
+        print_gpu_rows(family, dtype)
 
 
 def main() -> None:
-    """Measure all cases, or the one given on the command line."""
+    """Print a table of all cases, or the figures of a single one."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="*", help="part, family and latent size of one case")
-    case = parser.parse_args().case
-    if case:
-        print(measure(case[0], case[1], int(case[2])))
+    parser.add_argument("case", nargs="*", help="a case on the CPU: family, part and side")
+    if case := parser.parse_args().case:
+        measure_cpu(case[0], case[1], int(case[2]))
         return
-    for part, family, size in CASES:
-        command = [sys.executable, "-m", "tests.bench.memory", part, family, str(size)]
-        layers = float(
-            subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-        )
-        print(f"{part:8} {family:5} latent {size}x{size}: {layers:6.1f} layers", flush=True)
+    print_gpu_table()
+    for family, part, side in product(FAMILIES, PARTS, SIDES):
+        command = [sys.executable, "-m", "tests.bench.memory", family, part, str(side)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        print_row("CPU, float32", family, part, side, *map(float, output.stdout.split()))
 
 
 if __name__ == "__main__":

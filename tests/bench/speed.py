@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -52,12 +52,12 @@ class Way(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
-def load(family: str, dtype: torch.dtype = torch.float32) -> Networks:
+def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:
     """Load the lite networks, or full-size ones with weights from a formula, like the nodes."""
     networks = _read(family)
     for network in networks:
-        set_precision(network, dtype, dtype)
-        accelerate(network, torch.device("cpu"))
+        set_precision(network.to(device), dtype, dtype)
+        accelerate(network, torch.device(device))
     return networks
 
 
@@ -166,18 +166,35 @@ def peaks() -> list[Bar]:
     return [Bar(f"{w}x{h}: share of the published way's peak", share, 0.2)]
 
 
+def resident_bytes() -> int:
+    """Return the resident memory of this process."""
+    ctypes.CDLL(None).malloc_trim(0)  # return the memory used for loading
+    return read_status("VmRSS")
+
+
+def measure_peak(run: Callable[[], Any]) -> int:
+    """Return the peak resident memory of this process during a run, in bytes."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    run()
+    return read_status("VmHWM")
+
+
+def read_status(key: str) -> int:
+    """Return a number of bytes that Linux tells of this process, e.g. "VmRSS"."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
 @torch.inference_mode()
-def measure_peak(who: str, h: int, w: int) -> None:
+def run_once(who: str, h: int, w: int) -> None:
     """Run once. Print the peak memory of this process in MB, including weights, and seconds."""
     networks = load("full")
     way: Way = Ours(*networks) if who == "ours" else Baseline(*networks, published=True)
     del networks
-    ctypes.CDLL(None).malloc_trim(0)  # return the memory used for loading
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
-    seconds = timed(way, picture(h, w))[1]["whole"]
-    status = Path("/proc/self/status").read_text()
-    peak_kb = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
-    print(f"{peak_kb / 1024:.0f} {seconds:.1f}")
+    began = time.perf_counter()
+    peak = measure_peak(lambda: way.upscale(picture(h, w), SEED))
+    print(f"{peak / 2**20:.0f} {time.perf_counter() - began:.1f}")
 
 
 def main() -> None:
@@ -187,7 +204,7 @@ def main() -> None:
     parser.add_argument("height", type=int)
     parser.add_argument("width", type=int)
     parsed = parser.parse_args()
-    measure_peak(parsed.who, parsed.height, parsed.width)
+    run_once(parsed.who, parsed.height, parsed.width)
 
 
 if __name__ == "__main__":

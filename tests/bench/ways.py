@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from lpnsr_impl.engine.tiles import Tiling
-from lpnsr_impl.pictures.tiling import LARGEST_TILE
 from torch import Tensor
 
 from lpnsr_impl.accelerate import accelerate, set_precision
@@ -17,25 +15,19 @@ from lpnsr_impl.config import (
     AutoencoderConfig,
     UNetConfig,
 )
-from lpnsr_impl.engine.engine import Engine, Sampling
+from lpnsr_impl.engine import engine
 from lpnsr_impl.engine.finish import Finish
-from lpnsr_impl.engine.memory import USABLE, Memory, PlainMemory, Resident
+from lpnsr_impl.engine.memory import USABLE, Managed, Memory
+from lpnsr_impl.engine.tiled import Tiling
+from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from lpnsr_impl.pictures.images import to_01
+from lpnsr_impl.pictures.picture import Picture
 
 LIMIT_BYTES = 20e9
 """GPU memory that the benchmarks may use."""
 
 Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
-
-
-@dataclass(frozen=True)
-class Residents:
-    """Networks of a family that stay on one device."""
-
-    autoencoder: Resident[Autoencoder]
-    denoiser: Resident[Denoiser]
-    noise_predictor: Resident[NoisePredictor]
 
 
 @dataclass(frozen=True)
@@ -108,14 +100,14 @@ def calls(who: Any, side: int, batch: int, device: str) -> dict[str, Callable[[]
     }
 
 
-class Card(PlainMemory):
+class Card(Memory):
     """Memory of a GPU with `LIMIT_BYTES`, all of it free."""
 
-    def budget(self, networks: Any) -> float:
-        """Return the same budget for all networks."""
+    def available(self, networks: Any) -> float:
+        """Return the same for all networks."""
         return USABLE * LIMIT_BYTES
 
-    spare = budget
+    free = available
 
 
 class Ours:
@@ -124,6 +116,7 @@ class Ours:
     Args:
         autoencoder, denoiser, noise_predictor: networks on one device.
         memory: memory that the engine plans with.
+        tiling: tile sizes; by default the largest that fit.
     """
 
     def __init__(
@@ -132,16 +125,17 @@ class Ours:
         denoiser: Denoiser,
         noise_predictor: NoisePredictor,
         memory: Memory | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.autoencoder, self.denoiser = autoencoder, denoiser
         self.noise_predictor = noise_predictor
         device = next(denoiser.parameters()).device
-        networks = Residents(
-            Resident(autoencoder, device),
-            Resident(denoiser, device),
-            Resident(noise_predictor, device),
+        networks = engine.Networks(
+            Managed(autoencoder, device),
+            Managed(denoiser, device),
+            Managed(noise_predictor, device),
         )
-        self._engine = Engine(networks, memory or PlainMemory(), Tiling(LARGEST_TILE))
+        self.engine = engine.Engine(networks, memory or Memory(), tiling)
 
     def upscale(
         self, lr: Tensor, seed: int, stage: Callable[[str], None] = lambda _: None
@@ -156,10 +150,11 @@ class Ours:
         Returns:
             [B,3,4h,4w] in [0,1], and the final latents.
         """
-        y0 = self._engine.encode_starts(to_01(lr), None)
+        picture = Picture(to_01(lr))
+        y0 = self.engine.encode(self.engine.make_starts(picture, None), picture)
         stage("encode")
-        x0 = self._engine.sample(y0, lr, Sampling(seed))
+        x0 = self.engine.sample(y0, picture, Sampling(seed))
         stage("4 steps")
-        sr, _ = self._engine.decode(x0, lr, Finish())
+        sr, _ = self.engine.decode(x0, picture, Finish())
         stage("decode")
         return sr, x0

@@ -10,13 +10,13 @@ from typing import get_args
 from unittest.mock import patch
 
 import torch
-from lpnsr_impl.engine.upscaler import BICUBIC, Method, Upscaler, load_upscaler
-from lpnsr_impl.pictures.wrap import resampled
 from torch import Tensor
 
 from lpnsr_impl.config import SCALE, Wrap
-from lpnsr_impl.engine import pipeline
+from lpnsr_impl.engine import engine
+from lpnsr_impl.jobs.upscaler import BICUBIC, Method, Upscaler, load_upscaler
 from lpnsr_impl.method.sampler import NoiseSource
+from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import picture_files, read_picture
 
@@ -51,13 +51,13 @@ def seam(x: Tensor, dim: int) -> float:
 def from_the_middle(upscaler: Upscaler, lr: Tensor, method: Method) -> Tensor:
     """Upscale with picture and noise rolled by half, and roll the result back."""
     half = lr.shape[2] // 2
-    draw = pipeline.seeded_noise
+    draw = engine.seeded_noise
 
     def moved(seed: int, num_timesteps: int) -> NoiseSource:
         noise = draw(seed, num_timesteps)
         return lambda kind, t, shape: noise(kind, t, shape).roll((half, half), (2, 3))
 
-    with patch.object(pipeline, "seeded_noise", moved):
+    with patch.object(engine, "seeded_noise", moved):
         x = upscaler.upscale(Picture(lr.roll((half, half), (2, 3))), method)
     return x.roll((-SCALE * half, -SCALE * half), (2, 3))
 
@@ -67,7 +67,7 @@ def main() -> None:
     """Print a table of means over pictures."""
     files = picture_files(HR)[:PICTURES]
     crops = [read_picture(p)[None, :, : SIZE + BLEND, : SIZE + BLEND] for p in files]
-    pictures = [resampled(periodic(x), SIZE // SCALE, SIZE // SCALE, "both") for x in crops]
+    pictures = [resample(periodic(x), SIZE // SCALE, SIZE // SCALE, "both") for x in crops]
     pictures = [x.clamp(0, 1) for x in pictures]
     upscaler = load_upscaler(*LITE, [START])
     print("| tile | start | wrap | seam in x | seam in y |\n" + "|---" * 5 + "|")
@@ -76,7 +76,7 @@ def main() -> None:
         method = Method("", start)
         ideal = [from_the_middle(upscaler, lr, method) for lr in pictures]
         for wrap in get_args(Wrap):
-            results = [upscaler.upscale(Picture(lr), method, wrap) for lr in pictures]
+            results = [upscaler.upscale(Picture(lr, wrap=wrap), method) for lr in pictures]
             ratios = [
                 sum(seam(x, dim) for x in results) / sum(seam(x, dim) for x in ideal)
                 for dim in (3, 2)

@@ -1,6 +1,7 @@
 """What the benches count, and what they compare with."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,15 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from lpnsr_impl.engine.pipeline import seeded_noise
 from torch import Tensor
 
-from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
-from lpnsr_impl.files.folders import find_weights
+from lpnsr_impl import Schedule, sample
+from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.pictures.images import bicubic_upsample
+from tests.bench import gpu_report
 from tests.bench.baseline import Baseline
 from tests.bench.counting import FAKE, Counts, counted
-from tests.bench.gpu_times import Measured, Stopwatch, fitting, line, time_all
+from tests.bench.gpu_times import Measured, Stopwatch, line, time_all
+from tests.bench.speed import load
 from tests.bench.ways import SMALL
 
 
@@ -101,14 +103,7 @@ def test_attention_is_one_kernel_and_may_copy_its_mask(aligned: bool) -> None:
 @pytest.mark.parametrize("published", [True, False])
 @torch.inference_mode()
 def test_the_baseline_computes_the_same(published: bool) -> None:
-    autoencoder, denoiser, predictor = (
-        load(find_weights(f"lpnsr_lite_{part}.safetensors"))
-        for load, part in (
-            (load_autoencoder, "autoencoder"),
-            (load_denoiser, "denoiser"),
-            (load_noise_predictor, "noise_predictor"),
-        )
-    )
+    autoencoder, denoiser, predictor = load("lite")
     baseline = Baseline(autoencoder, denoiser, predictor, published=published)
     lr = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     y0 = autoencoder.encode(bicubic_upsample(lr))
@@ -123,26 +118,20 @@ def test_the_baseline_computes_the_same(published: bool) -> None:
 
 
 def test_a_gpu_is_counted_without_one(tmp_path: Path) -> None:
-    """In a process of its own, as networks may keep what they made on "cuda"."""
+    """In its own process, as networks may keep what they made on "cuda"."""
     path = tmp_path / "figures.json"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench.gpu",
-        "--device",
-        "none",
-        "--small",
-        "--json",
-        str(path),
-    ]
-    root = Path(__file__).parents[2]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
-    assert output.count("| reached |") + output.count("| MISSED |") == 2 * 10
-    rows = json.loads(path.read_text())
-    assert {row["dtype"] for row in rows} == {"float16", "bfloat16"}
-    ours = {row["what"]: row for row in rows if row["who"] == "ours"}
-    assert set(ours) == {"encode", "denoiser", "predictor", "decode", "clip", "chain in tiles"}
+    options = ["--device", "none", "--small", "--json", str(path)]
+    output = run_python("-m", "tests.bench.gpu", *options)
+    assert output.count("| reached |") + output.count("| MISSED |") == 2 * 11
+    for bar in ("waits inside the chain", "blending: operations a tile"):
+        assert re.search(rf"{bar} .* reached", output)
+    ours = {row["what"]: row for row in json.loads(path.read_text()) if row["who"] == "ours"}
     assert all(ours[what]["bytes"]["convolution"] > 0 for what in ("encode", "denoiser", "clip"))
+
+
+def run_python(*arguments: str) -> str:
+    command, root = [sys.executable, *arguments], Path(__file__).parents[2]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
 
 
 def test_times_are_taken_while_time_is_left() -> None:
@@ -151,11 +140,7 @@ def test_times_are_taken_while_time_is_left() -> None:
     calls = [
         (what, batch) for what in ("encode", "denoiser", "predictor", "decode") for batch in (1, 2)
     ]
-    assert [(row["what"], row["batch"]) for row in rows] == [
-        *calls,
-        ("picture", 1),
-        ("clip", 1),
-    ]
+    assert [(row["what"], row["batch"]) for row in rows] == [*calls, ("picture", 1), ("clip", 1)]
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in rows)
     assert line(rows[0]).startswith("| float32 | eager | encode | 16² | 1 |")
     assert list(time_all(Stopwatch("cpu", seconds=0), sizes, False)) == []
@@ -163,7 +148,7 @@ def test_times_are_taken_while_time_is_left() -> None:
 
 def test_running_out_of_memory_is_a_figure() -> None:
     def run() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        torch.empty(1 << 60, dtype=torch.uint8)
 
     def fail() -> None:
         raise RuntimeError("something else")
@@ -174,6 +159,25 @@ def test_running_out_of_memory_is_a_figure() -> None:
         stopwatch.measure(fail)
 
 
-@pytest.mark.parametrize(("peak", "batch"), [(10**9, 14), (10**8, 16), (10**11, 1)])
-def test_as_many_tiles_go_together_as_fit(peak: int, batch: int) -> None:
-    assert fitting(Measured(1.0, peak)) == batch
+def test_the_gpu_report_compares_with_goldens() -> None:
+    networks = load("lite", torch.bfloat16)
+    goldens = gpu_report.run_golden_cases(load("lite"))
+    bars = gpu_report.compare(gpu_report.run_golden_cases(networks), goldens, torch.bfloat16)
+    assert len(bars) == 5
+    assert all(bar.reached for bar in bars)
+    wrong = {name: x + 0.1 for name, x in goldens.items()}
+    assert not any(bar.reached for bar in gpu_report.compare(wrong, goldens, torch.float32))
+
+
+def test_the_gpu_report_runs_out_of_memory() -> None:
+    """In its own process, whose memory is limited."""
+    program = "from tests.bench.gpu_report import *; "
+    program += "print_bars(check_out_of_memory('cpu', 96, share=0.8))"
+    output = run_python("-c", program)
+    assert "LPNSR: out of memory" in output
+    assert output.count("| reached |") == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_gpu_report_needs_a_gpu() -> None:
+    assert "no GPU" in run_python("-m", "tests.bench.gpu_report")

@@ -46,6 +46,7 @@ def accelerator_error(message: str, code: int) -> RuntimeError:
             "memory: you tried to allocate 68719476736 bytes. Error code 12 (Cannot allocate "
             "memory)"
         ),
+        RuntimeError("could not create a primitive"),
         RuntimeError("std::bad_alloc"),
         RuntimeError("bad allocation"),
         MemoryError(),
@@ -64,6 +65,11 @@ def test_a_lack_of_memory_is_recognised(error: BaseException) -> None:
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_MAPPING_ERROR"),
         RuntimeError("MPS does not support cumsum op with int64 input"),
+        RuntimeError(
+            "could not create a primitive descriptor for the deconvolution forward propagation "
+            "primitive. Run workload with environment variable ONEDNN_VERBOSE=all to get "
+            "additional diagnostic information."
+        ),
         ValueError("out of memory"),
         OSError(12, "Cannot allocate memory"),
     ],
