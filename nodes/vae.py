@@ -27,19 +27,21 @@ class FamilyVAE(comfy.sd.VAE):
         # Sets the defaults of this ComfyUI's version, as for a checkpoint without a VAE.
         with _without_warning("No VAE weights detected"):
             super().__init__(sd={})
-        network = managed.network
+        network, device = managed.network, managed.device
         self.first_stage_model = network
         self.patcher = managed.patcher
-        self.device = managed.device
+        self.device = device
         self.output_device = mm.intermediate_device()
         self.vae_dtype = torch.float32  # the network casts by itself, and finds codes in fp32
         self.working_dtypes = [torch.float32]
         self.latent_channels = network.config.embed_channels
         self.downscale_ratio = self.upscale_ratio = SCALE
         self.memory_used_encode = lambda shape, dtype: activation_bytes(
-            network, shape[2] // SCALE, shape[3] // SCALE
+            network, shape[2] // SCALE, shape[3] // SCALE, device
         )
-        self.memory_used_decode = lambda shape, dtype: activation_bytes(network, shape[2], shape[3])
+        self.memory_used_decode = lambda shape, dtype: activation_bytes(
+            network, shape[2], shape[3], device
+        )
 
 
 class UnavailableVAE:

@@ -16,22 +16,30 @@ N_co = TypeVar("N_co", bound=nn.Module, covariant=True)
 USABLE = 0.7
 """Share of the free memory that tiles are planned with."""
 
-_AUTOENCODER_LAYERS = 9
-_UNET_LAYERS = 28
+_UNET_LAYERS, _UNET_LAYERS_CPU = 24, 36
+_AUTOENCODER_LAYERS, _AUTOENCODER_LAYERS_CPU = 6.5, 10
+_AUTOENCODER_LAYERS_CPU_NO_NORMS = 18
+"""Activations that are held at once, in layers of a network's first level: `python -m
+tests.bench.memory`. CPUs hold some in two layouts."""
 
 
-def activation_bytes(network: nn.Module, h: int, w: int) -> float:
+def activation_bytes(network: nn.Module, h: int, w: int, device: torch.device) -> float:
     """Memory for the activations of one call on a latent of h x w.
 
-    In layers of the network's first level, as `python -m tests.bench memory` measures them. Of an
-    upscale model it is not known, and 0.
+    An autoencoder's is that of decoding, which takes more than encoding. Of an upscale model it is
+    not known, and 0.
     """
+    on_cpu = device.type == "cpu"
     if isinstance(network, UNet):
-        values = _UNET_LAYERS * network.config.model_channels * h * w
-        return values * network.compute_dtype.itemsize
+        layers = _UNET_LAYERS_CPU if on_cpu else _UNET_LAYERS
+        return layers * network.config.model_channels * h * w * network.compute_dtype.itemsize
     if isinstance(network, Autoencoder):
-        values = _AUTOENCODER_LAYERS * network.config.level_channels[0] * SCALE * h * SCALE * w
-        return values * network.compute_dtype.itemsize
+        config, layers = network.config, _AUTOENCODER_LAYERS
+        if on_cpu:
+            has_norms = config.norm_groups > 0
+            layers = _AUTOENCODER_LAYERS_CPU if has_norms else _AUTOENCODER_LAYERS_CPU_NO_NORMS
+        values = config.level_channels[0] * SCALE * h * SCALE * w
+        return layers * values * network.compute_dtype.itemsize
     return 0.0
 
 

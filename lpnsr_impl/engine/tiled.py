@@ -410,7 +410,8 @@ class Tiles:
     def _bytes_for(self, plan: TilePlan) -> float:
         """Memory that the networks need for the activations of one tile."""
         networks = (managed.network for managed in self._networks)
-        return max(activation_bytes(n, plan.rows.tile, plan.columns.tile) for n in networks)
+        h, w = plan.rows.tile, plan.columns.tile
+        return max(activation_bytes(network, h, w, self._device) for network in networks)
 
     def _use(self, tile: int, batch: int | None = None) -> None:
         """Plan tiles of a size, in batches that fit unless a batch is given."""

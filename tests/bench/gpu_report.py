@@ -153,7 +153,8 @@ def check_out_of_memory(device: str, side: int = SIDE, share: float = 1 / 3) -> 
     ours, lr = Ours(*load("lite", device=device)), picture(side, side)
     warnings = _Messages()
     logging.getLogger("lpnsr_impl.engine.tiled").addHandler(warnings)
-    with capped(device, share * activation_bytes(ours.autoencoder, side, side)):
+    estimate = activation_bytes(ours.autoencoder, side, side, torch.device(device))
+    with capped(device, share * estimate):
         result, _ = ours.upscale(lr, SEED)
     expected, _ = ours.upscale(lr, SEED)
     print(*warnings.messages, sep="\n", flush=True)

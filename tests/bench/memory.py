@@ -46,7 +46,7 @@ def print_gpu_rows(family: str, dtype: torch.dtype) -> None:
             run = calls(ours, side, 1, "cuda")[part]
         measure_gpu_peak(run)  # the first run creates tensors that are kept
         peak = measure_gpu_peak(run)
-        estimate = activation_bytes(network_of(ours, part), side, side)
+        estimate = activation_bytes(network_of(ours, part), side, side, torch.device("cuda"))
         print_row(f"GPU, {str(dtype).removeprefix('torch.')}", family, part, side, estimate, peak)
 
 
@@ -66,7 +66,8 @@ def measure_cpu(family: str, part: str, side: int) -> None:
     ours = Ours(*load(family))
     run = calls(ours, side, 1, "cpu")[part]
     before = resident_bytes()
-    print(activation_bytes(network_of(ours, part), side, side), measure_peak(run) - before)
+    estimate = activation_bytes(network_of(ours, part), side, side, torch.device("cpu"))
+    print(estimate, measure_peak(run) - before)
 
 
 def print_row(

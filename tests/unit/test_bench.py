@@ -172,7 +172,7 @@ def test_the_gpu_report_compares_with_goldens() -> None:
 def test_the_gpu_report_runs_out_of_memory() -> None:
     """In its own process, whose memory is limited."""
     program = "from tests.bench.gpu_report import *; "
-    program += "print_bars(check_out_of_memory('cpu', 96, share=0.8))"
+    program += "print_bars(check_out_of_memory('cpu', 96, share=0.4))"
     output = run_python("-c", program)
     assert "LPNSR: out of memory" in output
     assert output.count("| reached |") == 2

@@ -63,7 +63,7 @@ class Recorder(Progress):
 
 @pytest.fixture(autouse=True)
 def a_byte_for_each_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "activation_bytes", lambda network, h, w: h * w)
+    monkeypatch.setattr(tiled, "activation_bytes", lambda network, h, w, device: h * w)
 
 
 def make_tiles(
