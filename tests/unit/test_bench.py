@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lpnsr_impl import Schedule, sample
@@ -160,13 +161,12 @@ def test_running_out_of_memory_is_a_figure() -> None:
 
 
 def test_the_gpu_report_compares_with_goldens() -> None:
-    networks = load("lite", torch.bfloat16)
-    goldens = gpu_report.run_golden_cases(load("lite"))
-    bars = gpu_report.compare(gpu_report.run_golden_cases(networks), goldens, torch.bfloat16)
-    assert len(bars) == 5
-    assert all(bar.reached for bar in bars)
-    wrong = {name: x + 0.1 for name, x in goldens.items()}
-    assert not any(bar.reached for bar in gpu_report.compare(wrong, goldens, torch.float32))
+    results, goldens = gpu_report.run_golden_cases(load("lite")), load_file(gpu_report.GOLDENS)
+    assert all(x.shape == goldens[name].shape for name, x in results.items())
+    wrong = {name: x + 0.1 for name, x in results.items()}
+    for dtype in gpu_report.BARS:
+        assert all(bar.reached for bar in gpu_report.compare(results, results, dtype))
+        assert not any(bar.reached for bar in gpu_report.compare(wrong, results, dtype))
 
 
 def test_the_gpu_report_runs_out_of_memory() -> None:
