@@ -248,6 +248,7 @@ def test_at_its_size_a_bordered_norm_is_group_norm() -> None:
     torch.testing.assert_close(norm(x).float(), plain(x.float()), atol=0.1, rtol=0.05)
 
 
+@torch.no_grad()
 def test_a_bordered_norm_scales_maps_of_all_sizes_alike() -> None:
     norm, plain = BorderedGroupNorm(64, 16), nn.GroupNorm(32, 64)
     deviations = [float(norm(spiked(side))[:, :, 2:-2, 2:-2].std()) for side in (8, 16, 64)]

@@ -809,7 +809,9 @@ def test_what_a_task_has_not_is_refused_at_the_start(
         Trainer(config, pictures, tmp_path / "out", cpu=True)
 
 
-@pytest.mark.parametrize("name", [p.stem for p in sorted(SHIPPED.glob("[lg][ip][tu]*.toml"))])
+@pytest.mark.parametrize(
+    "name", [p.stem for p in sorted(SHIPPED.glob("*.toml")) if p.stem.startswith(("lite-", "gpu-"))]
+)
 def test_crops_of_the_lite_configs_fit_the_lite_networks(name: str) -> None:
     config = read_config(name)
     if config.networks.teacher:  # which does not come with the pack
