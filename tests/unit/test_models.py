@@ -76,7 +76,7 @@ def test_windows_and_shifts_follow_the_trained_resolution() -> None:
 def test_windows_that_stick_out_see_the_edge_mirrored() -> None:
     """A block on 12x8 is, in its first windows, the block on 12x8 mirrored to 16x8 by hand."""
     torch.manual_seed(0)
-    block = SwinBlock(32, 1, 64, window=8, shift=0, operations=torch.nn)
+    block = SwinBlock(32, 1, 64, window=8, shift=0, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     x = torch.randn(1, 32, 12, 8)
     by_hand = torch.cat([x, x[:, :, [10, 9, 8, 7]]], dim=2)
@@ -100,7 +100,7 @@ def test_shift_mask_parts_left_from_right_columns() -> None:
 
 def test_only_the_bottom_row_of_windows_is_masked() -> None:
     """With values that tell their column half, a masked window never mixes the halves."""
-    block = SwinBlock(32, 1, 32, window=8, shift=4, operations=torch.nn)
+    block = SwinBlock(32, 1, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     for parameter in block.parameters():
         torch.nn.init.zeros_(parameter)
     torch.nn.init.ones_(block.norm1.weight)
@@ -137,7 +137,7 @@ def test_timestep_embedding_has_cosines_first() -> None:
 @pytest.mark.parametrize("shift", [0, 4])
 def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
     """Every pixel comes back from where it went: windows as they are make the map as it was."""
-    block = SwinBlock(32, 1, 32, window=8, shift=shift, operations=torch.nn)
+    block = SwinBlock(32, 1, 32, window=8, shift=shift, norm_size=None, operations=torch.nn)
     block.attn.forward = lambda windows, num_masked: windows
     x = rand("x", 2, 32, h, w)
     assert torch.equal(block.attention(x), x)
@@ -146,7 +146,7 @@ def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
 @torch.inference_mode()
 def test_many_windows_go_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA's grids end at 65,535."""
-    block = SwinBlock(32, 2, 32, window=8, shift=4, operations=torch.nn)
+    block = SwinBlock(32, 2, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     x = rand("x", 3, 32, 32, 24)
     expected = block.attention(x)

@@ -120,19 +120,20 @@ def test_a_second_pass_counts_by_its_pixels() -> None:
 
 
 def test_what_does_not_fit_into_memory_is_refused() -> None:
-    """A video is as large as its frames; one picture is worked on at a time."""
-    x4 = plan_passes(256, 256, Target())
-    picture = 1024 * 1024 * 3 * 4
-    x2 = plan_passes(256, 256, Target(2))
+    """A clip needs its results and its latents; one image is worked on at a time."""
+    x1, x2, x4, x8 = (plan_passes(256, 256, Target(factor)) for factor in (1, 2, 4, 8))
+    lr, picture = 256 * 256 * 3 * 4, 1024 * 1024 * 3 * 4
     for passes, needed, batch, channels, has_mask in (
-        (x4, 6 * picture, 1, 3, False),
-        (x4, 105 * picture, 100, 3, False),
-        (x2, 30 * picture, 100, 3, False),
-        (x4, 205 * picture, 100, 3, True),
-        (x4, 5 * picture + 1024 * 1024 * 4 * 4, 1, 4, False),
+        (x4, 6 * picture + lr, 1, 3, False),
+        (x4, 105 * picture + 100 * lr, 100, 3, False),
+        (x2, 5 * picture + 500 * lr, 100, 3, False),
+        (x1, 5 * picture + 200 * lr, 100, 3, False),
+        (x4, 205 * picture + 100 * lr, 100, 3, True),
+        (x4, 5 * picture + 1024 * 1024 * 4 * 4 + lr, 1, 4, False),
+        (x8, 4 * (5 + 10) * picture + 80 * lr, 10, 3, False),
     ):
         check_memory(passes, needed, batch, channels, has_mask)
         with pytest.raises(MemoryError):
             check_memory(passes, needed - 1, batch, channels, has_mask)
-    with pytest.raises(MemoryError, match=r"100 pictures of 1024x1024 need 1\.2 GB .* 0\.6 GB are"):
+    with pytest.raises(MemoryError, match=r"100 images of 1024x1024 need 1\.3 GB .* 0\.6 GB are"):
         check_memory(x4, 52 * picture, 100)

