@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
@@ -59,10 +60,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
         h = self.norm(x).contiguous(memory_format=torch.channels_last)  # each pixel is a row
-        q, k, v = (project(h).flatten(2).mT[:, None] for project in (self.q, self.k, self.v))
+        projections = (self.q, self.k, self.v)
+        q, k, v = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in projections)
         # Without contiguous inputs PyTorch chooses a kernel that holds the [h*w,h*w] matrix.
         h = self.attend(q.contiguous(), k.contiguous(), v.contiguous())  # [B,1,h*w,C]
-        return x + self.proj_out(h[:, 0].mT.unflatten(2, x.shape[2:]))
+        return x + self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k^T C^-1/2) v, all [B,1,h*w,C]
@@ -235,7 +237,7 @@ class Quantizer(nn.Module):
         """Return the index of the nearest code, [B,C,h,w] -> int64 [B,h,w]."""
         codebook = self._codebook(z)
         square = codebook.square().sum(dim=1)  # [K]
-        vectors = z.float().movedim(1, 3).reshape(-1, z.shape[1])  # [B*h*w,C]
+        vectors = rearrange(z.float(), "b c h w -> (b h w) c")
         with _without_autocast(z.device):  # autocast would round the distances
             nearest = [  # |e|^2 - 2 z.e has its minimum where |z - e| has
                 torch.addmm(square, rows, codebook.T, alpha=-2).argmin(dim=1)

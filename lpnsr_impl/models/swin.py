@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..pictures.images import padded_size, reflect_pad
@@ -67,7 +68,9 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, num_masked: int) -> Tensor:
         """[nW,N,C] -> [nW,N,C]; the shift mask holds in the last `num_masked` windows."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(
+            self.qkv(x), "w n (qkv heads d) -> qkv w heads n d", qkv=3, heads=self.num_heads
+        )
         bias = self.position_bias(x)  # [1,heads,N,N]
         split = len(x) - num_masked
         windows = [(range_, bias) for range_ in _ranges(0, split)]
@@ -78,7 +81,7 @@ class WindowAttention(nn.Module):
             F.scaled_dot_product_attention(q[i], k[i], v[i], attn_mask=mask) for i, mask in windows
         ]
         h = torch.cat(parts) if len(parts) > 1 else parts[0]  # [nW,heads,N,d]
-        return self.proj(h.transpose(1, 2).flatten(2))
+        return self.proj(rearrange(h, "w heads n d -> w n (heads d)"))
 
 
 def _ranges(start: int, stop: int) -> list[slice]:
@@ -124,20 +127,19 @@ class SwinBlock(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]; windows that stick out see the map mirrored at its edge."""
-        b, c, h, w = x.shape
+        b, _, h, w = x.shape
         n, shift = self.window, self.shift
-        x = reflect_pad(x, *padded_size(h, w, n)).movedim(1, 3)  # [B,H,W,C]
+        height, width = padded_size(h, w, n)
+        x = rearrange(reflect_pad(x, height, width), "b c h w -> b h w c")
         if shift:
             x = x.roll((-shift, -shift), dims=(1, 2))
-        x = x.unflatten(2, (-1, n)).unflatten(1, (-1, n))  # [B,rows,n,columns,n,C]
-        rows, columns = x.shape[1], x.shape[3]
-        x = x.permute(1, 3, 0, 2, 4, 5).reshape(-1, n * n, c)  # [rows*columns*B,n*n,C]
-        x = self.attn(x, b * columns if shift else 0)  # the bottom windows are the last
-        x = x.view(rows, columns, b, n, n, c).permute(2, 0, 3, 1, 4, 5)
-        x = x.reshape(b, rows * n, columns * n, c)  # [B,H,W,C]
+        x = rearrange(x, "b (row p) (col q) c -> (row col b) (p q) c", p=n, q=n)
+        x = self.attn(x, b * width // n if shift else 0)  # the bottom windows are the last
+        sizes = {"row": height // n, "col": width // n, "p": n, "q": n}
+        x = rearrange(x, "(row col b) (p q) c -> b (row p) (col q) c", **sizes)
         if shift:
             x = x.roll((shift, shift), dims=(1, 2))
-        return x[:, :h, :w].movedim(3, 1)
+        return rearrange(x[:, :h, :w], "b h w c -> b c h w")
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
