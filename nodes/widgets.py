@@ -37,8 +37,8 @@ SEED = io.Int.Input(
     min=0,
     max=0xFFFFFFFFFFFFFFFF,
     control_after_generate=True,
-    tooltip="Seed of the noise. The same seed gives the same picture, alone or in a batch, and "
-    "nearly the same with another tile_size.",
+    tooltip="Seed of the noise. The same seed gives the same picture, and nearly the same one "
+    "in a batch or with another tile_size.",
 )
 
 STEPS = io.Int.Input(
