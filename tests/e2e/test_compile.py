@@ -10,7 +10,7 @@ from .conftest import Graph, random_image
 
 
 def test_compiled_networks_give_the_same_picture(graph: Graph) -> None:
-    """With its margin the image fills the shape that kernels are made for, so tiles are the same."""
+    """With its margin the image fills the shape of the kernels, so that both have the same tile."""
     config = AutoencoderConfig(level_channels=(32, 32, 32), num_res_blocks=1, num_codes=64)
     small = {
         "autoencoder": autoencoder_weights(config),
