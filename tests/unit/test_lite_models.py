@@ -72,8 +72,7 @@ def test_results_can_be_had_again(upscaler: Upscaler, tmp_path: Path) -> None:
     pairs = [p for p in find_pairs(DATA / "eval" / "lr", DATA / "eval" / "hr") if "21" in p.name]
     (now,) = evaluate(upscaler, [method], pairs, Measurer(["PSNR", "SSIM", "NIQE"]), tmp_path, {})
     (then,) = (r for r in recorded() if (r["method"], r["picture"]) == (name, "kodim21"))
-    # NIQE sees the rims: it was recorded before images had a margin.
-    for label, tolerance in (("PSNR", 0.05), ("SSIM", 0.002), ("NIQE", 0.2)):
+    for label, tolerance in (("PSNR", 0.05), ("SSIM", 0.002), ("NIQE", 0.1)):
         assert float(now[label]) == pytest.approx(float(then[label]), abs=tolerance)
 
 
@@ -92,7 +91,8 @@ def test_flat_pictures_stay_flat(upscaler: Upscaler, h: int, w: int) -> None:
     assert all(e <= bars[name] for name, e in zip(FLAT, error, strict=True)), error
 
 
-def test_preset_b_is_ahead_of_bicubic_but_for_psnr() -> None:
+def test_preset_b_is_ahead_of_bicubic() -> None:
+    assert means("PSNR")["T=4 PreSet-B"] > means("PSNR")["bicubic"]
     assert means("SSIM")["T=4 PreSet-B"] > means("SSIM")["bicubic"] + 0.02
     assert means("NIQE")["T=4 PreSet-B"] < means("NIQE")["bicubic"] - 2
 
@@ -110,6 +110,6 @@ def test_without_it_at_any_one_step_niqe_is_worse() -> None:
         assert niqe[f"off at {off}"] > niqe["predictor on at 4, 3, 2"]
 
 
-@pytest.mark.parametrize("steps", [1, 3, 4])
+@pytest.mark.parametrize("steps", [3, 4])
 def test_the_start_is_worth_having(steps: int) -> None:
     assert means("NIQE")[f"T={steps} PreSet-B"] < means("NIQE")[f"T={steps} PreSet-A"]
