@@ -341,6 +341,7 @@ def test_presets_set_widgets_that_are_not_shown(page: Page, screenshots: Path) -
 def test_nodes_2(page: Page, screenshots: Path) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
     sample = add(page, "LPNSRSample", 1300)
+    fit_view(page)  # or the panel at the right would lie over it
     show_advanced(page, sample)
     fit_view(page)
     eventually(lambda: opacity(page, sample, "predictor_t4"), 1)
