@@ -321,7 +321,7 @@ class Engine:
         check_memory(passes, room, b, lr.channels, has_mask=finish.region is not None)
         is_plain = passes == plan_passes(h, w, Target())
         self.progress.begin(work * sum(pass_work(passes)), "" if is_plain else describe(passes))
-        alpha = upscale_alpha(lr, start)
+        alpha = upscale_alpha(lr, start) if start else lr.alpha
         if finish.region and not finish.region.mask.any():
             self.progress.note("The mask is empty: the pre-upsampled image is kept everywhere")
             return self._keep_starts(lr, start, passes, alpha)

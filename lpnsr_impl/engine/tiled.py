@@ -380,7 +380,8 @@ class Tiles:
         """The tile size that the user asks for, or the largest that fits into memory."""
         if self._tiling.tile_size:
             return self._round_up(self._tiling.tile_size)
-        tile = self._round_up(min(self._max_tile, max(self._shape[1:])))
+        largest = self._max_tile if self._fixed else min(self._max_tile, max(self._shape[1:]))
+        tile = self._round_up(largest)
         available = self._memory.available(self._networks)
         while tile > self._min_tile and self._bytes_for(self._plan(tile)) > available:
             tile -= self._min_tile

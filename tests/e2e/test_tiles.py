@@ -26,7 +26,7 @@ def whole(graph: Graph, picture: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    return -10 * math.log10((a - b).square().mean())
+    return -10 * math.log10((a - b).square().mean().clamp(min=1e-12))  # the codes may be the same
 
 
 def in_tiles(graph: Graph, picture: Tensor, size: int, overlap: int) -> Tensor:
@@ -42,10 +42,10 @@ def test_tiles_hardly_show(graph: Graph, picture: Tensor, whole: Tensor) -> None
     tiled = in_tiles(graph, picture, 64, 32)
     assert tiled.shape == whole.shape
     assert psnr(tiled, whole) > 30
-    steps = tiled.diff(dim=2).square().mean(dim=(0, 1, 3))  # across columns
+    # across columns
+    steps, expected = (x.diff(dim=2).square().mean(dim=(0, 1, 3)) for x in (tiled, whole))
     borders = [4 * x + d - 1 for x in (28, 60, 68, 100) for d in (-1, 0, 1)]
-    beside = [i + d for i in borders for d in (-12, -9, 9, 12) if 0 <= i + d < len(steps)]
-    assert steps[borders].mean() <= 1.5 * steps[beside].mean()
+    assert steps[borders].mean() <= 1.2 * expected[borders].mean()
 
 
 def test_the_one_box_tiles_as_the_stages_do(graph: Graph, picture: Tensor) -> None:
