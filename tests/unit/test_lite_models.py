@@ -104,10 +104,11 @@ def test_predicted_noise_is_better_than_random_noise(steps: int) -> None:
     assert means("NIQE")[predicted] < means("NIQE")[random]
 
 
-def test_without_it_at_any_one_step_niqe_is_worse() -> None:
+def test_without_it_at_a_late_step_or_at_all_niqe_is_worse() -> None:
+    """At t = 4 it makes no difference (0.01 better without), as the card says."""
     niqe = means("NIQE")
-    for off in ("t=4", "t=3", "t=2", "4, 3, 2"):
-        assert niqe[f"off at {off}"] > niqe["predictor on at 4, 3, 2"]
+    for off in ("t=3", "t=2", "4, 3, 2"):
+        assert niqe[f"off at {off}"] > niqe["predictor on at 4, 3, 2"] + 0.05
 
 
 @pytest.mark.parametrize("steps", [3, 4])
