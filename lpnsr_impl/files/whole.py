@@ -31,6 +31,7 @@ def written_whole(path: Path, *, replace: bool = True) -> Generator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
 
 
 def rename_new(path: Path, target: Path) -> None:
@@ -53,3 +54,13 @@ def rename_new(path: Path, target: Path) -> None:
             raise
     else:
         path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to disk, on systems that can open one (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -928,7 +928,7 @@ def test_the_same_command_goes_on_with_a_training(
         "loss.lpips": 0.0, "loss.features": 0.0, "loss.truth": 0.0, "workers": 0, "chain": 0.0,
     }  # fmt: skip
     sizes = UNET_SIZE if name == "noise_predictor" else config.size
-    settings |= {f"size.{k}": json.dumps(v) for k, v in sizes.items()}
+    settings |= {f"size.{k}": json.dumps(v) for k, v in sizes.items() if v is not None}
     command = ["train", shipped, "--data", str(pictures), "--out", str(out), "--cpu"]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
