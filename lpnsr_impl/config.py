@@ -11,7 +11,7 @@ SCALE = 4
 """Super-resolution factor and autoencoder compression: a latent has the LR image's size."""
 
 LARGEST_TILE = 256
-"""Of automatic tiles, in LR pixels, as published."""
+"""Largest tile that is chosen automatically, in LR pixels, as in the published inference."""
 
 PredictorMode = Literal["sample", "mean"]
 
@@ -53,7 +53,7 @@ class AutoencoderConfig:
 
     @property
     def largest_tile(self) -> int:
-        """As published, in LR pixels; attention over a larger tile costs its square."""
+        """Largest automatic tile, in LR pixels. The cost of attention grows with its square."""
         return LARGEST_TILE
 
 

@@ -180,7 +180,7 @@ class Engine:
         first_t = schedule.num_timesteps if student else steps
 
         def share_noise(kind: str, t: int, shape: torch.Size) -> Tensor:
-            """The same noise for each image, so that it comes out as it would alone."""
+            """Draw noise for one image and use it for all, so that a batch does not change them."""
             return noise(kind, t, torch.Size((1, *shape[1:]))).expand(shape)
 
         def predict_x0(x: Tensor, t_index: int, lr: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What follows decoding: colour fix, size, LR consistency and mask."""
+"""The steps after decoding: colour fix, size, LR consistency and mask."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from ..pictures.picture import Picture
 
 @dataclass(frozen=True)
 class Region:
-    """Where the result is shown; the start is kept elsewhere.
+    """The part of the image that is regenerated. The pre-upsampled image is kept elsewhere.
 
     Attributes:
         mask: [B,1,*,*] in [0,1], 1 for the result.

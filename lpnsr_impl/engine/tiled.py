@@ -34,7 +34,7 @@ _MAX_POSITIONS = 1 << 18
 busier."""
 
 _MAX_POSITIONS_CPU = 64**2
-"""The same on a CPU, whose cores a single tile of this size keeps busy."""
+"""Latent positions in one network call on a CPU. A single tile of this size uses all cores."""
 
 
 @dataclass(frozen=True)
