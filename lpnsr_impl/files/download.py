@@ -27,7 +27,7 @@ Progress = Callable[[str, int, int | None], None]
 """Receives a file's name, and its bytes so far and in total (None if unknown). Raise to cancel."""
 
 _FileProgress = Callable[[int, int | None], None]
-"""The same for one file, without its name."""
+"""Receives the bytes of one file so far and in total (None if unknown). Raise to cancel."""
 
 T = TypeVar("T")
 

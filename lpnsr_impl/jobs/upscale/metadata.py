@@ -39,7 +39,7 @@ _TEXT_TAGS = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file holds beside its pixels. Every part may be empty.
+    """Metadata of an image file. Every part may be empty.
 
     Attributes:
         exif: tags, with sub-directories as dicts.
