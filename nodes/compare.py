@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..lpnsr_impl.pictures.images import resize
+from ..lpnsr_impl.pictures.edges import resample
 from ..lpnsr_impl.pictures.picture import Picture
 from . import host
 from .images import read_image, to_image
@@ -86,7 +86,7 @@ def pair(lr: Picture, result: Picture) -> Tensor:
     if lr.alpha is None or result.alpha is None:
         lr, result = Picture(lr.rgb), Picture(result.rgb)
     h, w = size_in(lr, result)
-    before = resize(to_image(lr).movedim(-1, 1), h, w).clamp(0, 1)
+    before = resample(to_image(lr).movedim(-1, 1), h, w).clamp(0, 1)
     _, height, width = result.size
     left, top = (width - w) // 2, (height - h) // 2
     before = F.pad(before, (left, width - w - left, top, height - h - top))

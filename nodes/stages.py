@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..lpnsr_impl.config import SCALE, wraps
 from ..lpnsr_impl.engine.engine import Engine, Start
-from ..lpnsr_impl.engine.tiled import TilePlan, Tiling, plan_axis
+from ..lpnsr_impl.engine.tile_plan import TilePlan, plan_axis
+from ..lpnsr_impl.engine.tiled import Tiling
 from ..lpnsr_impl.pictures.edges import resample
 from ..lpnsr_impl.pictures.images import SMALLEST_MODEL_INPUT
 from ..lpnsr_impl.pictures.picture import Picture

@@ -18,7 +18,7 @@ from ..method.sampler import Sampling, StepCallback, predictor_steps, sample, sa
 from ..method.schedule import Schedule
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..pictures.consistency import lr_psnr
-from ..pictures.edges import resample
+from ..pictures.edges import resample, surround
 from ..pictures.images import to_01, to_pm1
 from ..pictures.picture import Picture
 from ..pictures.target import (
@@ -392,7 +392,7 @@ def upscale_alpha(lr: Picture, start: Start | None) -> Tensor | None:
     if lr.alpha is None or start is None:
         return lr.resize(SCALE * lr.size[1], SCALE * lr.size[2]).alpha
     alpha = start(Picture(lr.alpha.expand(-1, 3, -1, -1), wrap=lr.wrap)).mean(dim=1, keepdim=True)
-    low = -F.max_pool2d(-lr.alpha, 3, stride=1, padding=1)
-    high = F.max_pool2d(lr.alpha, 3, stride=1, padding=1)
+    pool = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
+    low, high = (sign * surround(pool, sign * lr.alpha, reach=1, wrap=lr.wrap) for sign in (-1, 1))
     low, high = (x.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3) for x in (low, high))
     return alpha.clamp(low, high)

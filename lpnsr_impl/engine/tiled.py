@@ -1,24 +1,17 @@
-"""Networks on images of any size: equal tiles, blended where they overlap.
-
-An image keeps its size. Tiles may extend beyond it, and an index map tells which pixel of the image
-each pixel of a tile is copied from. So tiling, padding to the sizes that a network accepts, the
-margin around an image and images that wrap are one function. All positions are in LR pixels: a
-latent has the size of its LR image.
-"""
+"""Networks in tiles that fit into memory: chooses their size, and goes on with smaller ones."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..config import LARGEST_TILE, SCALE, WRAP_OVERLAP, Wrap, wraps
+from ..config import LARGEST_TILE, SCALE, Wrap, wraps
 from ..main_memory import give_back
 from .memory import Managed, Memory, activation_bytes
 from .progress import Progress
+from .tile_plan import TilePlan, plan_axis
 
 logger = logging.getLogger(__name__)
 
@@ -35,201 +28,6 @@ busier."""
 
 _MAX_POSITIONS_CPU = 64**2
 """Latent positions in one network call on a CPU. A single tile of this size uses all cores."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Equal tiles along one axis of an image.
-
-    Attributes:
-        size: of the image, in LR pixels.
-        tile: size of each tile.
-        starts: first pixel of each tile. It may be negative, and the last tile may end beyond
-            `size`.
-        wraps: whether the image continues at its other edge. Otherwise its edge pixels repeat.
-    """
-
-    size: int
-    tile: int
-    starts: tuple[int, ...]
-    wraps: bool = False
-
-    def sources(self, scale: int = 1) -> Tensor:
-        """Index of the image's pixel that each pixel of a tile copies, [tiles, tile * scale]."""
-        first = scale * torch.tensor(self.starts)[:, None]
-        position = first + torch.arange(self.tile * scale)
-        size = self.size * scale
-        return position % size if self.wraps else position.clamp(0, size - 1)
-
-    def inside(self, i: int, scale: int = 1) -> list[tuple[slice, slice]]:
-        """The runs of tile i that show the image: slices of the tile, and of the image.
-
-        A tile has one run, or several where the image wraps.
-        """
-        start, end = self.starts[i], self.starts[i] + self.tile
-        periods = range(start // self.size, -(-end // self.size)) if self.wraps else (0,)
-        runs: list[tuple[slice, slice]] = []
-        for origin in (period * self.size for period in periods):
-            first, last = max(start, origin), min(end, origin + self.size)
-            of_tile = slice((first - start) * scale, (last - start) * scale)
-            runs.append((of_tile, slice((first - origin) * scale, (last - origin) * scale)))
-        return runs
-
-    def weights(self, scale: int = 1) -> Tensor:
-        """Blending weights of the tiles, [tiles, tile * scale]. They sum to 1 at every pixel.
-
-        Weights rise as a squared sine over the pixels that a tile shares with its neighbour.
-        """
-        starts = torch.tensor(self.starts, dtype=torch.float64)
-        if self.wraps:
-            gaps = torch.cat([starts, starts[:1] + self.size]).diff()
-            before, after = self.tile - gaps.roll(1), self.tile - gaps
-        else:
-            beyond = torch.tensor([1e-9], dtype=torch.float64)  # no neighbour: no ramp
-            shared = self.tile - starts.diff()
-            before, after = torch.cat([beyond, shared]), torch.cat([shared, beyond])
-        position = (torch.arange(self.tile * scale, dtype=torch.float64) + 0.5) / scale
-        rise = torch.minimum(position / before[:, None], (self.tile - position) / after[:, None])
-        ramps = torch.sin(rise.clamp(0, 1) * math.pi / 2) ** 2
-        total = torch.zeros(self.size * scale, dtype=torch.float64)
-        for i, ramp in enumerate(ramps):
-            for of_tile, of_image in self.inside(i, scale):
-                total[of_image] += ramp[of_tile]
-        return (ramps / total[self.sources(scale)]).float()
-
-
-def plan_axis(
-    size: int,
-    max_tile: int,
-    overlap: int,
-    *,
-    multiple: int = 1,
-    min_tile: int = 1,
-    margin: int = 0,
-    wraps: bool = False,
-) -> Axis:
-    """Cover an axis with the fewest equal tiles, no larger than that many need to be.
-
-    Args:
-        size: of the image, in LR pixels.
-        max_tile: largest part of the image that one tile may cover.
-        overlap: least number of pixels that neighbours share; at most half of `max_tile` is used.
-        multiple: sizes of tiles are multiples of this.
-        min_tile: tiles are at least this large.
-        margin: pixels beyond both edges that tiles cover, too.
-        wraps: see `Axis`. The tiles then overlap around the edge as anywhere else.
-
-    Raises:
-        ValueError: a size is below 1, or the overlap or the margin is negative.
-    """
-    if min(size, max_tile, multiple, min_tile) < 1 or min(overlap, margin) < 0:
-        raise ValueError(
-            f"Got size {size}, max_tile {max_tile}, multiple {multiple}, min_tile {min_tile}, "
-            f"overlap {overlap} and margin {margin}; expected 1 or more, the last two 0 or more."
-        )
-    overlap = min(overlap, max_tile // 2)
-    if wraps:
-        count = 1 if size <= max_tile else math.ceil(size / (max_tile - overlap))
-        tile = math.ceil(size / count) + (overlap if count > 1 else WRAP_OVERLAP)
-    else:
-        count = 1
-        if size > max_tile:
-            count = math.ceil((size - overlap) / (max_tile - overlap))
-        tile = math.ceil((size + 2 * margin + (count - 1) * overlap) / count)
-    tile = max(math.ceil(tile / multiple) * multiple, min_tile)
-    if wraps:
-        starts = (i * size // count - (tile - math.ceil(size / count)) // 2 for i in range(count))
-    elif count == 1:
-        starts = ((size - tile) // 2,)
-    else:
-        # In steps of `multiple`, so that all tiles meet a network's strides alike.
-        steps = -(-(size + 2 * margin - tile) // multiple)
-        first = -((tile + steps * multiple - size) // 2)
-        starts = (first + i * steps // (count - 1) * multiple for i in range(count))
-    return Axis(size, tile, tuple(starts), wraps)
-
-
-@dataclass(frozen=True)
-class TilePlan:
-    """The tiles of an image, and how they go through a network.
-
-    Attributes:
-        rows, columns: the tiles along each axis.
-        batch: number of tiles in one call, of one image or of several.
-        fixed: whether every call has a full batch, for kernels that are compiled for one shape.
-    """
-
-    rows: Axis
-    columns: Axis
-    batch: int = 1
-    fixed: bool = False
-
-    def __len__(self) -> int:
-        """Number of tiles of one image."""
-        return len(self.rows.starts) * len(self.columns.starts)
-
-    def apply(
-        self,
-        function: Callable[..., Tensor],
-        inputs: Sequence[Tensor],
-        *,
-        input_scale: int = 1,
-        output_scale: int = 1,
-        device: torch.device | None = None,
-        output_device: torch.device | None = None,
-        callback: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Apply a function tile by tile, and blend the results.
-
-        Args:
-            function: of tensors [n,*,tile,tile] to one tensor [n,*,tile,tile], times the scales.
-            inputs: [B,*,input_scale h, input_scale w] each.
-            input_scale, output_scale: pixels of the inputs and of the result per LR pixel.
-            device: where the function runs; None for the device of the inputs.
-            output_device: of the result; None for the device that the function leaves it on.
-            callback: called with the number of finished tiles, and of all, after each call.
-
-        Returns:
-            [B,*,output_scale h, output_scale w].
-        """
-        axes, num_images = (self.rows, self.columns), len(inputs[0])
-        source_y, source_x = (
-            axis.sources(input_scale).to(inputs[0].device, non_blocking=True) for axis in axes
-        )
-        weights_y, weights_x = (axis.weights(output_scale) for axis in axes)
-        tiles = [
-            (i, r, c)
-            for i in range(num_images)
-            for r in range(len(source_y))
-            for c in range(len(source_x))
-        ]
-        result: Tensor | None = None
-        for first in range(0, len(tiles), self.batch):
-            batch = tiles[first : first + self.batch]
-            full = batch + batch[-1:] * (self.batch - len(batch)) if self.fixed else batch
-            cuts = (
-                torch.stack([x[i][:, source_y[r][:, None], source_x[c]] for i, r, c in full])
-                for x in inputs
-            )
-            parts = function(*(x.to(device, non_blocking=True) for x in cuts))
-            parts = parts if output_device is None else parts.to(output_device)
-            if result is None:
-                size = (output_scale * axis.size for axis in axes)
-                result = parts.new_zeros(num_images, parts.shape[1], *size)
-                weights_y, weights_x = (
-                    w.to(parts, non_blocking=True) for w in (weights_y, weights_x)
-                )
-            for (i, r, c), part in zip(batch, parts, strict=False):
-                weights = weights_y[r][:, None] * weights_x[c]
-                for part_y, y in self.rows.inside(r, output_scale):
-                    for part_x, x in self.columns.inside(c, output_scale):
-                        result[i, :, y, x].addcmul_(
-                            part[:, part_y, part_x], weights[part_y, part_x]
-                        )
-            if callback:
-                callback(first + len(batch), len(tiles))
-        assert result is not None
-        return result
 
 
 @dataclass(frozen=True)
@@ -391,13 +189,12 @@ class Tiles:
         return max(1, -(-tile // self._min_tile)) * self._min_tile
 
     def _plan(self, tile: int) -> TilePlan:
-        max_tile, multiple = tile, self._multiple
-        if self._fixed:  # few shapes for images of all sizes, since each has its own kernels
-            max_tile, multiple = max(tile - 2 * MARGIN, 1), self._round_up(tile // 2)
+        # For kernels of one shape few tile sizes, margin included, whatever the image's size.
+        multiple = self._round_up(tile // 2) if self._fixed else self._multiple
         rows, columns = (
             plan_axis(
                 size,
-                max_tile,
+                self._covered(tile),
                 self._tiling.overlap,
                 multiple=multiple,
                 min_tile=self._min_tile,
@@ -407,6 +204,10 @@ class Tiles:
             for size, wraps in zip(self._shape[1:], self._wraps, strict=True)
         )
         return TilePlan(rows, columns, fixed=self._fixed)
+
+    def _covered(self, tile: int) -> int:
+        """Largest part of the image that a tile of this size covers."""
+        return max(tile - 2 * MARGIN, 1) if self._fixed else tile
 
     def _bytes_for(self, plan: TilePlan) -> float:
         """Memory that the networks need for the activations of one tile."""
@@ -421,8 +222,8 @@ class Tiles:
         self.plan = plan = replace(plan, batch=batch or self._choose_batch(plan))
         _, h, w = self._shape
         tiles = f"{len(plan)} tiles of {plan.columns.tile}x{plan.rows.tile}"
-        if self._tiling.overlap > tile // 2:
-            tiles += f", overlap {tile // 2}"
+        if self._tiling.overlap > (max_overlap := self._covered(tile) // 2):
+            tiles += f", overlap {max_overlap}"
         memory = f"{plan.batch * self._tile_bytes / 2**20:.0f} MB"
         summary = f"{tiles if len(plan) > 1 else '1 tile'}, {memory}"
         details = [f"{w}x{h} to {SCALE * w}x{SCALE * h}", summary]

@@ -31,13 +31,6 @@ def bicubic_upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=float(SCALE), mode="bicubic", align_corners=False)
 
 
-def resize(x: Tensor, h: int, w: int) -> Tensor:
-    """Bicubic to any size, with antialiasing where it gets smaller. [B,C,H,W] -> [B,C,h,w]"""
-    if tuple(x.shape[2:]) == (h, w):
-        return x
-    return F.interpolate(x, size=(h, w), mode="bicubic", align_corners=False, antialias=True)
-
-
 def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
     """Extend to [B,C,h,w] by mirroring at the bottom and right edge.
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from lpnsr_impl.engine.tiled import TilePlan, Tiling, plan_axis
+from lpnsr_impl.engine.tile_plan import TilePlan, plan_axis
+from lpnsr_impl.engine.tiled import Tiling
 from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.pictures.picture import Picture
 

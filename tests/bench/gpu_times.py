@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lpnsr_impl.config import SCALE
 from lpnsr_impl.engine.memory import USABLE, is_out_of_memory
-from lpnsr_impl.engine.tiled import TilePlan, plan_axis
+from lpnsr_impl.engine.tile_plan import TilePlan, plan_axis
 
 from .baseline import Baseline
 from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, made_networks

@@ -14,7 +14,8 @@ from lpnsr_impl import Schedule, wavelet_color_fix
 from lpnsr_impl.config import SCALE
 from lpnsr_impl.engine.memory import Managed, Memory
 from lpnsr_impl.engine.progress import Progress
-from lpnsr_impl.engine.tiled import TilePlan, Tiles, Tiling
+from lpnsr_impl.engine.tile_plan import TilePlan
+from lpnsr_impl.engine.tiled import Tiles, Tiling
 from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.pictures.edges import resample

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Page
 from torch import Tensor
 
-from lpnsr_impl.pictures.images import resize
+from lpnsr_impl.pictures.edges import resample
 from tests.eventually import PATIENCE, eventually
 from tests.host.browser import drawn, look_at
 from tests.host.install import FrontEnd
@@ -45,7 +45,7 @@ def test_pairs_are_of_the_results_size(graph: Graph) -> None:
     for i in range(2):
         before, after = pictures[2 * i : 2 * i + 2]
         assert torch.equal(after, (result[i] * 255).byte())
-        bicubic = resize(lr[i : i + 1].movedim(-1, 1), 20, 16).clamp(0, 1)[0].movedim(0, -1)
+        bicubic = resample(lr[i : i + 1].movedim(-1, 1), 20, 16).clamp(0, 1)[0].movedim(0, -1)
         assert torch.equal(before, (bicubic * 255).byte())
 
 
@@ -74,7 +74,7 @@ def test_an_lr_image_of_another_shape_is_fitted_and_said(graph: Graph) -> None:
     lr, result = random_image(1, 10, 10, 3), random_image(1, 20, 40, 3, seed=1)
     outputs = graph.server.run(compare_prompt(graph, lr, result))["compare"]
     before, _ = shown(graph, outputs)
-    bicubic = resize(lr.movedim(-1, 1), 20, 20).clamp(0, 1)[0].movedim(0, -1)
+    bicubic = resample(lr.movedim(-1, 1), 20, 20).clamp(0, 1)[0].movedim(0, -1)
     assert torch.equal(before[:, 10:30], (bicubic * 255).byte())
     assert before[:, :10].max() == before[:, 30:].max() == 0
     assert outputs["fitted"] == [[10, 10]]

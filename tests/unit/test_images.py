@@ -12,7 +12,6 @@ from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.pictures.images import (
     bicubic_upsample,
     reflect_pad,
-    resize,
     split_channels,
     to_01,
     to_pm1,
@@ -42,12 +41,6 @@ def test_bicubic_is_exactly_four_times_and_keeps_constants() -> None:
     torch.testing.assert_close(
         bicubic_upsample(torch.full((1, 1, 5, 3), 0.3)), torch.full((1, 1, 20, 12), 0.3)
     )
-
-
-def test_resize_leaves_the_right_size_alone() -> None:
-    x = noise("images.x", (1, 3, 8, 8))
-    assert resize(x, 8, 8) is x
-    assert resize(x, 4, 12).shape == (1, 3, 4, 12)
 
 
 def test_ranges_are_inverse() -> None:

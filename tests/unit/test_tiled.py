@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpnsr_impl.engine.tiled import Axis, TilePlan, plan_axis
+from lpnsr_impl.engine.tile_plan import Axis, TilePlan, plan_axis
 
 SIZES = [(64, 64, 16), (200, 64, 24), (1000, 32, 8), (37, 32, 16), (1, 32, 8), (5, 64, 32)]
 
