@@ -76,7 +76,8 @@ class Finish:
         original = (lr if self.lr is None else self.lr[images]).rgb.to(sr.device)
         if self.lr_consistency:
             sr = back_project(sr, original, wrap=wrap)
-        if self.region and self.region.start is not None:
+        if self.region:
+            assert self.region.start is not None
             h, w = original.shape[2:]
             mask = self.region.mask[images].to(sr.device)
             weights = mask_weights(mask, h, w, self.region.feather, wrap, size)
