@@ -83,10 +83,11 @@ def test_an_lr_image_of_another_shape_is_fitted_and_said(graph: Graph) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(1920, 1079), (1920, 1080), (34, 19), (854, 480)])
 def test_a_rounded_side_is_not_another_shape(graph: Graph, width: int, height: int) -> None:
-    prompt = compare_prompt(graph, torch.rand(1, 480, 854, 3), torch.rand(1, height, width, 3))
+    lr, result = 0.5 + random_image(1, 480, 854, 3) / 2, random_image(1, height, width, 3)
+    prompt = compare_prompt(graph, lr, result)
     outputs = graph.server.run(prompt)["compare"]
     assert outputs["fitted"] == []
-    assert shown(graph, outputs)[0].min(dim=0).values.float().mean() > 0, "a bar"
+    assert shown(graph, outputs)[0].min() > 0, "a bar"
 
 
 def test_it_takes_less_memory_than_the_result(graph: Graph) -> None:

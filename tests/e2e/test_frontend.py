@@ -341,9 +341,8 @@ def test_presets_set_widgets_that_are_not_shown(page: Page, screenshots: Path) -
 def test_nodes_2(page: Page, screenshots: Path) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
     sample = add(page, "LPNSRSample", 1300)
-    fit_view(page)  # or the panel at the right would lie over it
+    look_at(page, sample, 1)  # in the middle, where no panel lies over it
     show_advanced(page, sample)
-    fit_view(page)
     eventually(lambda: opacity(page, sample, "predictor_t4"), 1)
     set_widget(page, sample, "steps", 3)
     eventually(lambda: opacity(page, sample, "predictor_t4"), 0.5)
@@ -352,6 +351,7 @@ def test_nodes_2(page: Page, screenshots: Path) -> None:
     eventually(lambda: opacity(page, sample, "predictor_t4"), 1)
     eventually(lambda: opacity(page, sample, "predictor_mode"), 0.5)
 
+    fit_view(page)
     run(page)
     wait_for_pictures(page)
     page.screenshot(path=screenshots / "Nodes 2.0.png")
