@@ -140,6 +140,26 @@ class StudentConfig:
     quantize: bool = True
 
 
+@dataclass(frozen=True)
+class Family:
+    """What the networks of one model family have in common.
+
+    Attributes:
+        name: of the family, or "unnamed" if no network has one.
+        schedule: what denoiser and noise predictor were trained with.
+        student: what is special about the denoiser if it is a one-step student.
+    """
+
+    name: str = "unnamed"
+    schedule: ScheduleConfig = LPNSR_SCHEDULE
+    student: StudentConfig | None = None
+
+    @property
+    def quantize(self) -> bool:
+        """Whether the prediction is decoded as the nearest codes."""
+        return self.student is None or self.student.quantize
+
+
 SINSR = StudentConfig("SinSR")
 RSD = StudentConfig("RSD", noise_planes=1, condition="latent", full_noise=True, quantize=False)
 

@@ -68,4 +68,4 @@ class ResShiftEncode(io.ComfyNode):
         y0 = engine.encode([start.rgb], lr)
         alpha = lr.resize(*start.size[1:]).alpha if start.alpha is None else start.alpha
         progress.finish()
-        return io.NodeOutput(Carried(y0, lr, alpha, models.family).latent())
+        return io.NodeOutput(Carried(y0, lr, alpha, models.family.name).latent())

@@ -83,7 +83,7 @@ class LPNSRInspect(io.ComfyNode):
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
         widgets.require_choices(predictor_mode=predictor_mode)
-        student = models.student
+        student = models.family.student
         if kappa == 0 or (steps < 2 and not student):
             raise ValueError(
                 f"With {steps} steps and kappa {kappa} there is no noise between the steps to "
@@ -106,7 +106,7 @@ class LPNSRInspect(io.ComfyNode):
                 recorder.keep_start(student, y0_i)
             noise, x0 = recorder.noise, torch.cat(list(recorder.x0_pred.values()))
             same = replace(lr, rgb=lr.rgb.expand(len(x0), -1, -1, -1))
-            quantize = models.denoiser.network.predicts_codes
+            quantize = models.family.quantize
             clean, _ = engine.decode(x0, same, Finish("none"), quantize=quantize)
             for t, picture in zip(recorder.x0_pred, clean.movedim(1, -1).split(1), strict=True):
                 maps.append(picture)

@@ -105,7 +105,7 @@ class LPNSRInventionMap(io.ComfyNode):
         once = engine.sample_work(sampling) + DECODE_WORK
         progress.begin(len(image) * (ENCODE_WORK + seeds * once))
         y0 = engine.encode(engine.make_starts(lr, stages.start_by(upscale_model)), lr)
-        finish, quantize = Finish(color_fix), models.denoiser.network.predicts_codes
+        finish, quantize = Finish(color_fix), models.family.quantize
         running = RunningDeviation()
         for i in range(seeds):
             with_seed = replace(sampling, seed=(seed + i) % _SEEDS)

@@ -1,17 +1,12 @@
 """LoadLPNSRModels: loads three model files and hands the networks to ComfyUI."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..lpnsr_impl import (
-    UnsupportedCheckpointError,
-    check_family,
-    load_autoencoder,
-    load_denoiser,
-    load_noise_predictor,
-)
+from ..lpnsr_impl import UnsupportedCheckpointError
+from ..lpnsr_impl.files import checkpoints
 from ..lpnsr_impl.files.released import (
     AUTOENCODER,
     DENOISER,
@@ -133,21 +128,21 @@ class LoadLPNSRModels(io.ComfyNode):
         torch_compile: bool = False,
     ) -> io.NodeOutput:
         _require_precision(precision)
-        a = _load("autoencoder", load_autoencoder, autoencoder)
-        d = _load("denoiser", load_denoiser, denoiser)
+        a = _load(checkpoints.AUTOENCODER, autoencoder)
+        d = _load(checkpoints.DENOISER, denoiser)
         p = None
         if noise_predictor != NO_PREDICTOR:
-            p = _load("noise_predictor", load_noise_predictor, noise_predictor)
-        family = check_family(a, d, p)
-        autoencoder_in_memory = host.manage(a, precision, torch_compile)
+            p = _load(checkpoints.NOISE_PREDICTOR, noise_predictor)
+        family = checkpoints.check_family(a, d, p)
+        managed_autoencoder = host.manage(a.network, precision, torch_compile)
         models = LPNSRModels(
-            autoencoder_in_memory,
-            host.manage(d, precision, torch_compile),
-            None if p is None else host.manage(p, precision, torch_compile),
             family,
+            managed_autoencoder,
+            host.manage(d.network, precision, torch_compile),
+            None if p is None else host.manage(p.network, precision, torch_compile),
         )
-        vae = make_vae(autoencoder_in_memory)
-        return io.NodeOutput(models, vae, ui=ui.PreviewText(f"family {family}"))
+        vae = make_vae(managed_autoencoder)
+        return io.NodeOutput(models, vae, ui=ui.PreviewText(f"family {family.name}"))
 
 
 def _default_files(files: Sequence[str]) -> tuple[str, ...]:
@@ -191,10 +186,12 @@ def _require_precision(precision: str) -> None:
         raise ValueError(f"precision: {precision!r} is unknown, choose one of: {choices}")
 
 
-def _load(widget: str, load: Callable[..., host.N], name: str) -> host.N:
+def _load(
+    part: checkpoints.Part[checkpoints.Network], name: str
+) -> checkpoints.ModelDescriptor[checkpoints.Network]:
     try:
-        return load(host.model_path(name), operations=host.OPERATIONS)
+        return checkpoints.load_model(host.model_path(name), part, host.OPERATIONS)
     except UnsupportedCheckpointError as e:
         raise UnsupportedCheckpointError(
-            f"{widget}: {e} Choose another file in Load LPNSR Models."
+            f"{part.name}: {e} Choose another file in Load LPNSR Models."
         ) from e

@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lpnsr_impl.config import SCALE, StudentConfig
+from ..lpnsr_impl.config import SCALE
 from ..lpnsr_impl.engine.engine import Networks
 from ..lpnsr_impl.pictures.picture import Picture
 
@@ -21,13 +21,6 @@ Latents and Save Latent drop it, and Latent Batch takes the first latent's."""
 @dataclass(frozen=True)
 class LPNSRModels(Networks):
     """The networks of one family, in ComfyUI's memory."""
-
-    family: str = "unnamed"
-
-    @property
-    def student(self) -> StudentConfig | None:
-        """What is special about the denoiser if it is a one-step student."""
-        return self.denoiser.network.student
 
     def is_dynamic(self) -> bool:
         """False: the networks are not in ComfyUI's dynamic VRAM. Its RAM cache asks outputs."""
@@ -72,19 +65,19 @@ def unpack_latent(
     """
     samples: Tensor = latent["samples"].float()
     given: Carried | None = latent.get(CARRIED)
-    if given and given.family != models.family:
+    if given and given.family != models.family.name:
         raise ValueError(
             f"This LATENT is of the model family {given.family!r}, the models are of "
-            f"{models.family!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
+            f"{models.family.name!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
         )
     if lr is None:
         found = _carried(latent, given)
     else:
-        quantize = given.quantize if given else models.denoiser.network.predicts_codes
+        quantize = given.quantize if given else models.family.quantize
         lr = replace(lr, wrap=given.lr.wrap) if given else lr
         _, h, w = lr.size
         alpha = None if lr.alpha is None else lr.resize(SCALE * h, SCALE * w).alpha
-        found = Carried(samples, lr, alpha, models.family, quantize)
+        found = Carried(samples, lr, alpha, models.family.name, quantize)
     b, h, w = found.lr.size
     expected = (b, models.autoencoder.network.config.embed_channels, h, w)
     if tuple(samples.shape) != expected:

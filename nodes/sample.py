@@ -96,5 +96,5 @@ class LPNSRSample(io.ComfyNode):
         y0 = unpack_latent(samples, models, lr)
         x0 = engine.sample(y0.samples, y0.lr, sampling)
         progress.finish()
-        quantize = models.denoiser.network.predicts_codes
+        quantize = models.family.quantize
         return io.NodeOutput(replace(y0, samples=x0, quantize=quantize).latent())

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import SCALE
+from ..config import SCALE, Family
 from ..method.noise import seeded_noise
 from ..method.sampler import Sampling, StepCallback, predictor_steps, sample, sample_once
 from ..method.schedule import Schedule
@@ -49,6 +49,7 @@ Start = Callable[[Picture], Tensor]
 class Networks:
     """The networks of one family; `noise_predictor` is None for plain ResShift and students."""
 
+    family: Family
     autoencoder: Managed[Autoencoder]
     denoiser: Managed[Denoiser]
     noise_predictor: Managed[NoisePredictor] | None = None
@@ -76,13 +77,9 @@ class Engine:
         self.tiling = tiling or Tiling()
         self.progress = progress or Progress()
 
-    @property
-    def _denoiser(self) -> Denoiser:
-        return self.networks.denoiser.network
-
     def schedule(self, kappa: float = 2.0) -> Schedule:
-        """The denoiser's schedule, with the kappa of a run."""
-        return Schedule(**vars(self._denoiser.schedule), kappa=kappa)
+        """The family's schedule, with the kappa of a run."""
+        return Schedule(**vars(self.networks.family.schedule), kappa=kappa)
 
     def plan_chain(self, sampling: Sampling) -> tuple[int, Mapping[int, bool]]:
         """The number of steps that the networks take, and the predictor switches that apply.
@@ -90,10 +87,10 @@ class Engine:
         Raises:
             ValueError: see `Sampling.switches`.
         """
-        if self._denoiser.student:
+        if self.networks.family.student:
             return 1, {}
         has_predictor = self.networks.noise_predictor is not None
-        num_timesteps = self._denoiser.schedule.num_timesteps
+        num_timesteps = self.networks.family.schedule.num_timesteps
         return sampling.steps, sampling.switches(num_timesteps, has_predictor)
 
     def sample_work(self, sampling: Sampling) -> float:
@@ -168,7 +165,7 @@ class Engine:
             ValueError: see `plan_chain`.
             MemoryError: not even one tile of the smallest size fits.
         """
-        (steps, predictor_on), student = self.plan_chain(sampling), self._denoiser.student
+        (steps, predictor_on), student = self.plan_chain(sampling), self.networks.family.student
         schedule = self.schedule(sampling.kappa)
         networks: list[Managed[Any]] = [self.networks.denoiser]
         if predictor_steps(steps, predictor_on) and self.networks.noise_predictor:
@@ -347,7 +344,7 @@ class Engine:
                 current,
                 final,
                 alpha=alpha if last else None,
-                quantize=self._denoiser.predicts_codes,
+                quantize=self.networks.family.quantize,
             )
             if not last:
                 current = Picture(result.float().contiguous(), wrap=lr.wrap)

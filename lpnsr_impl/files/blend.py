@@ -7,8 +7,8 @@ and fidelity (Wang et al. 2018, ESRGAN, section 3.4).
 import json
 from pathlib import Path
 
-from .checkpoints import load_network
-from .convert import check_new, network_header, write_new
+from .checkpoints import load_model
+from .convert import check_new, write_new
 from .weights import Checkpoint, read_checkpoint
 
 
@@ -56,6 +56,8 @@ def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, st
 
 
 def _describe(checkpoint: Checkpoint) -> str:
-    part, network = load_network(checkpoint)
-    sizes = ", ".join(network_header(network).values())
-    return f"{part} of {network.family or 'no known family'} with {sizes}"
+    model = load_model(checkpoint)
+    sizes = ", ".join(
+        value for key, value in model.header().items() if key in ("lpnsr.config", "lpnsr.schedule")
+    )
+    return f"{model.part} of {model.family or 'no known family'} with {sizes}"

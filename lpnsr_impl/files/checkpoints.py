@@ -3,30 +3,65 @@
 Networks are built on the meta device and get the tensors only after all checks.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..config import (
+    LPNSR_SCHEDULE,
     RELEASED_AUTOENCODER,
     RELEASED_DENOISER,
     RELEASED_NOISE_PREDICTOR,
     RESSHIFT_15,
     RSD,
+    Family,
+    ScheduleConfig,
+    StudentConfig,
 )
 from ..models import Autoencoder, Denoiser, NoisePredictor, UNet
 from ..models.layers import Operations
 from .shapes import autoencoder_config, schedule_config, unet_config
-from .students import expected_planes, student_of
-from .weights import Checkpoint, Source, UnsupportedCheckpointError, read_checkpoint
+from .students import expected_planes, student_header, student_of
+from .weights import Checkpoint, Source, read_checkpoint
 
-Network = TypeVar("Network", bound=Autoencoder | UNet)
+Network = TypeVar("Network", bound=nn.Module)
 
 RELEASED_FAMILY = "released"
 """Family of checkpoints without a header that have the sizes of the published files."""
+
+
+@dataclass(frozen=True)
+class ModelDescriptor(Generic[Network]):
+    """A network, and what its file tells about it.
+
+    Attributes:
+        part: "autoencoder", "denoiser" or "noise_predictor".
+        network: the network.
+        family: name of the model family that the weights belong to, or None if unknown.
+        schedule: what a denoiser or noise predictor was trained with.
+        student: what is special about a denoiser if it is a one-step student.
+    """
+
+    part: str
+    network: Network
+    family: str | None = None
+    schedule: ScheduleConfig = LPNSR_SCHEDULE
+    student: StudentConfig | None = None
+
+    def header(self) -> dict[str, str]:
+        """Return the entries of a safetensors header from which the same is loaded."""
+        header = {"lpnsr.part": self.part}
+        if isinstance(self.network, Autoencoder | UNet):
+            header["lpnsr.config"] = json.dumps(asdict(self.network.config))
+        if isinstance(self.network, UNet):
+            header["lpnsr.schedule"] = json.dumps(asdict(self.schedule))
+        if self.family:
+            header["lpnsr.family"] = self.family
+        return header | (student_header(self.student) if self.student else {})
 
 
 @dataclass(frozen=True)
@@ -74,40 +109,50 @@ def load_autoencoder(src: Source, *, operations: Operations = nn) -> Autoencoder
         FileNotFoundError: the file does not exist.
         UnsupportedCheckpointError: the file is damaged, unsafe, or not a VQ-f4 autoencoder.
     """
-    return _load_part(AUTOENCODER, src, operations)
+    return load_model(src, AUTOENCODER, operations).network
 
 
 def load_denoiser(src: Source, *, operations: Operations = nn) -> Denoiser:
     """Load a denoiser of any size. See `load_autoencoder`."""
-    return _load_part(DENOISER, src, operations)
+    return load_model(src, DENOISER, operations).network
 
 
 def load_noise_predictor(src: Source, *, operations: Operations = nn) -> NoisePredictor:
     """Load a noise predictor of any size. See `load_autoencoder`."""
-    return _load_part(NOISE_PREDICTOR, src, operations)
+    return load_model(src, NOISE_PREDICTOR, operations).network
 
 
-def load_network(src: Source) -> tuple[str, Autoencoder | Denoiser | NoisePredictor]:
-    """Detect which of the three networks a checkpoint has, and load it. See `load_autoencoder`.
+def load_model(
+    src: Source, part: Part[Network] | None = None, operations: Operations = nn
+) -> ModelDescriptor[Network]:
+    """Load a network with its family, schedule and student. See `load_autoencoder`.
 
-    Returns:
-        "autoencoder", "denoiser" or "noise_predictor", and the network.
+    Args:
+        src: path of a .safetensors or .pth file, a state dict, or a `Checkpoint`.
+        part: the network to expect; None for any of the three.
+        operations: namespace of layer classes.
     """
     checkpoint = read_checkpoint(src)
-    found = describe(checkpoint)
-    for part in PARTS.values():
-        if found == part.title:
-            return part.name, _load(part, checkpoint, nn)
-    raise _unexpected(checkpoint, found, "an autoencoder, a denoiser or a noise predictor")
+    found = describe(checkpoint, part.name if part else "")
+    for known in [part] if part else PARTS.values():
+        if found == known.title:
+            return _load(known, checkpoint, operations)
+    expected = part.title if part else "an autoencoder, a denoiser or a noise predictor"
+    raise checkpoint.error(
+        f"it looks like {found}, expected {expected} of the LPNSR family. Its first key is "
+        f"{next(iter(checkpoint.tensors))}"
+    )
 
 
 def check_family(
-    autoencoder: Autoencoder, denoiser: Denoiser, noise_predictor: NoisePredictor | None
-) -> str:
+    autoencoder: ModelDescriptor[Autoencoder],
+    denoiser: ModelDescriptor[Denoiser],
+    noise_predictor: ModelDescriptor[NoisePredictor] | None,
+) -> Family:
     """Check that networks belong together. Each family has a latent space of its own.
 
     Returns:
-        The family's name, or "unnamed" if no network has one.
+        What they have in common.
 
     Raises:
         ValueError: families, latent channels or schedules differ, or a one-step student comes with
@@ -118,18 +163,18 @@ def check_family(
             f"The denoiser is a one-step student ({denoiser.student.name}), without noise between "
             "steps. Choose 'none' as the noise predictor."
         )
-    networks: list[Autoencoder | UNet] = [autoencoder, denoiser]
+    models: list[ModelDescriptor[Any]] = [autoencoder, denoiser]
     channels = {
-        "autoencoder": autoencoder.config.embed_channels,
-        "denoiser": denoiser.config.out_channels,
+        "autoencoder": autoencoder.network.config.embed_channels,
+        "denoiser": denoiser.network.config.out_channels,
     }
     if noise_predictor is not None:
-        networks.append(noise_predictor)
-        channels["noise predictor"] = noise_predictor.config.out_channels // 2
-    families = {network.family for network in networks if network.family}
-    if len(families) > 1:
+        models.append(noise_predictor)
+        channels["noise predictor"] = noise_predictor.network.config.out_channels // 2
+    names = {model.family for model in models if model.family}
+    if len(names) > 1:
         named = ", ".join(
-            f"{type(n).__name__} is of {n.family or 'an unnamed family'!r}" for n in networks
+            f"{type(m.network).__name__} is of {m.family or 'an unnamed family'!r}" for m in models
         )
         raise ValueError(
             f"These networks are of different families: {named}. Choose files of one family."
@@ -144,17 +189,10 @@ def check_family(
             f"The denoiser was trained with {denoiser.schedule}, the noise predictor with "
             f"{noise_predictor.schedule}. Choose 'none' as the noise predictor."
         )
-    return families.pop() if families else "unnamed"
+    return Family(names.pop() if names else "unnamed", denoiser.schedule, denoiser.student)
 
 
 # Detection
-
-
-def _unexpected(checkpoint: Checkpoint, found: str, expected: str) -> UnsupportedCheckpointError:
-    return checkpoint.error(
-        f"it looks like {found}, expected {expected} of the LPNSR family. Its first key is "
-        f"{next(iter(checkpoint.tensors))}"
-    )
 
 
 def describe(checkpoint: Checkpoint, expected: str = "") -> str:
@@ -229,15 +267,9 @@ def _describe_foreign(tensors: dict[str, Tensor]) -> str:
 # Loading
 
 
-def _load_part(part: Part[Network], src: Source, operations: Operations) -> Network:
-    checkpoint = read_checkpoint(src)
-    found = describe(checkpoint, part.name)
-    if found != part.title:
-        raise _unexpected(checkpoint, found, part.title)
-    return _load(part, checkpoint, operations)
-
-
-def _load(part: Part[Network], checkpoint: Checkpoint, operations: Operations) -> Network:
+def _load(
+    part: Part[Network], checkpoint: Checkpoint, operations: Operations
+) -> ModelDescriptor[Network]:
     config = part.config(checkpoint)
     student = student_of(checkpoint) if part is DENOISER else None
     try:
@@ -248,19 +280,19 @@ def _load(part: Part[Network], checkpoint: Checkpoint, operations: Operations) -
         raise checkpoint.error(f"its sizes fit no network of this kind ({e})") from e
     # Checked with torch.nn layers, since layers of a host may have no weights before loading.
     _check_tensors(checkpoint, plain)
-    network.family = checkpoint.header.get("lpnsr.family")
-    if not network.family and config in part.released:
-        network.family = RELEASED_FAMILY
-    if isinstance(network, UNet):
-        network.schedule = schedule_config(checkpoint, RESSHIFT_15 if student else None)
-    if isinstance(network, Denoiser):
-        network.student = student
     tensors = {
         key: tensor.detach().to("cpu", torch.float32, copy=checkpoint.borrowed)
         for key, tensor in checkpoint.tensors.items()
     }
     network.load_state_dict(tensors, strict=True, assign=True)
-    return network.requires_grad_(False).eval()
+    family = checkpoint.header.get("lpnsr.family")
+    if not family and config in part.released:
+        family = RELEASED_FAMILY
+    schedule = LPNSR_SCHEDULE
+    if isinstance(network, UNet):
+        schedule = schedule_config(checkpoint, RESSHIFT_15 if student else None)
+    network.requires_grad_(False).eval()
+    return ModelDescriptor(part.name, network, family, schedule, student)
 
 
 def _check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:

@@ -1,14 +1,10 @@
 """Convert checkpoints to safetensors files with a header that describes them."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..models import Autoencoder, Denoiser, UNet
-from .checkpoints import load_network
-from .students import student_header
+from .checkpoints import load_model
 from .weights import read_checkpoint, write_safetensors
 
 
@@ -29,12 +25,7 @@ def convert(source: Path, target: Path) -> dict[str, str]:
     """
     check_new(target)
     checkpoint = read_checkpoint(source)
-    part, network = load_network(checkpoint)
-    header = {**checkpoint.header, **network_header(network), "lpnsr.part": part}
-    if network.family:
-        header["lpnsr.family"] = network.family
-    if isinstance(network, Denoiser) and network.student:
-        header |= student_header(network.student)
+    header = {**checkpoint.header, **load_model(checkpoint).header()}
     # safetensors refuses tensors that share memory.
     tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
     write_new(target, tensors, header)
@@ -64,16 +55,6 @@ def write_new(target: Path, tensors: dict[str, Tensor], header: dict[str, str]) 
         write_safetensors(target, tensors, header, replace=False)
     except FileExistsError as e:
         raise _exists(target) from e
-
-
-def network_header(network: nn.Module) -> dict[str, str]:
-    """Return the header entries `lpnsr.config` and `lpnsr.schedule`; none for other networks."""
-    header: dict[str, str] = {}
-    if isinstance(network, Autoencoder | UNet):
-        header["lpnsr.config"] = json.dumps(asdict(network.config))
-    if isinstance(network, UNet):
-        header["lpnsr.schedule"] = json.dumps(asdict(network.schedule))
-    return header
 
 
 def _exists(target: Path) -> FileExistsError:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 
-from ..models import Denoiser
 from ..version import pack_version
-from .checkpoints import AUTOENCODER, DENOISER, PARTS, RELEASED_FAMILY, describe, load_network
+from .checkpoints import AUTOENCODER, DENOISER, PARTS, RELEASED_FAMILY, describe, load_model
 from .download import Progress, find, hash_file
 from .folders import weight_files
 from .released import MIRROR_VARIABLE, PRESETS, RELEASED, STAND_INS, FolderKind
@@ -170,11 +169,10 @@ def _examine(path: Path, kind: FolderKind, sha256: bool, progress: Progress) -> 
 
 
 def _network(path: Path) -> tuple[str, str | None]:
-    part, network = load_network(path)
-    parameters = sum(p.numel() for p in network.parameters())
-    student = network.student if isinstance(network, Denoiser) else None
-    kind = f", a one-step student ({student.name})" if student else ""
-    return f"{PARTS[part].title} of {parameters / 1e6:.1f} M parameters{kind}", network.family
+    model = load_model(path)
+    parameters = sum(p.numel() for p in model.network.parameters())
+    kind = f", a one-step student ({model.student.name})" if model.student else ""
+    return f"{PARTS[model.part].title} of {parameters / 1e6:.1f} M parameters{kind}", model.family
 
 
 def _upscale_model(path: Path) -> str:

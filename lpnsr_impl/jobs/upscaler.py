@@ -11,13 +11,13 @@ from spandrel import ImageModelDescriptor, ModelLoader
 from torch import Tensor, nn
 
 from ..accelerate import accelerate, set_precision
-from ..config import LARGEST_TILE, SCALE, PredictorMode
+from ..config import LARGEST_TILE, SCALE, Family, PredictorMode
 from ..engine.engine import Engine, Networks, Start
 from ..engine.finish import Finish
 from ..engine.memory import Managed, Memory
 from ..engine.progress import Progress
 from ..engine.tiled import Tiles, Tiling
-from ..files.checkpoints import check_family, load_autoencoder, load_denoiser, load_noise_predictor
+from ..files.checkpoints import AUTOENCODER, DENOISER, NOISE_PREDICTOR, check_family, load_model
 from ..files.folders import find_weights
 from ..method.sampler import ALL_ON, Sampling
 from ..models import Autoencoder, Denoiser, NoisePredictor
@@ -69,6 +69,7 @@ class Upscaler:
         device: of all of them.
         tile: largest side of a tile, in LR pixels.
         memory: where they run.
+        family: what the networks have in common.
     """
 
     autoencoder: Autoencoder
@@ -78,12 +79,14 @@ class Upscaler:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     tile: int = LARGEST_TILE
     memory: Memory = field(default_factory=Memory)
+    family: Family = field(default_factory=Family)
 
     @property
     def engine(self) -> Engine:
         """The engine that runs these networks."""
         predictor = self.noise_predictor
         networks = Networks(
+            self.family,
             Managed(self.autoencoder, self.device),
             Managed(self.denoiser, self.device),
             None if predictor is None else Managed(predictor, self.device),
@@ -165,24 +168,26 @@ def load_upscaler(
         ValueError: the networks are of different families, or an upscale model is not for RGB.
         RuntimeError: torch.compile does not work on the device.
     """
-    predictor = None
+    a = load_model(find_weights(autoencoder), AUTOENCODER)
+    d = load_model(find_weights(denoiser), DENOISER)
+    p = None
     if noise_predictor != "none":
-        predictor = load_noise_predictor(find_weights(noise_predictor))
+        p = load_model(find_weights(noise_predictor), NOISE_PREDICTOR)
     upscaler = Upscaler(
-        load_autoencoder(find_weights(autoencoder)),
-        load_denoiser(find_weights(denoiser)),
-        predictor,
+        a.network,
+        d.network,
+        None if p is None else p.network,
         {Path(name).name: _load_upscale_model(find_weights(name)) for name in upscale_models},
         torch.device(device),
         tile,
+        family=check_family(a, d, p),
     )
-    for network in (upscaler.autoencoder, upscaler.denoiser, predictor):
+    for network in (upscaler.autoencoder, upscaler.denoiser, upscaler.noise_predictor):
         if network is not None:
             set_precision(network.to(device), dtype, dtype)
             accelerate(network, upscaler.device, compiled)
     for model in upscaler.upscale_models.values():
         model.to(upscaler.device)
-    check_family(upscaler.autoencoder, upscaler.denoiser, upscaler.noise_predictor)
     return upscaler
 
 

@@ -266,7 +266,6 @@ class Autoencoder(nn.Module):
 
     Attributes:
         config: sizes of the network.
-        family: name of the model family the weights belong to, or None if unknown.
         compute_dtype: dtype of activations. Inputs are cast to it; outputs are float32.
         compiled: whether it is compiled for each shape of its inputs.
     """
@@ -274,7 +273,6 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, operations: Operations = nn) -> None:
         super().__init__()
         self.config = config
-        self.family: str | None = None
         self.compute_dtype = torch.float32
         self.compiled = False
         self.encoder = Encoder(config, operations)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..config import LPNSR_SCHEDULE, StudentConfig, UNetConfig
+from ..config import UNetConfig
 from .layers import Operations, Upsample, make_norm, timestep_embedding
 from .swin import SwinStage
 
@@ -87,8 +87,6 @@ class UNet(nn.Module):
 
     Attributes:
         config: as given.
-        family: name of the model family the weights belong to, or None if unknown.
-        schedule: what the weights were trained with.
         compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
         compiled: whether it has kernels of its own for each shape of its inputs.
     """
@@ -96,8 +94,6 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, operations: Operations = nn) -> None:
         super().__init__()
         self.config = config
-        self.family: str | None = None
-        self.schedule = LPNSR_SCHEDULE
         self.compute_dtype = torch.float32
         self.compiled = False
 
@@ -224,18 +220,7 @@ class UNet(nn.Module):
 
 
 class Denoiser(UNet):
-    """f_theta of Eq. 5: predicts the clean latent from the scaled state and the LR image.
-
-    Attributes:
-        student: what is special about it if it is a one-step student.
-    """
-
-    student: StudentConfig | None = None
-
-    @property
-    def predicts_codes(self) -> bool:
-        """Whether its prediction is to be decoded as the nearest codes."""
-        return self.student is None or self.student.quantize
+    """f_theta of Eq. 5: predicts the clean latent from the scaled state and the LR image."""
 
     def forward(self, x_scaled: Tensor, t_index: int | Tensor, lr: Tensor) -> Tensor:
         """Predict x0.

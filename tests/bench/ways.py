@@ -13,6 +13,7 @@ from lpnsr_impl.config import (
     RELEASED_DENOISER,
     SCALE,
     AutoencoderConfig,
+    Family,
     UNetConfig,
 )
 from lpnsr_impl.engine import engine
@@ -131,6 +132,7 @@ class Ours:
         self.noise_predictor = noise_predictor
         device = next(denoiser.parameters()).device
         networks = engine.Networks(
+            Family(),
             Managed(autoencoder, device),
             Managed(denoiser, device),
             Managed(noise_predictor, device),

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lpnsr_impl import load_autoencoder, load_denoiser, sample_once
+from lpnsr_impl import load_autoencoder, sample_once
 from lpnsr_impl.config import RESSHIFT_15, SCALE
+from lpnsr_impl.files.checkpoints import load_model
 from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.method.schedule import Schedule
 from lpnsr_impl.pictures.images import to_01, to_pm1
@@ -105,13 +106,15 @@ def test_nodes_and_library_agree(server: Server, graph: Graph, method: str) -> N
     prompt = prompt_of(graph, method, image, steps=3)
     y0 = graph.run(prompt, "encode", "latent")
     folder = server.base / "models" / "lpnsr"
-    denoiser = load_denoiser(folder / METHODS[method][0])
+    model = load_model(folder / METHODS[method][0])
+    denoiser, student = model.network, model.student
+    assert student
     calls: list[int] = []
     denoiser.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[1]))
     lr = to_pm1(image.movedim(-1, 1))
     expected = sample_once(
         with_margin(denoiser),
-        denoiser.student,
+        student,
         Schedule(**vars(RESSHIFT_15)),
         y0,
         lr,

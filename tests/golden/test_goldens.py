@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpnsr_impl import Schedule, load_denoiser, sample, sample_once, wavelet_color_fix
+from lpnsr_impl import Schedule, sample, sample_once, wavelet_color_fix
 from lpnsr_impl.config import RESSHIFT_15, RSD, SINSR, StudentConfig
+from lpnsr_impl.files.checkpoints import DENOISER, load_model
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 
 from .fill import fill, noise
@@ -174,12 +175,10 @@ class TestStudents:
 
     def test_rsd(self, goldens: dict[str, Tensor], keys: dict) -> None:
         shapes = {**keys["resshift_denoiser"], "input_blocks.0.0.weight": [160, 7, 3, 3]}
-        denoiser = load_denoiser(fill(shapes))
-        assert denoiser.student == RSD
-        assert denoiser.family == "released"
-        assert Schedule(**vars(denoiser.schedule)).num_timesteps == 15
+        model = load_model(fill(shapes), DENOISER)
+        assert (model.family, model.schedule, model.student) == ("released", RESSHIFT_15, RSD)
         for condition in ("pixel", "latent"):
-            ours = self.run(denoiser, replace(RSD, condition=condition))
+            ours = self.run(model.network, replace(RSD, condition=condition))
             assert_close(ours, goldens[f"student.rsd.{condition}"], NETWORK_BAR)
 
 

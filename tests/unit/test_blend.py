@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lpnsr_impl import load_autoencoder
 from lpnsr_impl.cli import main
 from lpnsr_impl.config import RESSHIFT_15
 from lpnsr_impl.files.blend import blend
+from lpnsr_impl.files.checkpoints import load_model
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
 
@@ -35,7 +35,7 @@ def test_weights_are_averaged_and_the_header_names_both(tmp_path: Path) -> None:
         assert file.metadata() == header
     told = json.loads(header["lpnsr.provenance"])
     assert told == {"steps": 2, "share": 0.75, "blended_with": {"steps": 1}}
-    assert load_autoencoder(target).family == "f"
+    assert load_model(target).family == "f"
 
 
 @pytest.mark.parametrize(("share", "of"), [("0", 0), ("1", 1)])

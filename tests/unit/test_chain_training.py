@@ -196,7 +196,7 @@ def test_a_rollout_is_the_chain_that_the_nodes_run(
     pictures: Path,
 ) -> None:
     task, batch = DenoiserTask(rolled), batch_of(pictures, 0, 1)
-    runs = UserRuns(rolled.networks, task.autoencoder, task.network)
+    runs = UserRuns(rolled.networks, task.autoencoder_model, task.model)
     with torch.no_grad():
         ends: list[Tensor] = []
         for i, index in enumerate(batch["index"]):

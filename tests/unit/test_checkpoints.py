@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from lpnsr_impl.config import (
     ScheduleConfig,
     UNetConfig,
 )
+from lpnsr_impl.files.checkpoints import load_model
 from tests.small import (
     AUTOENCODER,
     autoencoder_weights,
@@ -122,9 +124,9 @@ def test_a_header_sets_what_shapes_do_not_give(tmp_path: Path) -> None:
     header = {"lpnsr.family": "mine", "lpnsr.part": "denoiser", "lpnsr.config": json.dumps(config)}
     path = tmp_path / "weights.safetensors"
     save_file(denoiser_weights(), path, header)
-    denoiser = load_denoiser(path)
-    assert denoiser.family == "mine"
-    assert denoiser.config == unet_config(trained_resolution=32, largest_tile=64, norm_size=32)
+    model = load_model(path)
+    assert model.family == "mine"
+    assert model.network.config == unet_config(trained_resolution=32, largest_tile=64, norm_size=32)
     without = load_denoiser(denoiser_weights()).config
     assert (without.trained_resolution, without.largest_tile) == (64, 256)
 
@@ -150,15 +152,15 @@ def test_the_name_of_a_released_file_gives_its_schedule(
     tmp_path: Path, name: str, schedule: ScheduleConfig
 ) -> None:
     torch.save(denoiser_weights(), tmp_path / name)
-    assert load_denoiser(tmp_path / name).schedule == schedule
+    assert load_model(tmp_path / name).schedule == schedule
 
 
 def test_a_headers_schedule_overrides_the_name(tmp_path: Path) -> None:
     path = tmp_path / "x_s15_.safetensors"
     given = ScheduleConfig(num_timesteps=8, min_noise_level=0.1, sqrt_eta_end=0.9, power=0.5)
     save_file(predictor_weights(), path, {"lpnsr.schedule": json.dumps(vars(given))})
-    assert load_noise_predictor(path).schedule == given
-    assert load_denoiser(denoiser_weights()).schedule == LPNSR_SCHEDULE
+    assert load_model(path).schedule == given
+    assert load_model(denoiser_weights()).schedule == LPNSR_SCHEDULE
 
 
 class LazyLinear(nn.Linear):
@@ -223,8 +225,8 @@ def test_networks_of_the_released_sizes_are_of_the_released_family() -> None:
         for k, s in keys["autoencoder_vq_f4"].items()
         if not k.endswith(structural)
     }
-    assert load_autoencoder(weights).family == "released"
-    assert load_autoencoder(autoencoder_weights()).family is None
+    assert load_model(weights).family == "released"
+    assert load_model(autoencoder_weights()).family is None
 
 
 # What is refused
@@ -490,26 +492,25 @@ def test_an_autoencoder_of_another_scale_is_refused() -> None:
 
 
 def test_networks_of_different_families_are_refused() -> None:
-    a, d, p = (LOADERS[part][0](LOADERS[part][1]()) for part in LOADERS)
-    assert check_family(a, d, p) == "unnamed"
-    d.family = "one"
-    assert check_family(a, d, p) == check_family(a, d, None) == "one"
-    p.family = "two"
+    a, d, p = (load_model(LOADERS[part][1]()) for part in LOADERS)
+    assert check_family(a, d, p).name == "unnamed"
+    d = replace(d, family="one")
+    assert check_family(a, d, p).name == check_family(a, d, None).name == "one"
+    p = replace(p, family="two")
     with pytest.raises(ValueError, match="Denoiser is of 'one', NoisePredictor is of 'two'"):
         check_family(a, d, p)
 
 
 def test_a_predictor_of_another_schedule_is_refused() -> None:
-    a, d, p = (LOADERS[part][0](LOADERS[part][1]()) for part in LOADERS)
-    d.schedule = RESSHIFT_15
-    check_family(a, d, None)
+    a, d, p = (load_model(LOADERS[part][1]()) for part in LOADERS)
+    d = replace(d, schedule=RESSHIFT_15)
+    assert check_family(a, d, None).schedule == RESSHIFT_15
     with pytest.raises(ValueError, match=r"num_timesteps=15.* Choose 'none' as the noise pred"):
         check_family(a, d, p)
-    p.schedule = RESSHIFT_15
-    check_family(a, d, p)
+    assert check_family(a, d, replace(p, schedule=RESSHIFT_15)).schedule == RESSHIFT_15
 
 
 def test_latents_of_different_channels_are_refused() -> None:
-    wide = load_denoiser(denoiser_weights(unet_config(7, 4)))
+    wide = load_model(denoiser_weights(unet_config(7, 4)))
     with pytest.raises(ValueError, match="latents of different channels"):
-        check_family(load_autoencoder(autoencoder_weights()), wide, None)
+        check_family(load_model(autoencoder_weights()), wide, None)

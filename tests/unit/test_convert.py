@@ -17,6 +17,7 @@ from lpnsr_impl import (
 )
 from lpnsr_impl.cli import main
 from lpnsr_impl.config import AutoencoderConfig
+from lpnsr_impl.files.checkpoints import load_model
 from lpnsr_impl.files.convert import convert
 from lpnsr_impl.models import Autoencoder
 from tests.limits import files_of_at_most
@@ -74,7 +75,7 @@ def test_files_of_the_released_sizes_are_of_that_family(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "in.pth")
     header = convert(tmp_path / "in.pth", tmp_path / "out.safetensors")
     assert header["lpnsr.family"] == "released"
-    assert load_autoencoder(tmp_path / "out.safetensors").family == "released"
+    assert load_model(tmp_path / "out.safetensors").family == "released"
 
 
 def test_the_header_of_a_safetensors_file_is_kept(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_the_header_of_a_safetensors_file_is_kept(tmp_path: Path) -> None:
     save_file(denoiser_weights(), tmp_path / "in.safetensors", header)
     converted = convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     assert converted.items() >= header.items()
-    assert load_denoiser(tmp_path / "out.safetensors").family == "mine"
+    assert load_model(tmp_path / "out.safetensors").family == "mine"
 
 
 def test_tensors_that_share_memory_are_converted(tmp_path: Path) -> None:

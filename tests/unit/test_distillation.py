@@ -14,6 +14,7 @@ from spandrel.architectures.Compact import Compact
 
 from lpnsr_impl import load_autoencoder
 from lpnsr_impl.accelerate import accelerate
+from lpnsr_impl.files.checkpoints import ModelDescriptor
 from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.files.weights import UnsupportedCheckpointError
 from lpnsr_impl.jobs.degradation import degrade, draw
@@ -212,8 +213,8 @@ def test_groups_of_norms_go_with_the_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=1)).eval()
     path = tmp_path / "a.safetensors"
-    export_network(autoencoder, path, part="autoencoder", family="f", provenance={},
-                   dtype=torch.float32)  # fmt: skip
+    model = ModelDescriptor("autoencoder", autoencoder)
+    export_network(model, path, provenance={}, dtype=torch.float32)
     loaded = load_autoencoder(path)
     assert loaded.config.norm_groups == 1
     x = torch.rand(1, 3, 64, 64)
@@ -240,8 +241,8 @@ def test_without_norms_what_is_far_changes_nothing(tmp_path: Path) -> None:
     torch.manual_seed(0)
     autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=0, attention=False)).eval()
     path = tmp_path / "a.safetensors"
-    export_network(autoencoder, path, part="autoencoder", family="f", provenance={},
-                   dtype=torch.float32)  # fmt: skip
+    model = ModelDescriptor("autoencoder", autoencoder)
+    export_network(model, path, provenance={}, dtype=torch.float32)
     x = torch.rand(1, 3, 128, 256)
     changed = x.clone()
     changed[..., :16] = -1

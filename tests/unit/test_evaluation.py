@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.cli import main, parser
-from lpnsr_impl.config import RESSHIFT_15
+from lpnsr_impl.config import RESSHIFT_15, Family
 from lpnsr_impl.jobs.evaluation.command import chosen_methods
 from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.jobs.evaluation.metrics import Measurer
@@ -286,17 +286,16 @@ def test_tiles_and_one_tile_nearly_agree(upscaler: Upscaler) -> None:
 def test_a_denoiser_of_fifteen_steps_runs_them_all(upscaler: Upscaler) -> None:
     """With its own schedule: the four-step one gives another picture. Switches act as one."""
     lr = example()[:, :, :24, :24]
-    denoiser = load_denoiser(denoiser_weights())
-    denoiser.schedule = RESSHIFT_15
-    fifteen = replace(upscaler, denoiser=denoiser, noise_predictor=None)
+    family = Family(schedule=RESSHIFT_15)
+    fifteen = replace(upscaler, noise_predictor=None, family=family)
     off = {4: False, 3: False, 2: False}
     a = fifteen.upscale(Picture(lr), Method("m", steps=15, predictor_on=off))
-    denoiser.schedule = replace(RESSHIFT_15, min_noise_level=0.2)
-    b = fifteen.upscale(Picture(lr), Method("m", steps=15, predictor_on=off))
+    other = Family(schedule=replace(RESSHIFT_15, min_noise_level=0.2))
+    b = replace(fifteen, family=other).upscale(Picture(lr), Method("m", steps=15, predictor_on=off))
     assert not torch.equal(a, b)
     with pytest.raises(ValueError, match=r"steps is 15, but this denoiser has 4 steps"):
         upscaler.upscale(Picture(lr), Method("m", steps=15))
-    steps = record_noise(replace(upscaler, denoiser=denoiser), lr, None, seed=1)
+    steps = record_noise(replace(upscaler, family=family), lr, None, seed=1)
     assert [step.t for step in steps] == list(range(15, 1, -1))
 
 

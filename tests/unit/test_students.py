@@ -15,12 +15,12 @@ from lpnsr_impl import (
     check_family,
     load_autoencoder,
     load_denoiser,
-    load_noise_predictor,
     sample_once,
 )
-from lpnsr_impl.config import LPNSR_SCHEDULE, RESSHIFT_15, RSD, SINSR, StudentConfig
+from lpnsr_impl.config import LPNSR_SCHEDULE, RESSHIFT_15, RSD, SINSR, Family, StudentConfig
 from lpnsr_impl.engine.engine import Engine
 from lpnsr_impl.engine.tiled import MARGIN, Tiling
+from lpnsr_impl.files.checkpoints import load_model
 from lpnsr_impl.files.convert import convert
 from lpnsr_impl.jobs.upscaler import Method, Upscaler
 from lpnsr_impl.method.noise import seeded_noise
@@ -78,9 +78,8 @@ def test_names_headers_and_channels_tell_students(
         torch.save(weights_of(student), path)
     else:
         save_file(weights_of(student), path, header)
-    denoiser = load_denoiser(path)
+    denoiser = load_model(path)
     assert denoiser.student == expected
-    assert denoiser.predicts_codes == (expected is None or expected.name == "SinSR")
     of_teacher = expected is not None or "_s15" in name
     assert denoiser.schedule == (RESSHIFT_15 if of_teacher else LPNSR_SCHEDULE)
 
@@ -130,17 +129,16 @@ def test_a_converted_file_is_known_under_any_name(
     else:
         save_file(weights_of(student), path, header)
     convert(path, tmp_path / "renamed.safetensors")
-    renamed = load_denoiser(tmp_path / "renamed.safetensors")
+    renamed = load_model(tmp_path / "renamed.safetensors")
     assert renamed.student == student
     assert renamed.schedule == RESSHIFT_15
 
 
 def test_a_student_goes_with_the_family_and_without_a_predictor(tmp_path: Path) -> None:
-    denoiser = load_denoiser(weights_of(RSD))
-    autoencoder = load_autoencoder(autoencoder_weights())
-    assert check_family(autoencoder, denoiser, None) == "unnamed"
-    predictor = load_noise_predictor(predictor_weights())
-    predictor.schedule = RESSHIFT_15
+    denoiser, autoencoder = load_model(weights_of(RSD)), load_model(autoencoder_weights())
+    family = check_family(autoencoder, denoiser, None)
+    assert family == Family("unnamed", RESSHIFT_15, RSD)
+    predictor = replace(load_model(predictor_weights()), schedule=RESSHIFT_15)
     with pytest.raises(ValueError, match=r"one-step student \(RSD\).*'none' as the noise predic"):
         check_family(autoencoder, denoiser, predictor)
 
@@ -219,14 +217,15 @@ def test_a_picture_takes_one_call_whatever_steps_say_and_tiles_see_one_noise(
     student: StudentConfig,
 ) -> None:
     denoiser = load_denoiser(weights_of(student))
-    denoiser.student, denoiser.schedule = student, RESSHIFT_15
     inputs: list[Tensor] = []
     hook = denoiser.register_forward_pre_hook(
         lambda _, args: inputs.append(torch.cat(args[::2], 1))
     )
     h, w = 64 - 2 * MARGIN, 96 - 2 * MARGIN  # of which one tile has the size 64x96
     y0, lr = torch.randn(1, 3, h, w), Picture(torch.rand(1, 3, h, w))
-    engine = Upscaler(load_autoencoder(autoencoder_weights()), denoiser, None, {}).engine
+    family = Family("unnamed", RESSHIFT_15, student)
+    autoencoder = load_autoencoder(autoencoder_weights())
+    engine = Upscaler(autoencoder, denoiser, None, {}, family=family).engine
 
     def run(tiling: Tiling | None = None, **sampling: int) -> Tensor:
         inputs.clear()
@@ -261,8 +260,8 @@ def test_rsd_is_decoded_as_it_is_and_sinsr_by_codes() -> None:
 
     autoencoder.decode = watched
     for student in (SINSR, replace(SINSR, quantize=False)):
-        denoiser.student, denoiser.schedule = student, RESSHIFT_15
-        upscaler = Upscaler(autoencoder, denoiser, None, {})
+        family = Family("unnamed", RESSHIFT_15, student)
+        upscaler = Upscaler(autoencoder, denoiser, None, {}, family=family)
         assert upscaler.upscale(Picture(lr), Method("x")).shape == (1, 3, 64, 64)
     assert asked == [True, False]
 
@@ -271,4 +270,4 @@ def test_the_header_of_a_schedule_comes_before_that_of_the_teacher(tmp_path: Pat
     given = replace(RESSHIFT_15, power=0.5)
     header = {"lpnsr.student": "SinSR", "lpnsr.schedule": json.dumps(vars(given))}
     save_file(weights_of(SINSR), tmp_path / "x.safetensors", header)
-    assert load_denoiser(tmp_path / "x.safetensors").schedule == given
+    assert load_model(tmp_path / "x.safetensors").schedule == given

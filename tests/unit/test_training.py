@@ -27,6 +27,7 @@ from torch.utils.data import default_collate
 from lpnsr_impl import Schedule, load_autoencoder, load_denoiser, load_noise_predictor, sample
 from lpnsr_impl.cli import main
 from lpnsr_impl.config import RESSHIFT_15
+from lpnsr_impl.files.checkpoints import load_model
 from lpnsr_impl.jobs.training.codes import fit_codes
 from lpnsr_impl.jobs.training.config import (
     SHIPPED,
@@ -45,7 +46,7 @@ from lpnsr_impl.jobs.training.discriminator import (
 from lpnsr_impl.jobs.training.export import export_network
 from lpnsr_impl.jobs.training.fixed_norms import fix_norms
 from lpnsr_impl.jobs.training.losses import ImageLoss, gradient_loss, pyramid_loss
-from lpnsr_impl.jobs.training.networks import copy_denoiser, make_network
+from lpnsr_impl.jobs.training.networks import copy_denoiser, make_model
 from lpnsr_impl.jobs.training.tasks import TASKS
 from lpnsr_impl.jobs.training.tasks.autoencoder import FITTED_ON
 from lpnsr_impl.jobs.training.tasks.denoiser import DenoiserTask
@@ -343,7 +344,7 @@ def test_a_crop_too_small_for_the_discriminator_is_named() -> None:
 
 
 def test_a_fresh_noise_predictor_is_random_noise(configs: dict[str, TrainConfig]) -> None:
-    predictor = make_network(configs["noise_predictor"])
+    predictor = make_model(configs["noise_predictor"]).network
     assert isinstance(predictor, NoisePredictor)
     x = torch.randn(1, 3, 16, 16)
     mean, logvar = predictor(x, x, x, 2)
@@ -382,7 +383,7 @@ def test_an_autoencoder_can_be_stripped_of_its_attention(networks: Networks) -> 
         task="autoencoder", steps=1, batch=1, crop=64, size={"attention": False},
         networks=Networks(init=networks.autoencoder), loss=LossWeights(l1=1),
     )  # fmt: skip
-    assert not any("attn_1" in key for key in make_network(config).state_dict())
+    assert not any("attn_1" in key for key in make_model(config).network.state_dict())
 
 
 def test_an_autoencoder_can_be_given_other_norms(networks: Networks) -> None:
@@ -392,7 +393,7 @@ def test_an_autoencoder_can_be_given_other_norms(networks: Networks) -> None:
             task="autoencoder", steps=1, batch=1, crop=64, size={"norm_groups": groups},
             networks=Networks(init=networks.autoencoder), loss=LossWeights(l1=1),
         )  # fmt: skip
-        network = make_network(config)
+        network = make_model(config).network
         assert network.config == replace(given.config, norm_groups=groups)
         assert torch.equal(weights_of(network), weights_of(given))
 
@@ -405,7 +406,8 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
         networks=Networks(init=networks.autoencoder), size={"norm_groups": 0},
         loss=LossWeights(l1=1),
     )  # fmt: skip
-    fixed = make_network(config)
+    model = make_model(config)
+    fixed = model.network
     assert isinstance(fixed, Autoencoder)
     pictures = save_crops(tmp_path, count=4, step=(20, 10))
     trainer = Trainer(config, pictures, tmp_path / "out", cpu=True)
@@ -416,12 +418,12 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
         fixed.decode(fixed.encode(x)), given.decode(given.encode(x)), atol=1e-4, rtol=1e-4
     )
     path = tmp_path / "fixed.safetensors"
-    export_network(fixed, path, part="autoencoder", family="f", provenance={})
+    export_network(model, path, provenance={})
     with pytest.raises(ValueError, match="norm_groups is 32, but fixed"):
-        make_network(replace(config, networks=Networks(init=str(path)), size={"norm_groups": 32}))
+        make_model(replace(config, networks=Networks(init=str(path)), size={"norm_groups": 32}))
     with pytest.raises(ValueError, match="a decoder's latents must stay"):
-        make_network(replace(config, task="decoder"))
-    of_many = make_network(config)
+        make_model(replace(config, task="decoder"))
+    of_many = make_model(config).network
     assert isinstance(of_many, Autoencoder)
     fix_norms(given, of_many, [trainer.crops[i]["hr"][None] for i in range(FITTED_ON)])
     assert torch.equal(weights_of(trainer.task.network), weights_of(of_many))
@@ -454,8 +456,8 @@ def test_a_start_can_be_made_deeper_without_a_change_of_its_pictures() -> None:
         task="compact", steps=1, batch=1, crop=64, size={"num_conv": 24},
         networks=Networks(init=name), loss=LossWeights(l1=1),
     )  # fmt: skip
-    shallow = make_network(replace(config, size={}))
-    deep = make_network(config)
+    shallow = make_model(replace(config, size={})).network
+    deep = make_model(config).network
     x = torch.rand(1, 3, 16, 24)
     with torch.no_grad():
         torch.testing.assert_close(deep(x), shallow(x), atol=1e-4, rtol=1e-4)
@@ -512,8 +514,8 @@ def test_a_denoiser_of_fifteen_steps_brings_its_schedule_along(
     expected = nn.functional.l1_loss(task.autoencoder.decode(x0), batch["hr"])
     assert float(losses.terms["l1"]) == pytest.approx(float(expected), rel=1e-5)
     exported = tmp_path / "predictor.safetensors"
-    export_network(task.network, exported, part="noise_predictor", family="small", provenance={})
-    assert load_noise_predictor(exported).schedule == RESSHIFT_15
+    export_network(task.model, exported, provenance={})
+    assert load_model(exported).schedule == RESSHIFT_15
 
     networks = replace(configs["denoiser"].networks, init=str(path))
     denoising = DenoiserTask(replace(configs["denoiser"], networks=networks))

@@ -11,7 +11,14 @@ from spandrel.architectures.Compact import Compact
 from torch import nn
 
 from ...config import SCALE, AutoencoderConfig, UNetConfig
-from ...files.checkpoints import load_autoencoder, load_denoiser, load_noise_predictor
+from ...files.checkpoints import (
+    AUTOENCODER,
+    DENOISER,
+    NOISE_PREDICTOR,
+    ModelDescriptor,
+    load_autoencoder,
+    load_model,
+)
 from ...files.folders import find_weights
 from ...files.weights import UnsupportedCheckpointError
 from ...models import Autoencoder, Denoiser, NoisePredictor
@@ -20,8 +27,8 @@ from .config import TrainConfig
 logger = logging.getLogger(__name__)
 
 
-def make_network(config: TrainConfig) -> nn.Module:
-    """The network that `config.task` trains, in fp32, with weights from `networks.init` if given.
+def make_model(config: TrainConfig) -> ModelDescriptor[Any]:
+    """Make the network that `config.task` trains, in fp32, with `networks.init`'s weights if given.
 
     Raises:
         ValueError: `size` does not fit the network.
@@ -32,18 +39,17 @@ def make_network(config: TrainConfig) -> nn.Module:
     makers = {
         "autoencoder": _make_autoencoder,
         "decoder": _make_autoencoder,
-        "denoiser": lambda config, init: (
-            load_stepwise_denoiser(init) if init else Denoiser(UNetConfig(**_tuples(config)))
-        ),
+        "denoiser": _make_denoiser,
         "noise_predictor": _make_noise_predictor,
         "compact": _make_compact,
     }
     try:
-        network = makers[config.task](config, init)
+        model = makers[config.task](config, init)
     except TypeError as e:
         raise ValueError(f"size = {dict(config.size)} does not fit: {e}.") from e
-    _check_sizes(config, network)
-    return network.requires_grad_(True).train()
+    _check_sizes(config, model.network)
+    model.network.requires_grad_(True).train()
+    return model
 
 
 def _check_sizes(config: TrainConfig, network: nn.Module) -> None:
@@ -57,9 +63,10 @@ def _check_sizes(config: TrainConfig, network: nn.Module) -> None:
             )
 
 
-def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
+def _make_autoencoder(config: TrainConfig, init: Path | None) -> ModelDescriptor[Autoencoder]:
+    part = AUTOENCODER.name
     if init is None:
-        return Autoencoder(AutoencoderConfig(**_tuples(config)))
+        return ModelDescriptor(part, Autoencoder(AutoencoderConfig(**_tuples(config))))
     given = load_autoencoder(init)
     sizes = {"norm_groups": config.size.get("norm_groups", given.config.norm_groups)}
     if config.task == "decoder" and sizes["norm_groups"] != given.config.norm_groups:
@@ -80,16 +87,22 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> Autoencoder:
     weights, shapes = given.state_dict(), autoencoder.state_dict()
     kept = {key: weights[key] for key, x in shapes.items() if weights[key].shape == x.shape}
     autoencoder.load_state_dict(kept, strict=False)  # but for norms, which `fix_norms` makes
-    return autoencoder
+    return ModelDescriptor(part, autoencoder)
 
 
-def load_stepwise_denoiser(path: Path) -> Denoiser:
-    """A denoiser that runs in steps. Otherwise as `load_denoiser`.
+def _make_denoiser(config: TrainConfig, init: Path | None) -> ModelDescriptor[Denoiser]:
+    if init:
+        return load_stepwise_denoiser(init)
+    return ModelDescriptor(DENOISER.name, Denoiser(UNetConfig(**_tuples(config))))
+
+
+def load_stepwise_denoiser(path: Path) -> ModelDescriptor[Denoiser]:
+    """Load a denoiser that takes several steps. See `load_model`.
 
     Raises:
         ValueError: it is a one-step student.
     """
-    denoiser = load_denoiser(path)
+    denoiser = load_model(path, DENOISER)
     if denoiser.student:
         raise ValueError(
             f"{path.name} is a one-step student ({denoiser.student.name}), and this training runs "
@@ -98,13 +111,15 @@ def load_stepwise_denoiser(path: Path) -> Denoiser:
     return denoiser
 
 
-def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredictor:
+def _make_noise_predictor(
+    config: TrainConfig, init: Path | None
+) -> ModelDescriptor[NoisePredictor]:
     denoiser = None
     if init:
         try:
-            denoiser = load_stepwise_denoiser(init)
+            denoiser = load_stepwise_denoiser(init).network
         except UnsupportedCheckpointError:
-            return load_noise_predictor(init)
+            return load_model(init, NOISE_PREDICTOR)
     sizes: dict[str, Any] = vars(denoiser.config) if denoiser else {}
     channels = denoiser.config.out_channels if denoiser else UNetConfig.out_channels
     sizes = {**sizes, "in_channels": 2 * channels + 3, "out_channels": 2 * channels}
@@ -117,10 +132,10 @@ def _make_noise_predictor(config: TrainConfig, init: Path | None) -> NoisePredic
     nn.init.zeros_(last.weight)
     if last.bias is not None:
         nn.init.zeros_(last.bias)
-    return predictor
+    return ModelDescriptor(NOISE_PREDICTOR.name, predictor)
 
 
-def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
+def _make_compact(config: TrainConfig, init: Path | None) -> ModelDescriptor[Compact]:
     if init:
         loaded = ModelLoader("cpu").load_from_file(str(init))
         if not isinstance(loaded.model, Compact) or loaded.scale != SCALE:
@@ -128,7 +143,8 @@ def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
                 f"{init.name} is {loaded.architecture.name} x{loaded.scale}, expected RealESRGAN "
                 f"Compact x{SCALE}."
             )
-        return _deepened(loaded.model.float(), config.size.get("num_conv", 0))
+        deeper = _deepened(loaded.model.float(), config.size.get("num_conv", 0))
+        return ModelDescriptor("compact", deeper)
     sizes: dict[str, Any] = {"num_feat": 64, "num_conv": 16, **config.size}
     network = Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
@@ -140,7 +156,7 @@ def _make_compact(config: TrainConfig, init: Path | None) -> nn.Module:
     # The residual starts small, beside the nearest-neighbour picture that the network adds.
     with torch.no_grad():
         convolutions[-1].weight.mul_(0.01)
-    return network
+    return ModelDescriptor("compact", network)
 
 
 @torch.no_grad()

@@ -39,4 +39,4 @@ def train_stages(
         config = replace(config, networks=replace(config.networks, **networks))
         trainer = Trainer(config, data, out / name, validation, cpu=cpu)
         trainer.run()
-        trained[trainer.task.part or config.task] = str(out / name / "best.safetensors")
+        trained[trainer.task.model.part] = str(out / name / "best.safetensors")

@@ -282,10 +282,8 @@ class Trainer:
             "validation": figures,
         }
         export_network(
-            self.ema.module,
+            replace(self.task.model, network=self.ema.module, family=self.config.family),
             self.out / name,
-            part=self.task.part or self.config.task,
-            family=self.config.family,
             provenance=provenance,
         )
 

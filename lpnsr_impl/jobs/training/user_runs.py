@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...files.checkpoints import check_family, load_noise_predictor
+from ...files.checkpoints import NOISE_PREDICTOR, ModelDescriptor, check_family, load_model
 from ...files.folders import find_weights
 from ...method import sampler
 from ...method.noise import seeded_noise
@@ -28,13 +28,19 @@ class UserRuns(nn.Module):
         ValueError: the networks do not belong together.
     """
 
-    def __init__(self, names: Networks, autoencoder: Autoencoder, denoiser: Denoiser) -> None:
+    def __init__(
+        self,
+        names: Networks,
+        autoencoder: ModelDescriptor[Autoencoder],
+        denoiser: ModelDescriptor[Denoiser],
+    ) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
-        self.schedule = Schedule(**vars(denoiser.schedule))
-        predictor = names.noise_predictor
-        self.noise_predictor = load_noise_predictor(find_weights(predictor)) if predictor else None
-        check_family(autoencoder, denoiser, self.noise_predictor)
+        predictor = None
+        if names.noise_predictor:
+            predictor = load_model(find_weights(names.noise_predictor), NOISE_PREDICTOR)
+        self.schedule = Schedule(**vars(check_family(autoencoder, denoiser, predictor).schedule))
+        self.autoencoder = autoencoder.network
+        self.noise_predictor = None if predictor is None else predictor.network
         self.start = Teacher(find_weights(names.start)) if names.start else None
 
     def run(self, denoiser: sampler.Denoiser, lr: Tensor, rng: np.random.Generator) -> Tensor:

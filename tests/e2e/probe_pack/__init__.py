@@ -159,7 +159,7 @@ class ProbeOffloaded(io.ComfyNode):
 
         managed = [memory.Managed(network, torch.device("cuda")) for network in networks]
         tiling = tiled.Tiling(64, 16)
-        engine = engine.Engine(engine.Networks(*managed), Plenty(), tiling)
+        engine = engine.Engine(engine.Networks(models.family, *managed), Plenty(), tiling)
         devices, batches = set(), set()
 
         def watch(module, inputs):

@@ -27,7 +27,6 @@ class DecoderTask(Task):
     """
 
     network: Autoencoder
-    part = "autoencoder"
     uses = IMAGE_LOSSES
     options = frozenset({"chain"})
     figures = ("l1", "minus_psnr", "round_trip_l1", "round_trip_minus_psnr")
@@ -43,8 +42,9 @@ class DecoderTask(Task):
         if config.chain:
             if not names.denoiser:
                 raise ValueError("chain is above 0; give networks.denoiser.")
-            self.denoiser = load_stepwise_denoiser(find_weights(names.denoiser))
-            self.user = UserRuns(names, self.network, self.denoiser)
+            denoiser = load_stepwise_denoiser(find_weights(names.denoiser))
+            self.denoiser = denoiser.network
+            self.user = UserRuns(names, self.model, denoiser)
 
     def forward(self, batch: Sample) -> Losses:
         """Image losses of what the decoder makes of codes."""

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....method.schedule import Schedule
 from ....models import Denoiser
 from ..config import TrainConfig
 from ..data import Sample
@@ -28,7 +27,6 @@ class DenoiserTask(LatentTask):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
-        self.schedule = Schedule(**vars(self.network.schedule))
         self.check_crops(self.network)
         if self.has_image_losses != (config.rollout > 0):
             no = "" if self.has_image_losses else "no "
@@ -38,7 +36,7 @@ class DenoiserTask(LatentTask):
             )
         self.user = None
         if config.rollout:
-            self.user = UserRuns(config.networks, self.autoencoder, self.network)
+            self.user = UserRuns(config.networks, self.autoencoder_model, self.model)
 
     def forward(self, batch: Sample) -> Losses:
         """Squared error of x0_pred, or image losses of rollouts."""

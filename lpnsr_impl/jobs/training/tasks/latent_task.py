@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ....config import SCALE
-from ....files.checkpoints import load_autoencoder
+from ....files.checkpoints import AUTOENCODER, load_model
 from ....files.folders import find_weights
 from ....method import sampler
 from ....method.sampler import sample
@@ -23,7 +23,8 @@ class LatentTask(Task):
         name = config.networks.autoencoder
         if not name:
             raise ValueError("networks.autoencoder is empty; training this needs one.")
-        self.autoencoder = load_autoencoder(find_weights(name))
+        self.autoencoder_model = load_model(find_weights(name), AUTOENCODER)
+        self.autoencoder = self.autoencoder_model.network
 
     def chain(
         self,

@@ -40,10 +40,11 @@ class NoisePredictorTask(LatentTask):
         name = config.networks.denoiser
         if not name:
             raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
-        self.denoiser = load_stepwise_denoiser(find_weights(name))
-        check_family(self.autoencoder, self.denoiser, None)
-        self.network.schedule = self.denoiser.schedule
-        self.schedule = Schedule(**vars(self.denoiser.schedule))
+        denoiser = load_stepwise_denoiser(find_weights(name))
+        check_family(self.autoencoder_model, denoiser, None)
+        self.model = replace(self.model, schedule=denoiser.schedule)
+        self.schedule = Schedule(**vars(denoiser.schedule))
+        self.denoiser = denoiser.network
         self.check_crops(self.denoiser, self.network)
         self.judges_latents = not config.discriminator.features
         if self.judges_latents:

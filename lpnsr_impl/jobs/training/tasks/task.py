@@ -21,7 +21,7 @@ from ....pictures.images import to_01
 from ..config import TrainConfig
 from ..data import Crops, Sample
 from ..losses import ImageLoss
-from ..networks import make_network
+from ..networks import make_model
 from ..teacher import Teacher
 
 IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient", "truth"})
@@ -44,7 +44,9 @@ class Task(nn.Module, ABC):
     `forward` is one step, so that data-parallel wrappers see one forward for each backward.
 
     Attributes:
-        network: the network in training.
+        model: the network in training, with its part and schedule.
+        network: the same without them.
+        schedule: what it is trained with.
         gan_channels: channels of what the discriminator judges.
         taught: whether a teacher's pictures can stand for HR.
         folder: where it may keep what is costly to make again, or None.
@@ -56,7 +58,6 @@ class Task(nn.Module, ABC):
     gan_channels = 3
     taught = True
     folder: Path | None = None
-    part: str = ""  # of the family, where the task has another name
     uses: frozenset[str]  # names of the losses it has
     options: frozenset[str] = frozenset()  # of `OPTIONS`, those it has
     figures: tuple[str, ...] = ("l1", "minus_psnr")  # what `validate` gives
@@ -86,11 +87,12 @@ class Task(nn.Module, ABC):
         if config.best not in known:
             raise ValueError(f"best is {config.best!r}, expected one of {', '.join(known)}.")
         self.config = config
-        self.network = make_network(config)
+        self.model = make_model(config)
+        self.network = self.model.network
         self.image_loss = ImageLoss(config.loss)
         self.has_image_losses = any(getattr(config.loss, name) for name in IMAGE_LOSSES)
         self.teacher = Teacher(find_weights(teacher)) if teacher else None
-        self.schedule = Schedule()
+        self.schedule = Schedule(**vars(self.model.schedule))
 
     def prepare(self, crops: Crops) -> None:
         """What a new training needs of its pictures before the first step."""
