@@ -362,12 +362,12 @@ class Engine:
         planes, (_, h, w) = [current.rgb], current.size
         if alpha is not None:
             planes.append(resample(alpha, h, w, lr.wrap).clamp(0, 1))
-        psnr = lr_psnr(current.rgb, lr.rgb, lr.wrap)
+        psnr = lr_psnr(current.rgb, lr)
         result = torch.cat(planes, dim=1).movedim(1, 3).contiguous().movedim(3, 1)
         return result.to(self.memory.result_device, self.memory.result_dtype), psnr
 
     def _tiles(self, networks: Sequence[Managed[Any]], lr: Picture, note: str = "") -> Tiles:
-        return Tiles(networks, lr.size, lr.wrap, self.memory, self.tiling, self.progress, note)
+        return Tiles(networks, lr, self.memory, self.tiling, self.progress, note)
 
     def _empty_latent(self, lr: Picture) -> Tensor:
         b, h, w = lr.size

@@ -1,6 +1,6 @@
 """The steps after decoding: colour fix, size, LR consistency and mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -73,16 +73,17 @@ class Finish:
             sr = surround(fix, sr, reference, reach=reach, wrap=wrap)
         size = self.size or (SCALE * h, SCALE * w)
         sr = resample(sr, *size, wrap).clamp_(0, 1)
-        original = (lr if self.lr is None else self.lr[images]).rgb.to(sr.device)
+        original = lr if self.lr is None else self.lr[images]
+        original = replace(original, rgb=original.rgb.to(sr.device))
         if self.lr_consistency:
-            sr = back_project(sr, original, wrap=wrap)
+            sr = back_project(sr, original)
         if self.region:
             assert self.region.start is not None
-            h, w = original.shape[2:]
+            _, h, w = original.size
             mask = self.region.mask[images].to(sr.device)
             weights = mask_weights(mask, h, w, self.region.feather, wrap, size)
             start = resample(self.region.start[images].to(sr.device), *size, wrap)
             sr = blend(sr, start.clamp(0, 1), weights)
-        grey = is_grey(original).to(sr).view(-1, 1, 1, 1)
+        grey = is_grey(original.rgb).to(sr).view(-1, 1, 1, 1)
         sr.lerp_(sr.mean(dim=1, keepdim=True).expand_as(sr), grey)
-        return sr, lr_psnr(sr, original, wrap)
+        return sr, lr_psnr(sr, original)

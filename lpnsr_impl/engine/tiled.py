@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import LARGEST_TILE, SCALE, Wrap, wraps
+from ..config import LARGEST_TILE, SCALE, wraps
 from ..main_memory import give_back
+from ..pictures.picture import Picture
 from .memory import Managed, Memory, activation_bytes
 from .progress import Progress
 from .tile_plan import TilePlan, plan_axis
@@ -62,8 +63,7 @@ class Tiles:
 
     Args:
         networks: that run together, on one device.
-        shape: (B, h, w) of the LR images.
-        wrap: axes along which the images continue at their other edge.
+        lr: the B LR images, h x w.
         memory: where the networks run.
         tiling: tile sizes that the user asks for.
         progress: receives the plan, and every call of a network.
@@ -78,14 +78,13 @@ class Tiles:
     def __init__(
         self,
         networks: Sequence[Managed[Any]],
-        shape: tuple[int, int, int],
-        wrap: Wrap,
+        lr: Picture,
         memory: Memory,
         tiling: Tiling,
         progress: Progress,
         note: str = "",
     ) -> None:
-        self._networks, self._shape, self._wraps = networks, shape, wraps(wrap)
+        self._networks, self._shape, self._wraps = networks, lr.size, wraps(lr.wrap)
         self._memory, self._tiling, self._progress, self._note = memory, tiling, progress, note
         self._device, self.output_device = networks[0].device, memory.result_device
         self._heading = ""

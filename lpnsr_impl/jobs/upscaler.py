@@ -129,7 +129,7 @@ class Upscaler:
 
         def start(lr: Picture) -> Tensor:
             tiling = Tiling(max_tile=max(self.tile, SMALLEST_MODEL_INPUT))
-            tiles = Tiles([managed], lr.size, lr.wrap, self.memory, tiling, Progress())
+            tiles = Tiles([managed], lr, self.memory, tiling, Progress())
             y = [
                 tiles(model, lr.rgb[i], text="start", output_scale=model.scale)
                 for i in tiles.groups()

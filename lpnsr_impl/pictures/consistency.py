@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..config import Wrap
 from .edges import resample
+from .picture import Picture
 
 ITERATIONS = 10
 
@@ -12,19 +12,16 @@ _HIGHEST_PSNR = 100.0
 """dB, of equal images."""
 
 
-def back_project(
-    sr: Tensor, lr: Tensor, iterations: int = ITERATIONS, wrap: Wrap = "none"
-) -> Tensor:
+def back_project(sr: Tensor, lr: Picture, iterations: int = ITERATIONS) -> Tensor:
     """Correct `sr` in place until it equals the LR image when downscaled (Irani and Peleg, 1991).
 
     Each iteration adds lr - downscale(sr), enlarged by bicubic interpolation. It runs channel by
     channel, so that a large image needs little memory beside itself.
 
     Args:
-        sr: [B,C,H,W] in [0,1], no smaller than lr; it is modified.
-        lr: [B,C,h,w] in [0,1].
+        sr: [B,3,H,W] in [0,1], no smaller than lr; it is modified.
+        lr: the B LR images.
         iterations: 0 or more.
-        wrap: axes along which both images continue at their other edge.
 
     Returns:
         `sr`, in [0,1]. Where clamping was needed, it equals the LR image only approximately.
@@ -32,32 +29,31 @@ def back_project(
     Raises:
         ValueError: `sr` has another batch size, or is smaller than `lr`.
     """
-    _check_shapes(sr, lr)
-    (height, width), (h, w) = sr.shape[2:], lr.shape[2:]
-    for sr_i, lr_i in zip(sr.split(1), lr.split(1), strict=True):
+    _check_shapes(sr, lr.rgb)
+    (height, width), (_, h, w) = sr.shape[2:], lr.size
+    for sr_i, lr_i in zip(sr.split(1), lr.rgb.split(1), strict=True):
         for plane, target in zip(sr_i.split(1, dim=1), lr_i.split(1, dim=1), strict=True):
             for _ in range(iterations):
-                missing = target - resample(plane, h, w, wrap)
-                plane.add_(resample(missing, height, width, wrap)).clamp_(0, 1)
+                missing = target - resample(plane, h, w, lr.wrap)
+                plane.add_(resample(missing, height, width, lr.wrap)).clamp_(0, 1)
     return sr
 
 
-def lr_psnr(sr: Tensor, lr: Tensor, wrap: Wrap = "none") -> float:
+def lr_psnr(sr: Tensor, lr: Picture) -> float:
     """PSNR in dB between `sr`, downscaled, and the LR image; the mean over a batch, at most 100.
 
     Downscaling is bicubic with antialiasing.
 
     Args:
-        sr: [B,C,H,W] in [0,1], no smaller than lr.
-        lr: [B,C,h,w] in [0,1].
-        wrap: axes along which both images continue at their other edge.
+        sr: [B,3,H,W] in [0,1], no smaller than lr.
+        lr: the B LR images.
 
     Raises:
         ValueError: `sr` has another batch size, or is smaller than `lr`.
     """
-    _check_shapes(sr, lr)
-    h, w = lr.shape[2:]
-    error = torch.cat([resample(x, h, w, wrap) for x in sr.split(1)]) - lr
+    _check_shapes(sr, lr.rgb)
+    _, h, w = lr.size
+    error = torch.cat([resample(x, h, w, lr.wrap) for x in sr.split(1)]) - lr.rgb
     mse = error.square().mean(dim=(1, 2, 3))
     return float((-10 * torch.log10(mse)).clamp(max=_HIGHEST_PSNR).mean())
 

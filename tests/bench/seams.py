@@ -20,6 +20,7 @@ from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.method.sampler import sample
 from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.images import bicubic_upsample, to_01, to_pm1
+from lpnsr_impl.pictures.picture import Picture
 from lpnsr_impl.pictures.reading import picture_files, read_picture
 
 from .speed import load, psnr
@@ -35,7 +36,7 @@ BESIDE = range(6, 15)  # pixels
 def plan_tiles(networks: Networks, h: int, w: int, tiling: Tiling) -> TilePlan:
     """Plan the tiles of the U-Nets as the engine does."""
     unets = [Managed(network, torch.device("cpu")) for network in networks[1:]]
-    return Tiles(unets, (1, h, w), "none", Memory(), tiling, Progress()).plan
+    return Tiles(unets, Picture(torch.empty(1, 3, h, w)), Memory(), tiling, Progress()).plan
 
 
 def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:

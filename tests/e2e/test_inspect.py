@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lpnsr_impl.pictures.consistency import back_project, lr_psnr
 from lpnsr_impl.pictures.invention import heat_map
+from lpnsr_impl.pictures.picture import Picture
 from tests.host.server import PromptError
 
 from .conftest import Graph, random_image
@@ -81,7 +82,7 @@ def test_the_invention_map_is_the_deviation_over_seeds(graph: Graph) -> None:
 
 
 def test_lr_consistency_gives_the_lr_picture_back(graph: Graph) -> None:
-    lr = IMAGE.movedim(-1, 1)
+    lr = Picture(IMAGE.movedim(-1, 1))
     plain = graph.run(graph.upscale(IMAGE), "upscale")
     off = graph.run(graph.upscale(IMAGE, lr_consistency=False), "upscale")
     assert torch.equal(plain, off)
@@ -100,4 +101,4 @@ def test_lr_psnr_is_given_without_consistency_too(graph: Graph, node: str, sourc
     prompt["text"] = {"class_type": "PreviewAny", "inputs": {"source": [source, 1]}}
     given = float(graph.server.run(prompt)["text"]["text"][0])
     result = graph.run(prompt, source).movedim(-1, 1)
-    assert given == pytest.approx(lr_psnr(result, IMAGE.movedim(-1, 1)), abs=1e-3)
+    assert given == pytest.approx(lr_psnr(result, Picture(IMAGE.movedim(-1, 1))), abs=1e-3)

@@ -11,6 +11,7 @@ from lpnsr_impl.config import Wrap
 from lpnsr_impl.pictures.consistency import lr_psnr
 from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.images import bicubic_upsample
+from lpnsr_impl.pictures.picture import Picture
 from tests.eventually import in_a_thread
 from tests.host.server import PromptError
 
@@ -90,7 +91,7 @@ def test_lr_psnr_and_consistency_are_of_the_image_itself(
     for consistent in (False, True):
         prompt = graph.upscale(picture, steps=1, factor=factor, lr_consistency=consistent)
         result = graph.run(prompt, "upscale").movedim(-1, 1)
-        psnrs.append(lr_psnr(result, picture.movedim(-1, 1)))
+        psnrs.append(lr_psnr(result, Picture(picture.movedim(-1, 1))))
         prompt["shown"] = {"class_type": "PreviewAny", "inputs": {"source": ["upscale", 1]}}
         (shown,) = graph.server.run(prompt)["shown"]["text"]
         assert float(shown) == pytest.approx(psnrs[-1], abs=1e-3)

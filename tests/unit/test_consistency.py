@@ -7,18 +7,19 @@ from torch import Tensor
 from lpnsr_impl.pictures.consistency import back_project, lr_psnr
 from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.images import bicubic_upsample
+from lpnsr_impl.pictures.picture import Picture
 from tests.golden.fill import noise
 
 
-def lr_picture(b: int = 1, h: int = 17, w: int = 23) -> Tensor:
+def lr_picture(b: int = 1, h: int = 17, w: int = 23) -> Picture:
     """Away from black and white, so that it can be met exactly."""
-    return 0.5 + 0.06 * noise("consistency.lr", (b, 3, h, w)).clamp(-3, 3)
+    return Picture(0.5 + 0.06 * noise("consistency.lr", (b, 3, h, w)).clamp(-3, 3))
 
 
-def rough(lr: Tensor) -> Tensor:
+def rough(lr: Picture) -> Tensor:
     """A x4 picture with noise of its own and other colours."""
-    b, c, h, w = lr.shape
-    sr = 0.9 * bicubic_upsample(lr) + 0.03 * noise("consistency.sr", (b, c, 4 * h, 4 * w))
+    b, h, w = lr.size
+    sr = 0.9 * bicubic_upsample(lr.rgb) + 0.03 * noise("consistency.sr", (b, 3, 4 * h, 4 * w))
     return sr.clamp(0, 1)
 
 
@@ -41,13 +42,13 @@ def test_back_projection_keeps_detail() -> None:
     """It changes what downscaling sees, and little else."""
     lr = lr_picture()
     detail = 0.1 * torch.tensor([1.0, -1.0]).repeat(46)  # alternates from pixel to pixel
-    sr = back_project(bicubic_upsample(lr) + detail, lr)
-    without = back_project(bicubic_upsample(lr), lr)
+    sr = back_project(bicubic_upsample(lr.rgb) + detail, lr)
+    without = back_project(bicubic_upsample(lr.rgb), lr)
     torch.testing.assert_close(sr - without, detail.expand_as(sr), atol=0.03, rtol=0)
 
 
 def test_the_range_is_kept_where_the_lr_picture_is_black_and_white() -> None:
-    lr = (noise("consistency.lr", (1, 3, 16, 16)) > 0).float()
+    lr = Picture((noise("consistency.lr", (1, 3, 16, 16)) > 0).float())
     sr = back_project(rough(lr), lr)
     assert sr.min() >= 0
     assert sr.max() <= 1
@@ -66,8 +67,8 @@ def test_lr_psnr_is_the_mean_over_a_batch() -> None:
 def test_lr_psnr_is_10_log_of_the_squared_error_and_at_most_100() -> None:
     sr = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     small = resample(sr, 8, 8)
-    assert lr_psnr(sr, small) == 100
-    assert lr_psnr(sr, small + 0.1) == pytest.approx(20, abs=1e-3)
+    assert lr_psnr(sr, Picture(small)) == 100
+    assert lr_psnr(sr, Picture(small + 0.1)) == pytest.approx(20, abs=1e-3)
 
 
 @pytest.mark.parametrize(("h", "w"), [(17, 23), (18, 23), (25, 35), (102, 138), (150, 200)])
@@ -84,4 +85,4 @@ def test_another_batch_and_smaller_results_are_refused(
     function: object, shape: tuple[int, ...]
 ) -> None:
     with pytest.raises(ValueError, match=r"expected sr of \(1, 3, 8, 8\), or higher and wider"):
-        function(torch.rand(shape), torch.rand(1, 3, 8, 8))  # type: ignore[operator]
+        function(torch.rand(shape), Picture(torch.rand(1, 3, 8, 8)))  # type: ignore[operator]

@@ -45,8 +45,8 @@ def fix_colors(name: str, lr: Tensor, wrap: Wrap) -> Tensor:
         lambda lr, wrap: resample(lr, 36, 46, wrap),
         lambda lr, wrap: fix_colors("wavelet", lr, wrap),
         lambda lr, wrap: fix_colors("adain", lr, wrap),
-        lambda lr, wrap: back_project(0.9 * upsample(lr, wrap), lr, wrap=wrap),
-        lambda lr, wrap: back_project(0.9 * resample(lr, 36, 46, wrap), lr, wrap=wrap),
+        lambda lr, wrap: back_project(0.9 * upsample(lr, wrap), Picture(lr, wrap=wrap)),
+        lambda lr, wrap: back_project(0.9 * resample(lr, 36, 46, wrap), Picture(lr, wrap=wrap)),
     ],
     ids=["x4", "down", "x2", "wavelet", "adain", "back_project", "back_project of x2"],
 )
@@ -79,9 +79,9 @@ def test_without_wrap_resampling_is_plain_bicubic() -> None:
 
 
 def test_lr_psnr_sees_over_the_edge() -> None:
-    lr = picture(1, 3, 16, 16)
-    sr = back_project(upsample(lr, "both"), lr, wrap="both")
-    assert lr_psnr(sr, lr, "both") > lr_psnr(sr, lr) + 10
+    lr = Picture(picture(1, 3, 16, 16), wrap="both")
+    sr = back_project(upsample(lr.rgb, "both"), lr)
+    assert lr_psnr(sr, lr) > lr_psnr(sr, Picture(lr.rgb)) + 10
 
 
 # The chain

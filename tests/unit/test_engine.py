@@ -74,7 +74,11 @@ def make_tiles(
     network = SimpleNamespace(config=UNetConfig(largest_tile=largest_tile), compiled=fixed)
     managed: Any = Managed(network, torch.device("meta"))  # type: ignore[type-var]
     return Tiles(
-        [managed], (images, *size), "none", memory, tiling or Tiling(), progress or Recorder()
+        [managed],
+        Picture(torch.empty(images, 3, *size)),
+        memory,
+        tiling or Tiling(),
+        progress or Recorder(),
     )
 
 
@@ -198,9 +202,9 @@ def test_small_images_share_a_call_on_a_cpu() -> None:
     network = SimpleNamespace(config=UNetConfig(trained_resolution=32), compiled=False)
     managed: Any = Managed(network, torch.device("cpu"))  # type: ignore[type-var]
     memory = Limited(1000 * MB, 1000 * MB)
-    small = Tiles([managed], (20, 16, 16), "none", memory, Tiling(), Progress())
+    small = Tiles([managed], Picture(torch.empty(20, 3, 16, 16)), memory, Tiling(), Progress())
     assert small.plan.batch == 4
-    large = Tiles([managed], (20, 128, 128), "none", memory, Tiling(), Progress())
+    large = Tiles([managed], Picture(torch.empty(20, 3, 128, 128)), memory, Tiling(), Progress())
     assert large.plan.batch == 1
 
 
