@@ -98,12 +98,12 @@ def read_image(
             f"{name} has NaN or infinite values (first in image {bad} of {len(finite)}). Look at "
             "the node before it; e.g. a VAE in fp16 gives such pictures."
         )
-    rgb, alpha = split_channels(x)
-    if alpha is None and x.shape[1] == 4:
-        note(f"{name} is opaque, so its alpha is dropped")
-    low, high = value_range
+    rgb, (low, high) = x[:, :3], value_range
     beyond = ((rgb < low) | (rgb > high)).any(dim=1).float().mean().item()
     if beyond:
         note(f"{beyond:.1%} of the pixels of {name} are outside {low:g} to {high:g}: clamped")
-        rgb = rgb.clamp(low, high)
+        x = torch.cat([rgb.clamp(low, high), x[:, 3:]], dim=1)  # before colours are filled in
+    rgb, alpha = split_channels(x)
+    if alpha is None and x.shape[1] == 4:
+        note(f"{name} is opaque, so its alpha is dropped")
     return Picture(rgb, alpha, wrap)

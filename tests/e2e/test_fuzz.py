@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -193,6 +193,15 @@ def run(graph: Graph, prompt: Prompt, s: Settings, layout: str = "") -> Tensor:
     return graph.run(prompt, "decode" if "decode" in prompt else "upscale")
 
 
+@example(  # bright colours beside transparent pixels
+    example=(
+        Picture(1, (5, 1), 4, "black and white", factor=3.0, shift=0.0, seed=0),
+        Settings(0, 1, 2.0, (False, False, False), "sample", "none", 0, 32, False),
+    ),
+    dtype=torch.float32,
+    layout="",
+    item=0,
+)
 @fuzz(10)
 @given(
     example=pictures().flatmap(lambda p: st.tuples(st.just(p), settings_for(p))),
