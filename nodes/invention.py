@@ -22,6 +22,10 @@ _FULL_SCALE = 0.1
 
 _SEEDS = 1 << 64
 
+_COPIES = 6
+"""Images in fp32 for each LR image: mean, squares, result and what their update or the heat map
+takes."""
+
 
 class LPNSRInventionMap(io.ComfyNode):
     """The deviation between pictures of several seeds: what the LR image does not determine."""
@@ -104,6 +108,7 @@ class LPNSRInventionMap(io.ComfyNode):
         sampling = Sampling(seed, steps, kappa, ALL_ON if use_predictor else {}, predictor_mode)
         once = engine.sample_work(sampling) + DECODE_WORK
         progress.begin(len(image) * (ENCODE_WORK + seeds * once))
+        stages.check_memory(lr, copies=_COPIES)
         y0 = engine.encode(engine.make_starts(lr, stages.start_by(upscale_model)), lr)
         finish, quantize = Finish(color_fix), models.family.quantize
         running = RunningDeviation()

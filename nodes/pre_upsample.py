@@ -53,6 +53,7 @@ class LPNSRPreUpsample(io.ComfyNode):
     ) -> io.NodeOutput:
         widgets.require_choices(wrap=wrap)
         lr, start = read_image(image, "image", wrap=wrap), stages.start_by(upscale_model)
+        stages.check_memory(lr, copies=2)
         _, h, w = lr.size
         rgb = start(lr) if start else lr.resize(SCALE * h, SCALE * w).rgb
         return io.NodeOutput(host.to_result(to_image(Picture(rgb, upscale_alpha(lr, start)))))

@@ -8,6 +8,7 @@ from ..lpnsr_impl.config import SCALE, wraps
 from ..lpnsr_impl.engine.engine import Engine, Start
 from ..lpnsr_impl.engine.tile_plan import TilePlan, plan_axis
 from ..lpnsr_impl.engine.tiled import Tiling
+from ..lpnsr_impl.pictures import target
 from ..lpnsr_impl.pictures.edges import resample
 from ..lpnsr_impl.pictures.images import SMALLEST_MODEL_INPUT
 from ..lpnsr_impl.pictures.picture import Picture
@@ -73,6 +74,22 @@ def _run_upscale_model(upscale_model: Any, lr: Picture) -> Tensor:
     y = TilePlan(rows, columns, batch=len(x)).apply(run, [x], output_scale=upscale_model.scale)
     y = y.reshape(b, 3, *y.shape[2:])
     return resample(y, SCALE * h, SCALE * w, lr.wrap).clamp(0, 1).to(lr.rgb.device)
+
+
+def check_memory(lr: Picture, copies: int = 1) -> None:
+    """Check that main memory has room for x4 images of all LR images.
+
+    Args:
+        lr: the LR images.
+        copies: number of such images that the node holds for each of them.
+
+    Raises:
+        MemoryError: it has not.
+    """
+    b, h, w = lr.size
+    free = host.Memory().free_for_results()
+    passes = target.plan_passes(h, w, target.Target())
+    target.check_memory(passes, free, b, copies * lr.channels)
 
 
 def check_start(start: Picture, lr: Picture) -> None:
