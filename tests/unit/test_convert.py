@@ -20,7 +20,7 @@ from lpnsr_impl.config import AutoencoderConfig
 from lpnsr_impl.files.checkpoints import load_model
 from lpnsr_impl.files.convert import convert
 from lpnsr_impl.models import Autoencoder
-from tests.limits import files_of_at_most
+from tests.limits import limit_file_size
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 PARTS = {
@@ -108,7 +108,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     torch.save(denoiser_weights(), tmp_path / "in.pth")
-    with files_of_at_most(1_000_000), pytest.raises(OSError, match="File too large"):
+    with limit_file_size(1_000_000), pytest.raises(OSError, match="File too large"):
         convert(tmp_path / "in.pth", tmp_path / "out.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 

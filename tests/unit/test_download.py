@@ -31,7 +31,7 @@ from lpnsr_impl.files.released import (
 )
 from lpnsr_impl.files.whole import rename_new
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
-from tests.limits import files_of_at_most
+from tests.limits import limit_file_size
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 PACK = Path(__file__).parents[2]
@@ -383,7 +383,7 @@ def test_a_file_in_any_folder_or_subfolder_is_not_downloaded_again(
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(denoiser: File, tmp_path: Path) -> None:
-    with files_of_at_most(1_000_000), pytest.raises(DownloadError, match="File too large"):
+    with limit_file_size(1_000_000), pytest.raises(DownloadError, match="File too large"):
         get(tmp_path, DENOISER)
     assert names_in(tmp_path) == []
 

@@ -56,7 +56,7 @@ from lpnsr_impl.models import Autoencoder, NoisePredictor
 from lpnsr_impl.pictures.images import to_pm1
 from lpnsr_impl.pictures.reading import read_picture
 from tests.eventually import PATIENCE
-from tests.limits import files_of_at_most
+from tests.limits import limit_file_size
 from tests.small import (
     PICTURE,
     autoencoder_weights,
@@ -720,7 +720,7 @@ def test_a_save_that_fails_leaves_all_of_the_one_before(
     trainer.run(stop_at=3)
     before = {path: path.read_bytes() for path in tmp_path.glob("[cs]*")}
     for room in (10, 5000):  # config.json has about 1000 bytes, state.pt 100,000
-        with files_of_at_most(room), pytest.raises((OSError, RuntimeError)):
+        with limit_file_size(room), pytest.raises((OSError, RuntimeError)):
             trainer.save()
         assert {path: path.read_bytes() for path in tmp_path.glob("[cs]*")} == before
 

@@ -28,7 +28,7 @@ from lpnsr_impl.jobs.upscale.picture import read_picture_data
 from lpnsr_impl.jobs.upscale.plan import make_plan
 from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import PATIENCE, eventually
-from tests.limits import permissions_that_bind_root
+from tests.limits import enforce_permissions
 from tests.small import denoiser_weights
 
 EXAMPLE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
@@ -215,7 +215,7 @@ def test_names_and_things_that_folders_have(networks: Networks, tmp_path: Path) 
 def test_what_may_not_be_read_is_reported(networks: Networks, folder: Path, tmp_path: Path) -> None:
     (folder / "a.png").chmod(0)
     (folder / "sub").chmod(0)
-    with permissions_that_bind_root():
+    with enforce_permissions():
         outcomes = do(networks, folder, tmp_path / "out")
         problems = make_plan(str(folder), str(tmp_path / "out"), "same").problems
     (folder / "sub").chmod(0o755)

@@ -24,7 +24,7 @@ from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE
 from lpnsr_impl.jobs.upscale.plan import make_plan
 from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import PATIENCE, eventually
-from tests.limits import seconds_at_most
+from tests.limits import limit_time
 
 PACK = Path(__file__).parents[2]
 PICTURES = 16
@@ -171,7 +171,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(
     plan = make_plan(str(folder), str(tmp_path / "out"), "same")
     job = Job(plan.source, plan.out, "settings")
     message = rf"--ray-workers is {workers}, and .* room for 2: it has 2 CPUs.* Give 1 to 2"
-    with seconds_at_most(PATIENCE), pytest.raises(ValueError, match=message):
+    with limit_time(PATIENCE), pytest.raises(ValueError, match=message):
         list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", workers))
 
 
