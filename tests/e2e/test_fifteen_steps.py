@@ -44,7 +44,7 @@ def fifteen(graph: Graph, files: dict[str, str], predictor: str, **sample: Any) 
 def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     server: Server, graph: Graph, files: dict[str, str], predictor: str
 ) -> None:
-    """With 'none' the switches may stay on, since no predictor was published for such models."""
+    """With 'none' the switches may stay on, since there may be no predictor for such models."""
     prompt = fifteen(graph, files, predictor, predictor_t2=False)
     y0 = graph.run(prompt, "encode", "latent")
     folder = server.base / "models" / "lpnsr"

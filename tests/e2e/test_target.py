@@ -111,7 +111,8 @@ def test_what_a_mask_keeps_is_the_start_in_that_size(
         start = resample(bicubic_upsample(start), h, w).clamp(0, 1)
     edge = round(8 * factor)
     kept = start.movedim(1, -1)[:, :, :edge]
-    # Only up to half the edge: the second pass blends with the regenerated part beside it.
+    # Only up to half the edge, since a second pass starts from a picture that includes the
+    # regenerated part.
     torch.testing.assert_close(result[:, :, : edge // 2], kept[:, :, : edge // 2])
     assert not torch.allclose(result[:, :, edge:], start.movedim(1, -1)[:, :, edge:], atol=0.01)
 

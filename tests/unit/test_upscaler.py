@@ -104,7 +104,8 @@ def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
 
 
 def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, int]]) -> None:
-    """Each network runs once for the whole clip, so that it is loaded to the GPU only once."""
+    """All frames go through a network before the next one runs, so that each is loaded only
+    once."""
 
     class Nearest:
         scale = 4
