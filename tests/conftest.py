@@ -10,12 +10,12 @@ from tests.host.tested import run_of
 
 @pytest.hookimpl(trylast=True)  # after pytest has grouped tests by their fixtures
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests in a browser last, as they take longest, by front end and renderer."""
+    """Sort browser tests to the end, since they take longest, by front end and renderer."""
     items.sort(key=lambda item: run_of(item.nodeid))
 
 
 class _ByServer(LoadFileScheduling):
-    """Gives a worker a whole file, or all tests of a front end, which share a server."""
+    """Assigns whole files to workers, and all tests of one front end, since they share a server."""
 
     def _split_scope(self, nodeid: str) -> str:
         front_end, _ = run_of(nodeid)

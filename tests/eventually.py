@@ -1,4 +1,4 @@
-"""Waiting for conditions instead of times: nobody knows how busy the machine is."""
+"""Wait for conditions instead of fixed times, since the machine may be slow or busy."""
 
 import asyncio
 import time
@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 PATIENCE = 300
-"""Seconds after which a wait has failed: far more than a slow and busy machine needs."""
+"""Timeout in seconds, far more than a slow and busy machine needs."""
 
 Result = TypeVar("Result")
 
 
-def in_a_thread(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """`asyncio.run` in another thread, since Playwright keeps a loop running in this one."""
+def run_in_thread(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in another thread, since Playwright runs an event loop in this one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
@@ -22,7 +22,7 @@ def eventually(state: Callable[[], Any], expected: Any = True, patience: float =
     """Wait until `state()` equals `expected`.
 
     Raises:
-        AssertionError: it has not within `patience` seconds; says what it was at last.
+        AssertionError: it did not within `patience` seconds; the message has the last state.
     """
     end = time.monotonic() + patience
     while (last := state()) != expected:

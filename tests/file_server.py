@@ -1,4 +1,4 @@
-"""An HTTP server that stands in for Hugging Face (at /hub) and GitHub (at /github), with their
+"""A local HTTP server that imitates Hugging Face (at /hub) and GitHub (at /github), including
 failures."""
 
 import hashlib
@@ -20,10 +20,10 @@ class File:
 
     content: bytes
     status: int = 200
-    cuts: list[int] = field(default_factory=list)  # the next answers break off after these bytes
+    cuts: list[int] = field(default_factory=list)  # lengths of the next, truncated responses
     stall_at: int | None = None  # stop sending after this byte, without closing the connection
     pause: float = 0.0  # seconds before each chunk
-    announced_size: int | None = None  # by the hub, instead of the true one
+    announced_size: int | None = None  # size that the hub reports, if not the true one
     announced_sha256: str | None = None
 
 
@@ -38,7 +38,7 @@ class FileServer:
 
 @contextmanager
 def serving() -> Iterator[FileServer]:
-    """Run a server without files."""
+    """Run a server that has no files yet."""
     state = FileServer()
     stopped = threading.Event()
     handler = type("Handler", (_Handler,), {"state": state, "stopped": stopped})
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Redirect to the CDN, with the file's metadata in the headers, as Hugging Face does."""
         sha256 = file.announced_sha256 or hashlib.sha256(file.content).hexdigest()
         size = len(file.content) if file.announced_size is None else file.announced_size
-        # Another host name, since the library's metadata request follows redirects within a host.
+        # Use another host name: the library's metadata request follows redirects within a host.
         cdn = self.state.url.replace("127.0.0.1", "localhost")
         self.send_response(302)
         self.send_header("Location", f"{cdn}{self.path.replace('/hub/', '/cdn/', 1)}")

@@ -1,4 +1,4 @@
-"""Limits on this process, to see what happens at them."""
+"""Resource limits for this process."""
 
 import ctypes
 import os
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """No file may grow larger: writing fails in the middle, as on a full disk."""
+def limit_file_size(size: int) -> Iterator[None]:
+    """Limit the file size in bytes. Writing beyond it fails, as on a full disk."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
@@ -22,9 +22,9 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def seconds_at_most(seconds: int) -> Iterator[None]:
-    """Raises AssertionError in the main thread once it took longer (TimeoutError is an OSError,
-    which `os.walk` leaves out)."""
+def limit_time(seconds: int) -> Iterator[None]:
+    """Raise AssertionError in the main thread after a time. (Not TimeoutError, which is an OSError,
+    and `os.walk` ignores those.)"""
 
     def stop(*_: object) -> None:
         raise AssertionError(f"took more than {seconds} s")
@@ -39,15 +39,15 @@ def seconds_at_most(seconds: int) -> Iterator[None]:
 
 
 @contextmanager
-def permissions_that_bind_root() -> Iterator[None]:
-    """Files and folders can't be read or written against their mode, even by root: for a while,
-    this thread gives up those two of root's capabilities that set modes aside, see capset(2)."""
+def enforce_permissions() -> Iterator[None]:
+    """Enforce file permissions even for root. Temporarily drops the two capabilities with which
+    this thread could bypass them, see capset(2)."""
     if os.geteuid() != 0:
         yield
         return
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
-    before = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, of 32 each, twice
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: 32 bits each, twice
     _check(libc.capget(header, before))
     fewer = type(before)(*before)
     fewer[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH

@@ -1,7 +1,7 @@
-"""What the engine does with an image of one tile, written out: it repeats the edge pixels around
-the image, runs a network, and cuts off what that made of them.
+"""Reference implementation of the engine's margin for images of a single tile: pad with edge
+pixels, run a network, and crop the padding.
 
-For images whose height and width, with the margin, are what the networks accept.
+The padded height and width must be sizes that the networks accept.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def crop(x: Tensor, scale: int = 1) -> Tensor:
 
 
 def with_margin(network: Callable[..., Any]) -> Callable[..., Any]:
-    """A denoiser or noise predictor on extended inputs."""
+    """Wrap a denoiser or noise predictor, to pad its inputs and crop its outputs."""
 
     def run(*inputs: Any) -> Any:
         outputs = network(*(extend(x) if isinstance(x, Tensor) else x for x in inputs))

@@ -1,5 +1,4 @@
-"""Small networks of the family, with weights by the formula of the goldens: for tests that need no
-full size."""
+"""Small networks for tests that need no full size, with the formula-made weights of the goldens."""
 
 from pathlib import Path
 
@@ -25,14 +24,14 @@ UNET = UNetConfig(
 
 
 def unet_config(in_channels: int = 6, out_channels: int = 3, **sizes: object) -> UNetConfig:
-    """The small U-Net, with some sizes changed."""
+    """Config of the small U-Net, with some fields changed."""
     return UNetConfig(
         **{**vars(UNET), "in_channels": in_channels, "out_channels": out_channels, **sizes}
     )
 
 
 def state_dict(network: nn.Module, salt: str = "") -> dict[str, Tensor]:
-    """Formula-made weights for the shapes of a network."""
+    """Make a state dict for a network, with weights from the formula."""
     return fill({key: tuple(value.shape) for key, value in network.state_dict().items()}, salt)
 
 
@@ -52,7 +51,7 @@ def predictor_weights(config: UNetConfig | None = None) -> dict[str, Tensor]:
 
 
 def save_crops(folder: Path, count: int, step: tuple[int, int]) -> Path:
-    """Pieces of the example picture of 90x80, each `step` right of and below the one before."""
+    """Save 90x80 crops of the example picture, each moved by `step` (x, y) from the one before."""
     with Image.open(PICTURE) as file:
         rgb = file.convert("RGB")
     for i in range(count):

@@ -7,7 +7,7 @@ YELLOW = torch.tensor([1.0, 0.9, 0.1])
 
 
 def yellow_disc(ring: float = 0.0) -> Tensor:
-    """RGBA [48,48,4] of 8-bit values; just outside of the disc black has the alpha `ring`."""
+    """RGBA [48,48,4], rounded to 8 bits. Black pixels just outside the disc have alpha `ring`."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     distance = ((y - 23.5) ** 2 + (x - 23.5) ** 2).sqrt()
     alpha = (16.5 - distance).clamp(0, 1)
@@ -17,6 +17,6 @@ def yellow_disc(ring: float = 0.0) -> Tensor:
 
 
 def fringe(image: Tensor) -> float:
-    """Largest error of the colour where an upscaled disc, [192,192,4], can be seen."""
+    """Return the largest colour error in the visible part of an upscaled disc, [192,192,4]."""
     rgb, alpha = image[..., :3], image[..., 3]
     return float((rgb - YELLOW).abs().amax(dim=2)[alpha > 0.05].max())

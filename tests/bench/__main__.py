@@ -1,8 +1,8 @@
 """`make bench`: time and memory on CPU and GPU, compared with a straightforward implementation of
 the same networks. Takes 20 minutes on two cores.
 
-`python -m tests.bench growth peaks` runs single sections. Other modules of this package have
-benchmarks of their own, e.g. `python -m tests.bench.seams`.
+`python -m tests.bench growth peaks` runs single sections. Some modules of this package are separate
+benchmarks, e.g. `python -m tests.bench.seams`.
 """
 
 import argparse

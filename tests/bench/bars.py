@@ -1,4 +1,4 @@
-"""Limits that the benchmarks should reach."""
+"""Targets of the benchmarks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -26,12 +26,12 @@ MULTIPLE = 64
 
 
 class Baseline:
-    """PreSet-A in 4 steps.
+    """PreSet-A in 4 steps with the baseline networks.
 
     Args:
-        autoencoder, denoiser, noise_predictor: networks whose weights and precision are used.
-        published: work like the published inference code: pad pictures to powers of two, and
-            compute attention with its full matrix.
+        autoencoder, denoiser, noise_predictor: networks to take weights and precision from.
+        published: imitate the published inference code, which pads pictures to powers of two and
+            computes the full attention matrix.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ def power_of_two(size: int) -> int:
 
 
 class _Plain:
-    """Functions that apply layers of a network by name."""
+    """Applies the layers of a network by name."""
 
     def __init__(self, network: nn.Module, published: bool) -> None:
         self.config: Any = network.config
@@ -137,7 +137,7 @@ class PlainUNet(_Plain):
         emb = self.linear("time_embed.2", F.silu(self.linear("time_embed.0", emb)))
         h, level, skips, self.height = x.to(self.dtype), 0, [], x.shape[2]
         depth = len(self.config.level_channels)
-        blocks = depth * (self.config.num_res_blocks + 1)  # and as many output blocks
+        blocks = depth * (self.config.num_res_blocks + 1)  # and the same number of output blocks
         for i in range(blocks):
             level += self.has(f"input_blocks.{i}.0.op")
             h = self.block(f"input_blocks.{i}", h, emb, level)

@@ -1,5 +1,5 @@
-"""The table "Conservative or creative" of docs/settings.md: agreement of two seeds, and LR-PSNR, by
-setting; and agreement of tiled with untiled results. PreSet-B with the lite models.
+"""The table "Conservative or creative" of docs/settings.md: PSNR between the results of two seeds,
+and LR-PSNR, for each setting; also PSNR between tiled and untiled results. PreSet-B, lite models.
 
 python -m tests.bench.conservative
 """
@@ -28,7 +28,7 @@ LR = HR.parent / "lr"
 PICTURES, WIDTH, HEIGHT = 4, 96, 64
 SEEDS = (0, 1, 2)
 TILES = (64, 32)
-WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # arguments of Sampling; LR consistency
+WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # arguments of Sampling, lr_consistency
     "steps 1": ({"steps": 1}, False),
     "predictor_mode mean": ({"predictor_mode": "mean"}, False),
     "kappa 1": ({"kappa": 1.0}, False),
@@ -41,7 +41,7 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # arguments of Sampling; LR co
 
 
 def pieces() -> list[Picture]:
-    """Read centre crops of degraded pictures."""
+    """Read degraded pictures and crop their centres."""
     found: list[Picture] = []
     for path in picture_files(LR)[:PICTURES]:
         lr = read_picture(path)[None]
@@ -77,7 +77,7 @@ def main() -> None:
             apart += [psnr(a, b) for a, b in itertools.combinations(results, 2)]
         means = [sum(values) / len(values) for values in (apart, to_lr)]
         print(f"| {name} | {means[0]:.1f} dB | {means[1]:.1f} dB |", flush=True)
-    print("\n| tiles | agree with none to |\n|---|---|")
+    print("\n| tiles | PSNR to untiled |\n|---|---|")
     for tile in TILES:
         tiled = Engine(engine.networks, Memory(), Tiling(tile))
         apart = [

@@ -1,9 +1,9 @@
-"""Count the operations and memory of a GPU without a GPU, with FakeTensors, which have shapes and a
-device but no values.
+"""Count GPU operations and memory without a GPU, with FakeTensors: tensors with a shape and a
+device but without values.
 
-Counted are the operations that write GPU memory (about one kernel each), the bytes that they write,
-and the peak memory of tensors that were created in the meantime. Views are not counted. Memory that
-cuDNN or a kernel uses internally, e.g. for a different layout, is not seen.
+Counts the operations that write GPU memory (about one kernel each), the bytes that they write, and
+the peak memory of the tensors created during the run. Views are not counted, nor is the workspace
+that cuDNN or a kernel allocates internally, e.g. for a different layout.
 """
 
 import traceback
@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 FAKE = FakeTensorMode()
-"""Shared by all runs, because networks keep tensors between runs."""
+"""Shared by all runs, because networks cache tensors between runs."""
 
 ROOT = Path(__file__).parents[2]
 _COPIES = """clone cat stack roll flip repeat index index_select index_put_ gather embedding
@@ -43,7 +43,7 @@ class Counts(TorchDispatchMode):
         operations: number of operations that write memory of the device, by kind.
         written: bytes written, by kind: "convolution", "matmul", "attention", "norm", "cast"
             (change of dtype), "copy", "transfer" (from another device), "elementwise" or "other".
-        peak: maximum of the bytes of live tensors.
+        peak: peak memory of live tensors, in bytes.
         waits: places where the host waits for the device, as "file:line operation".
     """
 
@@ -120,7 +120,7 @@ class Counts(TorchDispatchMode):
 
 
 class _Attention(TorchFunctionMode):
-    """Counts attention as a single kernel, as CUDA has it."""
+    """Counts attention as a single kernel, as on CUDA."""
 
     def __init__(self, counts: Counts) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ def _aligned(mask: Tensor) -> bool:
 
 
 def _of_parts(func: Any, name: str) -> bool:
-    """Return whether C++ composes an operation of others. Upsampling has a Python decomposition for
-    compilers, but a kernel in C++."""
+    """Return whether PyTorch composes an operation from others in C++. Upsampling has a
+    decomposition in Python, for compilers, but a kernel in C++."""
     if func.namespace != "aten" or "upsample" in name:
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")

@@ -1,7 +1,7 @@
-"""GPU benchmark, compared with the baseline: times on a GPU, or counts of operations and memory if
-there is none.
+"""GPU benchmark, compared with the baseline: times on a GPU, or counts of operations and memory
+without one.
 
-`python -m tests.bench.gpu` prints tables; for counts also whether they are within their limits.
+`python -m tests.bench.gpu` prints tables, and compares counts with their limits.
 """
 
 import argparse
@@ -20,16 +20,16 @@ from .bars import Bar, print_bars
 from .baseline import Baseline
 from .counting import FAKE, Counts, counted
 from .gpu_times import LIMIT_SECONDS, Stopwatch, header, line, time_all
-from .ways import SMALL, Card, Networks, Ours, Sizes, calls, made_networks
+from .ways import SMALL, Card, Networks, Ours, Sizes, calls, make_networks
 
 KINDS = ("convolution", "matmul", "attention", "norm", "cast", "copy", "elementwise", "other")
 LAUNCHES_A_FRAME = 5906
-"""Operations per frame of a clip when frames were processed one by one (commit a40fa27)."""
+"""Operations per frame of a clip in commit a40fa27, which processed frames one by one."""
 
 
 def waits_in_chain(networks: Networks, side: int) -> list[str]:
-    """List where the host waits for the device between the first and the last call of the denoiser
-    in a tiled run."""
+    """Return the places where the host waits for the device between the first and the last call of
+    the denoiser in a tiled run."""
     engine = Ours(*networks, Card(), Tiling(side // 2, side // 8)).engine
     marks: list[int] = []
     with FAKE:
@@ -46,7 +46,7 @@ def waits_in_chain(networks: Networks, side: int) -> list[str]:
 
 
 def tiling_operations() -> dict[str, float]:
-    """Count operations per tile for cutting 16 tiles of an image and blending them, by kind."""
+    """Count the operations per tile, by kind, that cut an image into 16 tiles and blend them."""
     axis = plan_axis(256, 96, 32, multiple=8, margin=4)
     plan = TilePlan(axis, axis)
     with FAKE:
@@ -56,16 +56,16 @@ def tiling_operations() -> dict[str, float]:
 
 
 def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
-    """Count calls of each network and a clip, for the pack and the baseline."""
+    """Count one call of each network, and a clip, for the pack and for the baseline."""
     side = sizes.tiles[0]
     with FAKE:
-        networks = made_networks(dtype, "cuda", sizes)
+        networks = make_networks(dtype, "cuda", sizes)
         ours, baseline = Ours(*networks, Card()), Baseline(*networks)
         frame = torch.zeros(1, 3, sizes.frame, sizes.frame, device="cuda")
         clip = torch.zeros(sizes.frames, 3, sizes.frame, sizes.frame)
         mine, theirs = (calls(who, side, 1, "cuda") for who in (ours, baseline))
     for run in mine.values():
-        counted(lambda _, run=run: run())  # the first run creates tensors that are kept
+        counted(lambda _, run=run: run())  # the first run also creates cached tensors
     mine["clip"] = lambda: ours.upscale(clip, 1)
     theirs["frame"] = lambda: baseline.upscale(frame, 1)
     rows = [
@@ -134,7 +134,7 @@ def count_all(sizes: Sizes) -> list[dict[str, Any]]:
         print(
             f"\n## GPU, counted, {rows[0]['dtype']}\n\nA tile of {sizes.tiles[0]}² LR pixels, a "
             f"clip of {sizes.frames} frames of {sizes.frame}², and one frame; in GB: the peak "
-            "beside weights and input, and what is written.\n"
+            "without weights and inputs, and the bytes written by kind.\n"
         )
         print_counts(rows, sizes.frames)
         figures += rows
@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="", choices=("cuda", "cpu", "none"), help="none: count")
     parser.add_argument("--small", action="store_true", help="small networks and pictures")
-    parser.add_argument("--eager", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--eager", action="store_true", help="skip torch.compile")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parsed = parser.parse_args()
     sizes = SMALL if parsed.small else Sizes()

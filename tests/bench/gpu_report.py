@@ -1,7 +1,7 @@
 """`make gpu`: a report about this machine's GPU, to paste into an issue. Takes up to 8 minutes.
 
 It compares the networks with the goldens, measures times and memory, runs the quick start in a real
-ComfyUI, and lets the GPU run out of memory. Without a GPU it says so.
+ComfyUI, and lets the GPU run out of memory. Without a GPU it only prints a message.
 """
 
 import argparse
@@ -36,16 +36,16 @@ from .ways import Networks, Ours, Sizes
 
 GOLDENS = ROOT / "tests" / "golden" / "goldens.safetensors"
 BARS = {torch.float32: (1e-4, 50.0), torch.float16: (3e-3, 37.0), torch.bfloat16: (2.5e-2, 30.0)}
-"""Largest relative error (RMS) of a network, and least PSNR of the chain's image in dB."""
+"""Maximum relative RMS error of a network, and minimum PSNR of the final image in dB."""
 
 SECONDS_FOR_TIMES = 180.0
 SIDE = 256
-"""LR pixels of the image that runs out of memory."""
+"""Side of the image that runs out of memory, in LR pixels."""
 
 
 @torch.inference_mode()
 def run_golden_cases(networks: Networks) -> dict[str, Tensor]:
-    """Run each network once, and the chain, on the inputs of the goldens; results by golden."""
+    """Run each network once, and the chain, on the inputs of the goldens. Keys are golden names."""
     autoencoder, denoiser, predictor = networks
     device = next(denoiser.parameters()).device
 
@@ -100,10 +100,10 @@ def run_quick_start(options: tuple[str, ...]) -> tuple[Tensor, float, list[str]]
     """Run the quick start twice in a real ComfyUI.
 
     Args:
-        options: ComfyUI's, e.g. "--cpu".
+        options: command-line options of ComfyUI, e.g. "--cpu".
 
     Returns:
-        The image in [0,1], seconds of the second run, and what the log says about memory.
+        The image in [0,1], seconds of the second run, and the log lines about memory.
     """
     prompt = load_api_workflow("LPNSR quick start")
     sampling = node_of_type(prompt, "LPNSRSample")["inputs"]
@@ -119,7 +119,7 @@ def run_quick_start(options: tuple[str, ...]) -> tuple[Tensor, float, list[str]]
 
 
 def check_quick_start(device: str) -> list[Bar]:
-    """Compare the quick start's image with that of a ComfyUI on the CPU."""
+    """Compare the image of the quick start with that of ComfyUI on the CPU."""
     image, seconds, lines = run_quick_start(() if device == "cuda" else ("--cpu",))
     print(f"ComfyUI {comfyui_version()}, second run {seconds:.1f} s\n\n```")
     print(*lines, "```", sep="\n", flush=True)
@@ -129,7 +129,7 @@ def check_quick_start(device: str) -> list[Bar]:
 
 @contextmanager
 def capped(device: str, num_bytes: float) -> Iterator[None]:
-    """Let this process allocate only so many bytes more, on a GPU or in main memory."""
+    """Let this process allocate at most `num_bytes` more, on a GPU or in main memory."""
     if device == "cuda":
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
@@ -149,7 +149,7 @@ def capped(device: str, num_bytes: float) -> Iterator[None]:
 
 @torch.inference_mode()
 def check_out_of_memory(device: str, side: int = SIDE, share: float = 1 / 3) -> list[Bar]:
-    """Upscale an image with a share of the memory that the engine plans with."""
+    """Upscale an image with only a share of the memory that the engine estimates for it."""
     ours, lr = Ours(*load("lite", device=device)), picture(side, side)
     warnings = _Messages()
     logging.getLogger("lpnsr_impl.engine.tiled").addHandler(warnings)
@@ -165,7 +165,7 @@ def check_out_of_memory(device: str, side: int = SIDE, share: float = 1 / 3) -> 
 
 
 class _Messages(logging.Handler):
-    """Keeps messages."""
+    """Collects log messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ def main() -> int:
         return int(not all(bar.reached for bar in bars))
     print(f"# LPNSR on {describe_machine()}", flush=True)
     failed = 0
-    for section in SECTIONS:  # each in its own process, which no failure of another one affects
+    for section in SECTIONS:  # separate processes, so that one failure does not affect the others
         print(f"\n## {section}\n", flush=True)
         command = [sys.executable, "-m", "tests.bench.gpu_report", section]
         failed += subprocess.run(command, stderr=subprocess.STDOUT, cwd=ROOT).returncode != 0

@@ -14,12 +14,12 @@ from lpnsr_impl.engine.memory import USABLE, is_out_of_memory
 from lpnsr_impl.engine.tile_plan import TilePlan, plan_axis
 
 from .baseline import Baseline
-from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, made_networks
+from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, make_networks
 
 LIMIT_SECONDS = 480.0
 TO_COMPILE = 120.0
-"""Minimum seconds left to start compiling a network."""
-MOST_TOGETHER = 16
+"""Remaining seconds below which no further network is compiled."""
+MAX_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Measured:
 
     Attributes:
         seconds: time of a run, or None if memory ran out.
-        peak: bytes allocated in addition to those before the run, or None on a CPU.
+        peak: peak memory minus the memory before the run, in bytes, or None on a CPU.
     """
 
     seconds: float | None
@@ -36,11 +36,11 @@ class Measured:
 
 
 class Stopwatch:
-    """Measures runs on a device within a total time.
+    """Measures runs on a device, within a time budget.
 
     Args:
         device: "cuda" or "cpu". On a GPU, at most `LIMIT_BYTES` are used.
-        seconds: total time for all measurements.
+        seconds: time budget for all measurements.
     """
 
     def __init__(self, device: str, seconds: float = LIMIT_SECONDS) -> None:
@@ -57,7 +57,7 @@ class Stopwatch:
         return self._end - time.perf_counter()
 
     def measure(self, run: Callable[[], Any]) -> Measured:
-        """Measure the median of three runs after a warm-up; of fewer if they take seconds."""
+        """Measure the median of three runs after a warm-up, or of fewer if they are slow."""
         try:
             first = self._seconds(run)
             before = self._reset_peak()
@@ -98,7 +98,7 @@ def time_all(
     compiled: bool,
     dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16),
 ) -> Iterator[dict[str, Any]]:
-    """Measure everything, most important first, and yield each result. Stops when time is over.
+    """Measure everything, most important first, and yield each result, until time is over.
 
     Args:
         stopwatch: measures the runs on its device.
@@ -108,7 +108,7 @@ def time_all(
     """
     device = stopwatch.device
     for dtype in dtypes:
-        networks = made_networks(dtype, device, sizes)
+        networks = make_networks(dtype, device, sizes)
         ours, baseline = Ours(*networks, Card()), Baseline(*networks)
         for side in sizes.tiles:
             single = both(stopwatch, calls(ours, side, 1, device), calls(baseline, side, 1, device))
@@ -137,7 +137,7 @@ def _pictures(
     axis = plan_axis(sizes.picture, tile, tile // 8, min_tile=tile)
     plan = TilePlan(axis, axis)
 
-    def finished(lr: Tensor) -> Tensor:
+    def upscale(lr: Tensor) -> Tensor:
         return baseline.upscale(lr, 1)[0]
 
     mine: Runs = {
@@ -145,8 +145,8 @@ def _pictures(
         "clip": lambda: ours.upscale(clip, 1),
     }
     theirs: Runs = {
-        "picture": lambda: plan.apply(finished, [picture], output_scale=SCALE).cpu(),
-        "clip": lambda: [finished(frame).cpu() for frame in clip.split(1)],
+        "picture": lambda: plan.apply(upscale, [picture], output_scale=SCALE).cpu(),
+        "clip": lambda: [upscale(frame).cpu() for frame in clip.split(1)],
     }
     for what, measured in both(stopwatch, mine, theirs):
         side, batch = (sizes.picture, 1) if what == "picture" else (sizes.frame, sizes.frames)
@@ -156,7 +156,7 @@ def _pictures(
 def _compiled(stopwatch: Stopwatch, dtype: torch.dtype, sizes: Sizes) -> Iterator[dict[str, Any]]:
     """Measure calls of compiled networks, compared with uncompiled ones."""
     device, side = stopwatch.device, sizes.tiles[0]
-    eager, networks = (made_networks(dtype, device, sizes, compiled) for compiled in (False, True))
+    eager, networks = (make_networks(dtype, device, sizes, compiled) for compiled in (False, True))
     mine, theirs = (calls(Ours(*some), side, 1, device) for some in (networks, eager))
     for what, run in mine.items():
         if stopwatch.left > TO_COMPILE:
@@ -174,10 +174,10 @@ def both(
 
 
 def fitting(single: Measured) -> int:
-    """Return how many tiles fit into a batch, given the measurement of one."""
+    """Return how many tiles fit into a batch, given the measurement of a single tile."""
     if not single.peak:
         return 2
-    return max(1, min(MOST_TOGETHER, int(USABLE * LIMIT_BYTES // single.peak)))
+    return max(1, min(MAX_BATCH, int(USABLE * LIMIT_BYTES // single.peak)))
 
 
 def figures(

@@ -1,5 +1,5 @@
-"""`python -m tests.bench.group_norm`: forward and backward pass of the GroupNorm for training, in
-bf16 and channels-last, compared with PyTorch's."""
+"""`python -m tests.bench.group_norm`: forward and backward pass of the pack's GroupNorm for
+training, in bf16 and channels-last, compared with PyTorch's GroupNorm."""
 
 import copy
 

@@ -1,8 +1,8 @@
-"""Memory for the activations of one call: the engine's estimate compared with a measurement.
+"""Activation memory of one network call: the engine's estimate compared with a measurement.
 
-On the CPU that is the peak resident memory of a process while it runs one network, minus the memory
-before. On a GPU it is the peak of PyTorch's allocator; without a GPU the bytes of live tensors are
-counted, which leaves out what kernels use internally.
+On the CPU, the measurement is the peak resident memory of a process while it runs one network,
+minus the memory before. On a GPU it is the peak of PyTorch's allocator. Without a GPU, the bytes of
+live tensors are counted, without the workspace of kernels.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from lpnsr_impl.engine.memory import activation_bytes
 
 from .counting import FAKE, counted
 from .speed import ROOT, load, measure_peak, resident_bytes
-from .ways import Ours, Sizes, calls, made_networks
+from .ways import Ours, Sizes, calls, make_networks
 
 PARTS = ("encode", "decode", "denoiser", "predictor")
 FAMILIES = ("lite", "full")
@@ -35,23 +35,23 @@ def network_of(ours: Ours, part: str) -> Any:
 
 @torch.inference_mode()
 def print_gpu_rows(family: str, dtype: torch.dtype) -> None:
-    """Print a row for each part and size, measured or counted."""
+    """Print a row for each part and size: measured on a GPU, or counted without one."""
     where = nullcontext() if torch.cuda.is_available() else FAKE
     lite = load("lite") if family == "lite" else None
     sizes = Sizes(lite[0].config, lite[1].config) if lite else Sizes()
     with where:
-        ours = Ours(*made_networks(dtype, "cuda", sizes))
+        ours = Ours(*make_networks(dtype, "cuda", sizes))
     for part, side in product(PARTS, SIDES):
         with where:
             run = calls(ours, side, 1, "cuda")[part]
-        measure_gpu_peak(run)  # the first run creates tensors that are kept
+        measure_gpu_peak(run)  # the first run also creates cached tensors
         peak = measure_gpu_peak(run)
         estimate = activation_bytes(network_of(ours, part), side, side, torch.device("cuda"))
         print_row(f"GPU, {str(dtype).removeprefix('torch.')}", family, part, side, estimate, peak)
 
 
 def measure_gpu_peak(run: Callable[[], Any]) -> int:
-    """Return the bytes that a run needs at once, beside what is there."""
+    """Return the peak memory of a run in bytes, without what was allocated before."""
     if not torch.cuda.is_available():
         return counted(lambda _: run()).peak
     torch.cuda.reset_peak_memory_stats()
@@ -80,14 +80,14 @@ def print_row(
 
 
 def print_gpu_table() -> None:
-    """Print the table's head, and the rows of GPUs."""
+    """Print the header of the table and the rows for GPUs."""
     print("| device | models | part | LR | estimate | measured | ratio |\n" + "|---" * 7 + "|")
     for family, dtype in product(FAMILIES, GPU_DTYPES):
         print_gpu_rows(family, dtype)
 
 
 def main() -> None:
-    """Print a table of all cases, or the figures of a single one."""
+    """Print a table of all cases, or the figures of a single case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", nargs="*", help="a case on the CPU: family, part and side")
     if case := parser.parse_args().case:

@@ -1,5 +1,5 @@
-"""PSNR of images whose sizes are no multiples of 64: the pack, which extends images to what the
-networks accept, compared with the baseline, which pads them to multiples of 64. Lite models."""
+"""PSNR of images whose sizes are not multiples of 64: the pack, which pads images to the next size
+that the networks accept, compared with the baseline, which pads to multiples of 64. Lite models."""
 
 from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.images import to_pm1

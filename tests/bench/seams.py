@@ -1,8 +1,8 @@
-"""Visibility of tile borders: blending the output of every network call, as the pack does, compared
+"""Visibility of tile borders: the pack, which blends the output of every network call, compared
 with blending finished tiles. Photos, lite models.
 
-The measure is the squared gradient across tile borders divided by that beside them, relative to the
-same ratio in the untiled result. 1 means invisible.
+The measure is the squared gradient across tile borders divided by the squared gradient beside them,
+relative to the same ratio in the untiled result. 1 means invisible.
 """
 
 from pathlib import Path
@@ -39,8 +39,8 @@ def plan_tiles(networks: Networks, h: int, w: int, tiling: Tiling) -> TilePlan:
     return Tiles(unets, Picture(torch.empty(1, 3, h, w)), Memory(), tiling, Progress()).plan
 
 
-def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
-    """Upscale each tile on its own, with its part of the same noise, and blend the results."""
+def blend_finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
+    """Upscale each tile separately, with its crop of the same noise, and blend the results."""
     autoencoder, denoiser, predictor = networks
     draw = seeded_noise(SEED)
     kinds = [("init", 4), ("step", 4), ("step", 3), ("step", 2)]
@@ -59,7 +59,7 @@ def finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
 
 
 def seam(x: Tensor, plan: TilePlan) -> float:
-    """Return the squared gradient across the borders of tiles, relative to that beside them."""
+    """Return the squared gradient across tile borders, relative to the one beside them."""
     on, beside = 0.0, 0.0
     for dim, axis in ((2, plan.rows), (3, plan.columns)):
         energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])
@@ -87,7 +87,7 @@ def main() -> None:
             every_step = Ours(*networks, tiling=tiling)
             methods = {
                 "every step": lambda lr, way=every_step: way.upscale(lr, SEED)[0],
-                "finished": lambda lr, plan=plan: finished_tiles(networks, lr, plan),
+                "finished": lambda lr, plan=plan: blend_finished_tiles(networks, lr, plan),
             }
             for name, method in methods.items():
                 pairs = [(method(lr), whole) for lr, whole in zip(lrs, wholes, strict=True)]

@@ -1,5 +1,5 @@
-"""Is the result the same whatever the size of the picture? The same content, mirrored to larger
-pictures so that nothing but the size changes, with the bundled models and PreSet-B."""
+"""Effect of the picture size on the result. The same content is repeated by mirroring, so that only
+the size changes. Bundled models, PreSet-B."""
 
 from dataclasses import replace
 
@@ -28,11 +28,11 @@ COPIES = (1, 2, 4, 8)  # along each axis
 SIDE = 32  # of a piece, in LR pixels
 PIECES = {"kodim15": (44, 66), "kodim03": (64, 60)}  # top and left, in LR pixels
 ONE_TILE = 2 * SIDE * COPIES[-1]  # in LR pixels; larger than every image here
-LARGE, TILE = 128, 64  # in LR pixels, for tiles against none
+LARGE, TILE = 128, 64  # in LR pixels, to compare tiled with untiled
 
 
 def sizes() -> list[Bar]:
-    """Print PSNR and the deviation of details by size, and tiles against none."""
+    """Print PSNR and the standard deviation of details by size, and compare tiled with untiled."""
     names = (f"lpnsr_lite_{n}.safetensors" for n in ("autoencoder", "denoiser", "noise_predictor"))
     upscaler = load_upscaler(*names, [START])
     for network in (upscaler.denoiser, upscaler.noise_predictor):
@@ -41,17 +41,17 @@ def sizes() -> list[Bar]:
     pieces = {name: read_piece(name, *corner, SIDE) for name, corner in PIECES.items()}
     sides = [SIDE * k for k in COPIES]
     print("\n## The same content at sizes of LR\n")
-    print("PSNR in dB and, in brackets, the deviation of details over that of HR.\n")
+    print("PSNR in dB and, in brackets, the standard deviation of details relative to HR.\n")
     print("| photo | method | " + " | ".join(f"{side}x{side}" for side in sides) + " |")
     print("|---" * (len(sides) + 2) + "|")
     apart = dict.fromkeys(METHODS, 0.0)
     for photo, (lr, hr) in pieces.items():
         for name, method in METHODS.items():
-            found = [measure(upscaler, method, mirrored(lr, k), mirrored(hr, k)) for k in COPIES]
+            found = [measure(upscaler, method, mirror(lr, k), mirror(hr, k)) for k in COPIES]
             cells = " | ".join(f"{db:.2f} ({details:.2f})" for db, details in found)
             print(f"| {photo} | {name} | {cells} |", flush=True)
             apart[name] = max(apart[name], abs(found[0][0] - found[-1][0]))
-        means = " | ".join(f"({details_of_mean(upscaler, mirrored(lr, k)):.2f})" for k in COPIES)
+        means = " | ".join(f"({details_of_mean(upscaler, mirror(lr, k)):.2f})" for k in COPIES)
         print(f"| {photo} | mean of the predicted noise, t = 4 | {means} |", flush=True)
     ends = f"{sides[0]} and {sides[-1]}"
     bars = [Bar(f"{name}: PSNR at {ends} apart, dB", db, 0.3) for name, db in apart.items()]
@@ -59,9 +59,9 @@ def sizes() -> list[Bar]:
 
 
 def tiles(upscaler: Upscaler) -> list[Bar]:
-    """Print what tiles change in the same photos, in pieces without mirroring."""
+    """Compare tiled with untiled results, on larger crops of the same photos, not mirrored."""
     print(f"\n## {LARGE}x{LARGE} in tiles of {TILE}, 4 steps\n")
-    print("| photo | one tile, dB | tiles, dB | of one to the other, dB |\n" + "|---" * 4 + "|")
+    print("| photo | one tile, dB | tiles, dB | PSNR between both, dB |\n" + "|---" * 4 + "|")
     worse, agree = 0.0, 100.0
     for photo in PIECES:
         lr, hr = read_piece(photo, 0, 32, LARGE)
@@ -78,7 +78,7 @@ def tiles(upscaler: Upscaler) -> list[Bar]:
 
 
 def read_piece(photo: str, top: int, left: int, side: int) -> tuple[Tensor, Tensor]:
-    """LR and HR of a square piece, in [0,1]; top, left and side are in LR pixels."""
+    """Return LR and HR of a square crop, in [0,1]; top, left and side are in LR pixels."""
     folder = ROOT / "tests" / "data" / "eval"
     lr, hr = (read_picture(folder / kind / f"{photo}.webp")[None] for kind in ("lr", "hr"))
     box = [slice(start, start + side) for start in (top, left)]
@@ -86,32 +86,32 @@ def read_piece(photo: str, top: int, left: int, side: int) -> tuple[Tensor, Tens
     return lr[:, :, box[0], box[1]], hr[:, :, hr_box[0], hr_box[1]]
 
 
-def mirrored(x: Tensor, copies: int) -> Tensor:
-    """[B,C,h,w] -> [B,C,h*copies,w*copies], each copy the mirror image of those beside it."""
+def mirror(x: Tensor, copies: int) -> Tensor:
+    """[B,C,h,w] -> [B,C,h*copies,w*copies], each copy mirroring its neighbours."""
     for dim in (2, 3):
         x = torch.cat([x.flip(dim) if i % 2 else x for i in range(copies)], dim=dim)
     return x
 
 
 def run(upscaler: Upscaler, method: Method, lr: Tensor, tile: int) -> Tensor:
-    """[1,3,h,w] to [1,3,4h,4w], both in [0,1], in tiles of a size."""
+    """Upscale [1,3,h,w] to [1,3,4h,4w], both in [0,1], in tiles of a given size."""
     upscaler.tile = tile
     return upscaler.upscale(Picture(lr), method)
 
 
 def measure(upscaler: Upscaler, method: Method, lr: Tensor, hr: Tensor) -> tuple[float, float]:
-    """PSNR to HR in dB, and the deviation of details over that of HR."""
+    """Return the PSNR to HR in dB, and the standard deviation of details relative to HR."""
     sr = run(upscaler, method, lr, ONE_TILE)
     return psnr(sr, hr), float(details(sr).std() / details(hr).std())
 
 
 def details(x: Tensor) -> Tensor:
-    """High-pass: x less its average over 5x5."""
+    """High-pass filter: x minus its 5x5 mean."""
     return x - F.avg_pool2d(x, 5, 1, padding=2, count_include_pad=False)
 
 
 def details_of_mean(upscaler: Upscaler, lr: Tensor) -> float:
-    """Deviation of details of the noise that is predicted at t = 4, without its random part."""
+    """Return the standard deviation of details of the mean of the noise predicted at t = 4."""
     assert upscaler.noise_predictor is not None
     lr, schedule, t = to_pm1(lr), Schedule(), 4
     y0 = upscaler.autoencoder.encode(bicubic_upsample(lr))

@@ -1,7 +1,7 @@
 """Time and memory on a CPU, compared with the baseline.
 
 Networks of the released size have weights from a formula. Implementations are timed alternately in
-one process; peak memory is measured in a process of its own for each.
+one process. Peak memory is measured in a separate process for each implementation.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PHOTO = ROOT / "workflows" / "lpnsr_example.png"
 DTYPES = (torch.float32, torch.bfloat16)
 SEED = 0
 BEFORE = {64: 1.25, 128: 1.6}
-"""Minimum speed-up over the baseline in fp32, by side: what was reached when the optimisations were
+"""Minimum speed-up over the baseline in fp32, by side. It was reached when the optimisations were
 still part of the networks' code."""
 
 Seconds = dict[str, float]
@@ -45,7 +45,7 @@ Seconds = dict[str, float]
 
 
 class Way(Protocol):
-    """To go from an LR picture to a x4 one; `stage` is called with the name of each stage done."""
+    """An implementation that upscales x4; calls `stage` with the name of each finished stage."""
 
     def upscale(
         self, lr: Tensor, seed: int, stage: Callable[[str], None]
@@ -53,7 +53,7 @@ class Way(Protocol):
 
 
 def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:
-    """Load the lite networks, or full-size ones with weights from a formula, like the nodes."""
+    """Load the lite networks, or full-size networks with weights from a formula, like the nodes."""
     networks = _read(family)
     for network in networks:
         set_precision(network.to(device), dtype, dtype)
@@ -155,7 +155,7 @@ def growth() -> list[Bar]:
 def peaks() -> list[Bar]:
     """Compare peak memory and time with the published implementation, at an odd size."""
     h, w = ODD
-    print("\n## Full size, fp32, a process each\n\n| LR | way | peak | time |\n|---|---|---|---|")
+    print("\n## Full size, fp32, one process each\n\n| LR | way | peak | time |\n|---|---|---|---|")
     found: dict[str, float] = {}
     for who in ("ours", "published"):
         command = [sys.executable, "-m", "tests.bench.speed", who, str(h), str(w)]
@@ -163,7 +163,7 @@ def peaks() -> list[Bar]:
         found[who], seconds = map(float, output.stdout.split())
         print(f"| {w}x{h} | {who} | {found[who]:.0f} MB | {seconds:.1f} s |", flush=True)
     share = found["ours"] / found["published"]
-    return [Bar(f"{w}x{h}: share of the published way's peak", share, 0.2)]
+    return [Bar(f"{w}x{h}: peak relative to the published code", share, 0.2)]
 
 
 def resident_bytes() -> int:
@@ -181,14 +181,14 @@ def measure_peak(run: Callable[[], Any]) -> int:
 
 
 def read_status(key: str) -> int:
-    """Return a number of bytes that Linux tells of this process, e.g. "VmRSS"."""
+    """Return a field of /proc/self/status in bytes, e.g. "VmRSS"."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 @torch.inference_mode()
 def run_once(who: str, h: int, w: int) -> None:
-    """Run once. Print the peak memory of this process in MB, including weights, and seconds."""
+    """Run once, and print the peak memory in MB, including weights, and the time in seconds."""
     networks = load("full")
     way: Way = Ours(*networks) if who == "ours" else Baseline(*networks, published=True)
     del networks

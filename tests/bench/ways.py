@@ -1,4 +1,5 @@
-"""What the benchmarks run: the pack's pipeline, and networks with arbitrary weights for GPUs."""
+"""Implementations that the benchmarks run: the pack's pipeline, and networks with arbitrary weights
+for GPUs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of networks; and of square tiles, pictures and frames in LR pixels."""
+    """Sizes of networks, and sides of square tiles, pictures and frames in LR pixels."""
 
     autoencoder: AutoencoderConfig = RELEASED_AUTOENCODER
     denoiser: UNetConfig = RELEASED_DENOISER
@@ -63,10 +64,10 @@ SMALL = Sizes(
 """Small sizes, to test the benchmarks."""
 
 
-def made_networks(
+def make_networks(
     dtype: torch.dtype, device: str, sizes: Sizes, compiled: bool = False
 ) -> Networks:
-    """Make networks with arbitrary weights, in one precision."""
+    """Make networks with arbitrary weights, all in the same dtype."""
     predictor = replace(sizes.denoiser, in_channels=9, out_channels=6)
     with torch.device(device):
         networks = (
@@ -75,7 +76,7 @@ def made_networks(
             NoisePredictor(predictor),
         )
     for network in networks:
-        for module in network.modules():  # buffers are made on the CPU
+        for module in network.modules():  # buffers are created on the CPU
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
         set_precision(network.requires_grad_(False), dtype, dtype)
@@ -105,14 +106,14 @@ class Card(Memory):
     """Memory of a GPU with `LIMIT_BYTES`, all of it free."""
 
     def available(self, networks: Any) -> float:
-        """Return the same for all networks."""
+        """Return the same number of bytes for all networks."""
         return USABLE * LIMIT_BYTES
 
     free = available
 
 
 class Ours:
-    """PreSet-A in 4 steps with the pack's engine, like the nodes.
+    """PreSet-A in 4 steps with the pack's engine, as in the nodes.
 
     Args:
         autoencoder, denoiser, noise_predictor: networks on one device.

@@ -1,8 +1,8 @@
 """Visibility of the seam where a picture wraps. Photos made periodic by blending, lite models.
 
-The measure is the squared gradient across the wrapped edge divided by that beside it, relative to
-the same ratio when the edge is in the middle of the picture, with the same noise. 1 means
-invisible.
+The measure is the squared gradient across the wrapped edge divided by the squared gradient beside
+it, relative to the same ratio when the picture and the noise are rolled so that the edge is in the
+middle. 1 means invisible.
 """
 
 import math
@@ -29,8 +29,8 @@ PICTURES = 6
 CASES = [(256, BICUBIC), (256, START), (64, BICUBIC)]  # largest tile, start
 
 
-def periodic(x: Tensor) -> Tensor:
-    """Make a picture periodic by blending its first pixels with those after its last.
+def make_periodic(x: Tensor) -> Tensor:
+    """Make a picture periodic by blending its first pixels with the last ones, which are cut off.
 
     [1,3,SIZE + BLEND,SIZE + BLEND] -> [1,3,SIZE,SIZE]
     """
@@ -42,22 +42,22 @@ def periodic(x: Tensor) -> Tensor:
 
 
 def seam(x: Tensor, dim: int) -> float:
-    """Return the squared gradient across the wrapped edge, relative to that beside it."""
+    """Return the squared gradient across the wrapped edge, relative to the one beside it."""
     energy = x.roll(SIZE // 2, dim).diff(dim=dim).square().mean(dim=[0, 1, 5 - dim])
     edge = SIZE // 2 - 1
     return float(energy[edge] / energy[[edge + s * d for d in BESIDE for s in (-1, 1)]].mean())
 
 
-def from_the_middle(upscaler: Upscaler, lr: Tensor, method: Method) -> Tensor:
-    """Upscale with picture and noise rolled by half, and roll the result back."""
+def upscale_rolled(upscaler: Upscaler, lr: Tensor, method: Method) -> Tensor:
+    """Upscale with picture and noise rolled by half their size, and roll the result back."""
     half = lr.shape[2] // 2
     draw = engine.seeded_noise
 
-    def moved(seed: int, num_timesteps: int) -> NoiseSource:
+    def rolled_noise(seed: int, num_timesteps: int) -> NoiseSource:
         noise = draw(seed, num_timesteps)
         return lambda kind, t, shape: noise(kind, t, shape).roll((half, half), (2, 3))
 
-    with patch.object(engine, "seeded_noise", moved):
+    with patch.object(engine, "seeded_noise", rolled_noise):
         x = upscaler.upscale(Picture(lr.roll((half, half), (2, 3))), method)
     return x.roll((-SCALE * half, -SCALE * half), (2, 3))
 
@@ -67,14 +67,14 @@ def main() -> None:
     """Print a table of means over pictures."""
     files = picture_files(HR)[:PICTURES]
     crops = [read_picture(p)[None, :, : SIZE + BLEND, : SIZE + BLEND] for p in files]
-    pictures = [resample(periodic(x), SIZE // SCALE, SIZE // SCALE, "both") for x in crops]
+    pictures = [resample(make_periodic(x), SIZE // SCALE, SIZE // SCALE, "both") for x in crops]
     pictures = [x.clamp(0, 1) for x in pictures]
     upscaler = load_upscaler(*LITE, [START])
     print("| tile | start | wrap | seam in x | seam in y |\n" + "|---" * 5 + "|")
     for tile, start in CASES:
         upscaler.tile = tile
         method = Method("", start)
-        ideal = [from_the_middle(upscaler, lr, method) for lr in pictures]
+        ideal = [upscale_rolled(upscaler, lr, method) for lr in pictures]
         for wrap in get_args(Wrap):
             results = [upscaler.upscale(Picture(lr, wrap=wrap), method) for lr in pictures]
             ratios = [

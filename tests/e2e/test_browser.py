@@ -35,13 +35,13 @@ def drop_workflow(page: Page, name: str) -> None:
 
 
 def opened_workflow(page: Page) -> str:
-    """Its path, which no other one has had. The editor changes it when all is loaded."""
+    """Return the unique path of the open workflow. The editor sets it when loading is done."""
     return page.evaluate("() => window.app.extensionManager.workflow.activeWorkflow.path")
 
 
 def assert_twin(page: Page, name: str) -> None:
-    """What the page would queue is the twin in API format of a shipped workflow. Core nodes of
-    other hosts may have other titles and other widgets."""
+    """Assert that the page would queue the API-format version of a shipped workflow. Titles and
+    further widgets of core nodes may differ, since they depend on the version of ComfyUI."""
     prompt, twin = api_prompt(page), load_api_workflow(name)
     for node, spec in twin.items():
         if not spec["class_type"].startswith(OUR_PREFIXES) and node in prompt:
@@ -60,12 +60,12 @@ def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str, screensh
     fit_view(page)
     page.screenshot(path=screenshots / f"{name}.png")
     assert_twin(page, name)
-    assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
+    assert page.locator(".p-dialog").count() == 0, "a dialog reports missing nodes or models"
 
 
 @in_one_renderer
 def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> None:
-    """Saved without `vae` and `lr_image`, as by the first version."""
+    """A workflow of the first version was saved without `vae` and `lr_image`."""
     workflow = ui_workflow("LPNSR PreSet-A")
     for node in workflow["nodes"]:
         node["outputs"] = [o for o in node.get("outputs", []) if o["name"] != "vae"]
@@ -130,7 +130,7 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
 
 @in_one_renderer
 def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_path: Path) -> None:
-    """Every widget starts at a value that the web accepts, with the released files."""
+    """With the released files, the server accepts the default of every widget."""
     Image.new("RGB", (20, 13), "teal").save(tmp_path / "small.png")
     web.upload(tmp_path / "small.png")
     page.evaluate(
@@ -152,7 +152,7 @@ def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_pa
 def test_nodes_stay_in_their_groups_when_they_have_run(
     page: Page, name: str, screenshots: Path
 ) -> None:
-    """What they say of a run makes them higher."""
+    """Nodes grow when they show a text after a run."""
     drop_workflow(page, name)
     page.evaluate(
         """async () => {
@@ -165,7 +165,7 @@ def test_nodes_stay_in_their_groups_when_they_have_run(
         }"""
     )
     fit_view(page)
-    page.screenshot(path=screenshots / f"{name}, with what nodes say.png")
+    page.screenshot(path=screenshots / f"{name}, with texts of nodes.png")
     outside = page.evaluate(
         """() => {
             const ends = ([x, y, width, height]) => [x + width, y + height];

@@ -1,4 +1,4 @@
-"""ComfyUI's ways to cache results give the same pictures, and keep nothing that they should not."""
+"""All cache modes of ComfyUI give the same pictures and do not leak memory."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from tests.host.server import Server, running
 
 from .conftest import PROBE, Graph, random_image
 
-MORE_THAN_THERE_IS = "100000"
-"""In GB: with this much to keep free, --cache-ram drops all that it can after each prompt."""
+ALL_MEMORY = "100000"
+"""Memory to keep free in GB, more than there is, so that --cache-ram evicts all it can."""
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ MORE_THAN_THERE_IS = "100000"
     [
         (("--cache-none",), 8),
         (("--cache-lru", "1"), 8),
-        (("--cache-ram", MORE_THAN_THERE_IS), 3),  # each prompt takes ten times as long
+        (("--cache-ram", ALL_MEMORY), 3),  # each prompt takes ten times as long
     ],
     ids=["none", "lru", "ram"],
 )
@@ -38,14 +38,14 @@ def test_pictures_are_the_same_and_memory_stays(
         held = []
         for run in range(runs):
             graph.run(graph.stages(image, seed=run, steps=1), "decode")
-            held.append(left(server))
+            held.append(memory_use(server))
         resident, tensors = zip(*held, strict=True)
         assert len(set(tensors[1:])) == 1, tensors
         assert resident[-1] < 1.05 * max(resident[:2]), [size // 2**20 for size in resident]
 
 
-def left(server: Server) -> tuple[int, int]:
-    """Managed bytes and number of tensors, when what is not used has been given back."""
+def memory_use(server: Server) -> tuple[int, int]:
+    """Return the resident bytes and the number of tensors, after unused memory was freed."""
     outputs = server.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
     resident = psutil.Process(server.process.pid).memory_info().rss
     return resident, outputs["memory"]["tensors"][0]

@@ -1,19 +1,19 @@
-"""Cancel while results are being finished. `test_nodes.py` and `test_compare.py` have the rest."""
+"""Cancel during LR consistency. `test_nodes.py` and `test_compare.py` test Cancel elsewhere."""
 
 import pytest
 
 from tests.host.server import PromptError, Server
 
-from .conftest import Graph, random_image, saving, wait_until_at_work
+from .conftest import Graph, add_save_node, random_image, wait_until_at_work
 
 
 def test_cancel_ends_decoding_with_its_finishing(server: Server, graph: Graph) -> None:
-    """The latents are cached, so decoding and LR consistency are all that is left to do."""
+    """The latents are cached, so that only decoding and LR consistency run."""
     images = random_image(24, 64, 64, 3)
     prompt = graph.stages(images, steps=1)
     prompt["decode"]["inputs"]["lr_consistency"] = True
     graph.run({key: prompt[key] for key in prompt if key != "decode"}, "sample", "latent")
-    prompt_id = server.queue(saving(prompt, "decode", "never.safetensors"))
+    prompt_id = server.queue(add_save_node(prompt, "decode", "never.safetensors"))
     wait_until_at_work(server, prompt_id)
     server.post("/interrupt", {})
     with pytest.raises(PromptError, match="interrupted"):

@@ -1,4 +1,4 @@
-"""LPNSR Compare: what it gives, and its slider in a real browser. Screenshots go to
+"""LPNSR Compare: its outputs, and its slider in a real browser. Screenshots go to
 build/screenshots."""
 
 import io
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lpnsr_impl.pictures.edges import resample
 from tests.eventually import PATIENCE, eventually
-from tests.host.browser import drawn, look_at
+from tests.host.browser import look_at, wait_for_frames
 from tests.host.install import FrontEnd
 from tests.host.server import PromptError, Server
 
@@ -24,9 +24,9 @@ from .conftest import Graph, random_image
 from .editor import (
     CLASSIC,
     add,
-    at,
     clear,
     compare_graph,
+    divider,
     drag,
     in_one_renderer,
     record,
@@ -64,7 +64,7 @@ def test_alpha_is_compared_where_both_have_it(graph: Graph) -> None:
 
 
 def shown(graph: Graph, outputs: dict[str, Any]) -> list[Tensor]:
-    """The pictures that LPNSR Compare gives, uint8 [H,W,C]: LR, result, LR, result, ..."""
+    """Download the pictures of LPNSR Compare, uint8 [H,W,C]: LR, result, LR, result, ..."""
     url = graph.server.url + "/view"
     files = [requests.get(url, image, timeout=PATIENCE).content for image in outputs["images"]]
     return [torch.from_numpy(np.array(Image.open(io.BytesIO(file)))) for file in files]
@@ -87,25 +87,26 @@ def test_a_rounded_side_is_not_another_shape(graph: Graph, width: int, height: i
     prompt = compare_prompt(graph, lr, result)
     outputs = graph.server.run(prompt)["compare"]
     assert outputs["fitted"] == []
-    assert shown(graph, outputs)[0].min() > 0, "a bar"
+    assert shown(graph, outputs)[0].min() > 0, "the LR picture has a black bar"
 
 
 def test_it_takes_less_memory_than_the_result(graph: Graph) -> None:
-    """Beside the result itself. All pairs at once took 5 to 6 times that."""
+    """The memory added by the node must be less than twice the result. Processing all pairs at once
+    took 5 to 6 times the result."""
     lr, result = torch.rand(1, 128, 128, 3), torch.rand(1, 512, 512, 3)
     small = compare_prompt(graph, lr, result)
     graph.server.run(small)
     lr, result = lr.expand(32, -1, -1, -1), result.expand(32, -1, -1, -1)
     process = Path(f"/proc/{graph.server.process.pid}")
-    (process / "clear_refs").write_text("5")  # sets the highest resident size to the current one
-    before = highest_resident_size(process)
+    (process / "clear_refs").write_text("5")  # reset the peak to the current value
+    before = peak_resident_bytes(process)
     graph.server.run(compare_prompt(graph, lr, result))
-    grown = highest_resident_size(process) - before
+    grown = peak_resident_bytes(process) - before
     assert grown < 2 * result.numel() * result.element_size()
 
 
-def highest_resident_size(process: Path) -> int:
-    """In bytes, of a folder in /proc."""
+def peak_resident_bytes(process: Path) -> int:
+    """Return the peak resident memory of a process, given its folder in /proc."""
     lines = (process / "status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])
@@ -144,7 +145,7 @@ def compare_prompt(graph: Graph, lr: Tensor, result: Tensor) -> dict[str, Any]:
 
 
 def show_files(page: Page, node: int, *names: str) -> None:
-    """As if a run had given these pictures of the input folder."""
+    """Show pictures of the input folder in LPNSR Compare, as if they came from a run."""
     page.evaluate(
         """([id, names]) => {
             app.nodeOutputs[id] = {images: names.map(filename => ({filename, type: 'input'}))};
@@ -155,7 +156,7 @@ def show_files(page: Page, node: int, *names: str) -> None:
 
 
 def compare_files(page: Page, *names: str) -> int:
-    """LPNSR Compare with these pictures."""
+    """Add LPNSR Compare that shows pictures of the input folder, and return its id."""
     compare = add(page, "LPNSRCompare")
     look_at(page, compare)
     show_files(page, compare, *names)
@@ -190,7 +191,7 @@ def test_slider_of_a_run(page: Page, screenshots: Path) -> None:
         page.locator(".lpnsr-side").get_by_text(label, exact=True).wait_for()
     assert page.locator(".lpnsr-info").text_content() == "752 \N{MULTIPLICATION SIGN} 496"
     shown = page.evaluate("id => app.graph.getNodeById(id).widgets.length", compare)
-    assert shown == 1, "the host shows the plain pictures too"
+    assert shown == 1, "the host shows its own preview, too"
     menu = page.evaluate(
         """id => {
             const options = [];
@@ -201,13 +202,13 @@ def test_slider_of_a_run(page: Page, screenshots: Path) -> None:
     )
     assert {"Open Image", "Save Image"} <= set(menu)
 
-    assert at(page) == 50
+    assert divider(page) == 50
     drag(page, 0.5, 0.25)
-    eventually(lambda: at(page), 25)
+    eventually(lambda: divider(page), 25)
     slider(page).focus()
     for key, place in (("ArrowRight", 27), ("PageDown", 17), ("End", 100), ("Home", 0)):
         page.keyboard.press(key)
-        eventually(lambda: at(page), place)
+        eventually(lambda: divider(page), place)
     assert slider(page).get_attribute("aria-valuetext") == "0 % LR, bicubic"
 
     record(page)
@@ -215,7 +216,7 @@ def test_slider_of_a_run(page: Page, screenshots: Path) -> None:
     page.evaluate(set_position, compare)
     record(page)
     undo(page)
-    wait_for_pictures(page)  # of the same run, in the node that undo made
+    wait_for_pictures(page)  # of the same run, in the node that undo created
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
     page.get_by_text("Run the workflow to compare.").wait_for()
 
@@ -228,14 +229,14 @@ def pan(page: Page, a: float, b: float, *, middle: bool) -> None:
         page.keyboard.down("Shift")
         drag(page, a, b)
         page.keyboard.up("Shift")
-    drawn(page)
+    wait_for_frames(page)
 
 
 def test_zoom_and_pan_move_both_pictures(
     page: Page, renderer: str, front_end: FrontEnd, screenshots: Path
 ) -> None:
-    # Nodes 2.0 keep one way for themselves: Shift for the node, or, later on, the middle button
-    # for the canvas.
+    # Nodes 2.0 use one of the two gestures themselves: Shift for the node in front end 1.32, the
+    # middle button for the canvas in later ones.
     old = front_end.version.startswith("1.32.")
     ways = (False, True) if renderer == CLASSIC else (old, old)
     compare_files(page, "sr.png", "sr.png")
@@ -243,7 +244,7 @@ def test_zoom_and_pan_move_both_pictures(
     fitted = transforms(page)
     assert fitted[0] == fitted[1]
     scale = page.evaluate("() => app.canvas.ds.scale")
-    slider(page).focus()  # Nodes 2.0 give the wheel to what has the focus
+    slider(page).focus()  # Nodes 2.0 send wheel events to the focused element
     page.mouse.move(*stage_point(page, 0.3))
     page.mouse.wheel(0, -600)
     eventually(lambda: zoom(page), 4)
@@ -257,11 +258,11 @@ def test_zoom_and_pan_move_both_pictures(
     assert panned[0] == panned[1] != zoomed[0]
     pan(page, 0.4, 0.5, middle=ways[1])
     eventually(lambda: transforms(page), zoomed)
-    assert at(page) == 50, "panning moved the divider"
+    assert divider(page) == 50, "panning moved the divider"
 
     page.mouse.dblclick(*stage_point(page, 0.8))
     eventually(lambda: transforms(page), fitted)
-    assert at(page) == 50, "a double click moved the divider"
+    assert divider(page) == 50, "a double click moved the divider"
     slider(page).focus()
     page.keyboard.press("+")
     eventually(lambda: zoom(page) > 1)
@@ -270,7 +271,8 @@ def test_zoom_and_pan_move_both_pictures(
 
 
 def test_a_node_that_is_gone_leaves_the_slider_of_the_next(page: Page) -> None:
-    """Which has its id, as after undo, and may be there before the last of the old one's events."""
+    """A new node may have the id of a removed one, as after undo. A late event of the removed node
+    must not remove the slider of the new one."""
     shown = "document.querySelector('.lpnsr-compare')"
     old = compare_files(page, "sr.png", "sr.png")
     wait_for_pictures(page)
@@ -299,7 +301,7 @@ def test_two_fingers_zoom(page: Page) -> None:
     touch("touchStart", 0.5)
     touch("touchMove", 0.2)
     touch("touchEnd")
-    eventually(lambda: at(page), 20)
+    eventually(lambda: divider(page), 20)
 
 
 @in_one_renderer
@@ -337,7 +339,7 @@ def test_pictures_of_a_batch_are_picked(page: Page, screenshots: Path) -> None:
 
 @pytest.fixture
 def decoding(page: Page) -> Iterator[Page]:
-    """A page that decodes pictures only after `window.startDecoding()`, and marks those."""
+    """A page that decodes pictures only after `window.startDecoding()`, and marks decoded ones."""
     page.evaluate(
         """() => {
             const prototype = HTMLImageElement.prototype, {decode} = prototype;
@@ -356,9 +358,9 @@ def decoding(page: Page) -> Iterator[Page]:
 
 @in_one_renderer
 def test_pictures_are_decoded_before_they_are_shown(decoding: Page) -> None:
-    """Else large ones freeze the page."""
+    """Otherwise large pictures would freeze the page."""
     compare_files(decoding, "sr.png", "sr.png")
-    drawn(decoding)
+    wait_for_frames(decoding)
     assert decoding.locator(".lpnsr-side img").count() == 0
     decoding.evaluate("() => window.startDecoding()")
     wait_for_pictures(decoding)

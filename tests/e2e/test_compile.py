@@ -1,4 +1,4 @@
-"""`torch_compile` of Load LPNSR Models, with small networks, since every kernel takes seconds."""
+"""`torch_compile` of Load LPNSR Models. Small networks, since compiling a kernel takes seconds."""
 
 import torch
 from safetensors.torch import save_file
@@ -10,8 +10,9 @@ from .conftest import Graph, random_image
 
 
 def test_compiled_networks_give_the_same_picture(graph: Graph) -> None:
-    """With its margin the image fills the shape of the kernels, so that both have the same tile.
-    It is small: these networks are not trained, and rounding may choose another code."""
+    """With its margin, the image has exactly the size that the kernels are compiled for, so that
+    both runs use the same tile. It is small, since rounding may select other codes in these
+    untrained networks."""
     config = AutoencoderConfig(level_channels=(32, 32, 32), num_res_blocks=1, num_codes=64)
     small = {
         "autoencoder": autoencoder_weights(config),
@@ -29,4 +30,4 @@ def test_compiled_networks_give_the_same_picture(graph: Graph) -> None:
         prompt["models"] = graph.models(**names, torch_compile=compiled)
         pictures.append(graph.run(prompt, "decode"))
     torch.testing.assert_close(*pictures, atol=1e-3, rtol=0)
-    assert not torch.equal(*pictures), "not compiled"
+    assert not torch.equal(*pictures), "the networks were not compiled"

@@ -1,5 +1,5 @@
-"""ComfyUI's own nodes between, before and after ours: what works gives the right pictures, and what
-can't work is told why."""
+"""ComfyUI's core nodes before, between and after ours: valid graphs give the right pictures, and
+invalid ones raise errors that explain why."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from .conftest import Graph, random_image
 Prompt = dict[str, Any]
 LINK = "the output of the node before"
 PLACES = [("encode", "sample"), ("sample", "decode")]
-"""Between which of our nodes a LATENT is caught."""
+"""Pairs of our nodes between which core nodes are inserted."""
 
 
 def insert(prompt: Prompt, source: str, target: str, widget: str, *nodes: tuple[str, Any]) -> None:
-    """Put a chain of core nodes, (class, inputs) each, into the link from source to target."""
+    """Insert a chain of core nodes, (class, inputs) each, into the link from source to target."""
     link: Any = [source, 0]
     for i, (class_type, inputs) in enumerate(nodes):
         name = f"{source}_{target}_{i}"
@@ -43,11 +43,12 @@ UNKNOWN = r"Connect an LR image for each sample to lr_image"
 
 
 def assert_same(result: Tensor, expected: Tensor) -> None:
-    """But for rounding: how many small images share a call depends on the batch."""
+    """Compare up to rounding, since the batch decides how many small images share a network
+    call."""
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
-# Latents: which picture is where
+# Latents: each keeps its LR picture
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def batch() -> Tensor:
 
 @pytest.fixture(scope="module")
 def alone(server: Server, batch: Tensor) -> Tensor:
-    """The two pictures of `batch`, without any core node."""
+    """Results for the two pictures of `batch`, without core nodes."""
     return Graph(server).run(Graph(server).stages(batch, steps=1), "decode")
 
 
@@ -106,7 +107,7 @@ def test_latents_change_places(graph: Graph, batch: Tensor, alone: Tensor) -> No
 def test_rebatched_latents_need_rebatched_lr_images(
     graph: Graph, batch: Tensor, alone: Tensor, place: tuple[str, str]
 ) -> None:
-    """Rebatch Latents drops what a latent carries."""
+    """Rebatch Latents drops the LR image that a latent carries."""
     prompt = graph.stages(batch, steps=1)
     insert(prompt, *place, "samples", ("RebatchLatents", {"latents": LINK, "batch_size": 1}))
     two = {"images": ["decode", 0], "batch_size": 2}
@@ -120,7 +121,8 @@ def test_rebatched_latents_need_rebatched_lr_images(
 
 
 def test_joined_latents_of_two_sources_need_lr_images(graph: Graph) -> None:
-    """Latent Batch keeps what the first one carries, also where the second is picked again."""
+    """Latent Batch keeps the LR images of the first input only, even if a later node selects a
+    latent of the second."""
     first, second = (random_image(1, 6, 8, 3, seed=seed) for seed in (0, 1))
     prompt = graph.stages(first, steps=1)
     prompt["image2"] = graph.picture(second, "second.safetensors")
@@ -154,7 +156,7 @@ def test_what_was_picked_and_then_changed_is_not_guessed(graph: Graph, batch: Te
 def test_pictures_that_differ_only_in_alpha_are_not_mixed_up(
     graph: Graph, batch: Tensor, index: int
 ) -> None:
-    """Of equal samples the one is meant that batch_index tells."""
+    """Among equal samples, batch_index decides."""
     rgb = batch[:1].expand(2, -1, -1, -1)
     alpha = torch.stack([torch.full((6, 8, 1), value) for value in (0.25, 0.75)])
     prompt = graph.stages(torch.cat([rgb, alpha], dim=3), steps=1)
@@ -194,7 +196,7 @@ def test_pictures_that_differ_only_in_alpha_are_not_mixed_up(
     ids=lambda nodes: nodes[0][0],
 )
 def test_latents_can_be_mixed_on_their_way(graph: Graph, nodes: list[tuple[str, Any]]) -> None:
-    """With other samplings of the same picture, say."""
+    """For example with another sample of the same picture."""
     prompt = graph.stages(random_image(1, 6, 8, 3), steps=1)
     plain = graph.run(prompt, "decode")
     other = {**prompt["sample"]["inputs"], "seed": 8}
@@ -361,7 +363,7 @@ def test_images_of_core_nodes_come_out_four_times_larger(
     given = graph.run(prompt, "image_upscale_0")
     assert given.shape == shape
     small = torch.nn.functional.avg_pool2d(result.movedim(-1, 1), 4).movedim(1, -1)
-    assert (small - given).abs().mean() < 0.15, "it is the same picture"
+    assert (small - given).abs().mean() < 0.15, "the result shows another picture"
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,8 @@ def test_our_images_go_on_into_core_nodes(
 
 
 def test_our_alpha_becomes_a_mask_and_comes_back(graph: Graph) -> None:
-    """Split and join again: ComfyUI's masks are 1 where a picture is transparent."""
+    """Splitting and joining alpha gives the same picture. ComfyUI's masks are 1 where it is
+    transparent."""
     prompt = graph.upscale(random_image(1, 6, 8, 4), steps=1)
     prompt["split"] = {"class_type": "SplitImageWithAlpha", "inputs": {"image": ["upscale", 0]}}
     prompt["joined"] = {

@@ -1,5 +1,5 @@
-"""Download and Doctor nodes in a real ComfyUI, whose Hugging Face and GitHub are a server of the
-tests."""
+"""LPNSR Download Models and LPNSR Doctor in a real ComfyUI, with a local file server in place of
+Hugging Face and GitHub."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ from lpnsr_impl.files.released import (
     SWINIR,
     ReleasedFile,
 )
-from tests.eventually import eventually, in_a_thread
+from tests.eventually import eventually, run_in_thread
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
 from tests.host.server import PromptError, Server, load_api_workflow, node_of_type, running
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
@@ -41,7 +41,7 @@ SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
-    """Small files of the right kinds at the released addresses."""
+    """A file server with small models at the released addresses."""
     swinir = SwinIR(embed_dim=12, depths=[1], num_heads=[2], upscale=4, upsampler="nearest+conv")
     path = tmp_path_factory.mktemp("web") / "weights.pth"
     with serving() as web:
@@ -59,7 +59,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
 
 @pytest.fixture(scope="module")
 def extra(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where extra_model_paths.yaml wants models to go."""
+    """Default model folder, set in extra_model_paths.yaml."""
     return tmp_path_factory.mktemp("extra")
 
 
@@ -119,7 +119,7 @@ def test_missing_files_are_named_once_with_the_node_that_gets_them(server: Serve
 
 
 def default_files(server: Server) -> list[str]:
-    """Files that a new Load LPNSR Models starts with."""
+    """Return the default files of Load LPNSR Models."""
     inputs = server.get("/object_info/LoadLPNSRModels")["LoadLPNSRModels"]["input"]["required"]
     return [inputs[name][1]["default"] for name in ("autoencoder", "denoiser", "noise_predictor")]
 
@@ -135,7 +135,7 @@ def test_cancel_stops_a_stalled_download_and_the_next_run_works(
     server.post("/interrupt", {})
     with pytest.raises(PromptError, match="interrupted"):
         server.wait(prompt_id)
-    assert time.monotonic() - stopped < 10, "it does not wait for the server"
+    assert time.monotonic() - stopped < 10, "it waited for the stalled server"
     assert not list(extra.rglob("*.*"))
     file.stall_at = None
     server.run(download(DENOISER.name))
@@ -206,12 +206,12 @@ def test_the_papers_predictor_is_named_as_a_replacement_for_the_newer_one(
 
 
 async def events_of(server: Server, prompt: dict[str, Any]) -> tuple[list[float], str]:
-    """Shares of the progress bar that a client is sent while a prompt runs, and the texts."""
+    """Run a prompt, and return its progress as shares of 1, and its progress texts."""
     shares: list[float] = []
     texts = b""
     url = f"{server.url}/ws?clientId=watcher"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
-        await socket.receive()  # its greeting: now the server knows whom to tell
+        await socket.receive()  # its greeting, after which this client is registered
         await asyncio.to_thread(server.queue, prompt, "watcher")
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:
@@ -229,7 +229,7 @@ def test_progress_is_shown_on_the_node(server: Server, web: FileServer, extra: P
     (extra / "lpnsr" / DENOISER.name).unlink()
     file = web.files[RESSHIFT + DENOISER.name]
     file.pause = 0.01
-    shares, texts = in_a_thread(events_of(server, download(DENOISER.name)))
+    shares, texts = run_in_thread(events_of(server, download(DENOISER.name)))
     file.pause = 0
     assert sum(0 < share < 1 for share in shares) >= 3
     assert shares == sorted(shares)
@@ -242,7 +242,7 @@ def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Pa
     (text,) = server.run(prompt)["doctor"]["text"]
     assert re.search(r"ComfyUI \d+\.\d+\.\d+, options .*--cpu", text)
     assert "comfyui-frontend-package 1." in text
-    # As the command line says, and where it says nothing, as the CPU likes it.
+    # The VAE is fp32 by a command-line option; the U-Nets use the fastest dtype of this CPU.
     unets = "bfloat16 computing in torch.bfloat16" if has_fast_bf16(CPU) else "float32"
     auto = "precision auto of the released models: autoencoder torch.float32, U-Nets torch."
     assert auto + unets in text

@@ -1,5 +1,5 @@
-"""With dynamic VRAM, which ComfyUI switches on for NVIDIA cards: there the host's layers have no
-weights before a file gives them. Here the probe pack switches it on, without a card."""
+"""Dynamic VRAM, which ComfyUI enables on NVIDIA GPUs: the host's layers have no weights until a
+file is loaded. The probe pack enables it without a GPU."""
 
 from collections.abc import Iterator
 from io import BytesIO

@@ -1,5 +1,5 @@
-"""Many prompts in a row, good, bad and cancelled, in a ComfyUI of its own that is started again in
-between."""
+"""Many prompts in a row, valid, invalid and cancelled, in a separate ComfyUI that is restarted
+once."""
 
 import random
 import statistics
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.host.server import PromptError, Server, running
 
-from .conftest import BUNDLED_START, PROBE, Graph, random_image, saving, wait_until_at_work
+from .conftest import BUNDLED_START, PROBE, Graph, add_save_node, random_image, wait_until_at_work
 
 Prompt = dict[str, Any]
 
@@ -23,8 +23,8 @@ WARM_UP_ROUNDS = 3  # 60 prompts
 
 
 def good_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
-    """Twelve prompts that give a picture, with the node that gives it: PreSet-A and B, in stages
-    and in one box."""
+    """Make twelve valid prompts of PreSet-A and PreSet-B, in separate nodes and with LPNSR Upscale,
+    each with the name of its output node."""
     images = {
         "small": random_image(1, 12, 16, 3),
         "odd": random_image(1, 31, 7, 3, seed=1),
@@ -50,7 +50,7 @@ def good_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
 
 
 def bad_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
-    """Six prompts that are refused or fail, with what is said."""
+    """Make six prompts that are refused or fail, each with its error message."""
     image = random_image(1, 12, 16, 3)
 
     def change(node: str, **inputs: Any) -> Prompt:
@@ -76,7 +76,7 @@ def bad_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
 
 
 class Rounds:
-    """Rounds of the same twenty prompts, each round all at once and in another order."""
+    """Runs rounds of the same twenty prompts. Each round queues all at once, in another order."""
 
     def __init__(self, base: Path) -> None:
         self.output = base / "output"
@@ -84,7 +84,7 @@ class Rounds:
         self.first: dict[str, Tensor] = {}
 
     def run(self, server: Server) -> tuple[int, int]:
-        """Run a round. Returns the bytes and the tensors that the server holds after it."""
+        """Run a round. Return the server's resident bytes and number of tensors after it."""
         self.count += 1
         graph = Graph(server)
         good = {f"good {i}": prompt for i, prompt in enumerate(good_prompts(graph))}
@@ -120,7 +120,7 @@ class Rounds:
 
     def _queue(self, server: Server, name: str, prompt: Prompt, source: str) -> str | PromptError:
         try:
-            return server.queue(saving(prompt, source, self._file(name).name))
+            return server.queue(add_save_node(prompt, source, self._file(name).name))
         except PromptError as e:
             return e
 
@@ -134,7 +134,7 @@ class Rounds:
 
 
 def test_prompts_give_what_they_gave_first(tmp_path: Path) -> None:
-    """And the server holds no more than after the first sixty."""
+    """Memory does not grow after the first sixty prompts."""
     rounds = Rounds(tmp_path)
     with running(tmp_path, packs=PROBE) as server:
         rounds.run(server)

@@ -1,4 +1,4 @@
-"""What wrong input is told by the nodes in a real ComfyUI, and that nothing is lost by it."""
+"""Error messages of the nodes in a real ComfyUI, which keeps working after them."""
 
 from typing import Any
 
@@ -114,7 +114,7 @@ def test_a_replaced_file_is_loaded_again(server: Server, graph: Graph) -> None:
 
 
 def test_the_report_of_an_error_does_not_list_the_networks(graph: Graph) -> None:
-    """ComfyUI keeps the inputs of a node that failed, as text, and sends them to the browser."""
+    """ComfyUI sends the inputs of a failed node to the browser, as text."""
     prompt = graph.stages(random_image(1, 8, 8, 3))
     prompt["sample"]["inputs"]["steps"] = ["number", 0]
     prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": 9}}

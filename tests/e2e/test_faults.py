@@ -1,5 +1,5 @@
-"""What the world does to a server: memory, disks and files that fail. The README beside this lists
-every fault that is tried, here and elsewhere."""
+"""Faults outside the pack: memory, disks and files that fail. The README in this folder lists all
+tested faults."""
 
 import io
 import shutil
@@ -25,8 +25,8 @@ from .conftest import (
     PROBE,
     WEIGHTS,
     Graph,
+    add_save_node,
     random_image,
-    saving,
     wait_until_at_work,
 )
 
@@ -40,7 +40,7 @@ EXAMPLE = "lpnsr_example.png"
 
 
 def limited_start(graph: Graph, image: Tensor, limit: int) -> dict[str, Any]:
-    """PreSet-B whose upscale model runs out of memory on inputs wider than `limit`."""
+    """Make PreSet-B with an upscale model that runs out of memory on inputs wider than `limit`."""
     prompt = graph.stages(image)
     loader = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": BUNDLED_START}}
     inputs = {"upscale_model": ["loader", 0], "limit": limit}
@@ -68,24 +68,24 @@ def test_an_upscale_model_that_fits_nowhere_is_an_error(graph: Graph) -> None:
 
 
 @contextmanager
-def mounted(folder: Path, *arguments: str) -> Iterator[None]:
-    """Something mounted on a folder. The test is skipped where that is not allowed."""
+def mount(folder: Path, *arguments: str) -> Iterator[None]:
+    """Mount something on a folder. Skips the test if mounting is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         subprocess.run(["mount", *arguments, str(folder)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as e:
-        pytest.skip(f"only who may mount disks can have a full or read-only one: {e}")
+        pytest.skip(f"this test must mount a disk, which is not allowed here: {e}")
     try:
         yield
     finally:
-        # a current host still reads what it has saved
+        # recent versions of ComfyUI may still read the files they have saved
         eventually(lambda: subprocess.run(["umount", str(folder)], check=False).returncode, 0)
 
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """A folder as it is, that nobody can write to, root included."""
-    with mounted(folder, "--bind", str(folder)):
+    """Make a folder read-only, even for root."""
+    with mount(folder, "--bind", str(folder)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
         yield
 
@@ -95,7 +95,7 @@ def test_a_full_disk_is_an_error_and_room_cures_it(server: Server, graph: Graph)
     inputs = {"images": ["upscale", 0], "filename_prefix": "full/picture"}
     prompt["save"] = {"class_type": "SaveImage", "inputs": inputs}
     disk = server.base / "output" / "full"
-    with mounted(disk, "-t", "tmpfs", "-o", "size=8k", "tmpfs"):
+    with mount(disk, "-t", "tmpfs", "-o", "size=8k", "tmpfs"):
         with pytest.raises(PromptError, match="No space left on device"):
             server.run(prompt)
         subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
@@ -129,8 +129,9 @@ def of_another_family() -> bytes:
 
 
 def spoil_and_restore(graph: Graph, name: str, good: bytes, bad: bytes | None) -> str:
-    """The error of a run whose noise predictor went bad since the run before. (None: it is gone.)
-    The run after finds the good one again, and gives what the first run gave."""
+    """Run with a good noise predictor, with a bad one in its place (None: deleted), and with the
+    good one again. Returns the error of the second run; the third must give the result of the
+    first."""
     path = graph.server.base / "models" / "lpnsr" / name
     path.write_bytes(good)
     prompt = graph.stages(random_image(1, 8, 8, 3), steps=2)
@@ -188,7 +189,7 @@ def test_code_in_a_file_is_never_run(graph: Graph, tmp_path: Path) -> None:
 
 @pytest.fixture
 def known(graph: Graph) -> tuple[Prompt, Tensor]:
-    """A prompt, and what it gives on a server that nothing has happened to."""
+    """A prompt, and its result on a server without faults."""
     prompt = graph.stages(random_image(1, 12, 16, 3), steps=2)
     return prompt, graph.run(prompt, "decode")
 
@@ -226,13 +227,13 @@ def test_servers_share_a_base_directory_and_outlive_each_other(
     copy_input(server, base)
     with running(base, packs=PROBE) as other:
         ids = [
-            s.queue(saving(prompt, "decode", f"shared_{i}"))
+            s.queue(add_save_node(prompt, "decode", f"shared_{i}"))
             for i, s in enumerate([odd_server, other])
         ]
         for i, s in enumerate([odd_server, other]):
             s.wait(ids[i])
             assert torch.equal(load_file(base / "output" / f"shared_{i}")["result"], expected)
-        killed = saving(Graph(other).stages(random_image(6, 64, 64, 3)), "decode", "killed")
+        killed = add_save_node(Graph(other).stages(random_image(6, 64, 64, 3)), "decode", "killed")
         prompt_id = other.queue(killed)
         wait_until_at_work(other, prompt_id)
         other.process.kill()
@@ -261,14 +262,16 @@ def test_a_full_disk_gets_no_half_example_picture(
     server: Server, tmp_path: Path, known: tuple[Prompt, Tensor]
 ) -> None:
     folder = tmp_path / "input"
-    with mounted(folder, "-t", "tmpfs", "-o", "size=16k", "tmpfs"):
+    with mount(folder, "-t", "tmpfs", "-o", "size=16k", "tmpfs"):
         copy_input(server, tmp_path)
         with running(tmp_path, packs=PROBE) as own:
             assert torch.equal(Graph(own).run(known[0], "decode"), known[1])
             assert f"{folder / EXAMPLE} can't be written" in own.log.read_text()
-        files = {path.name for path in folder.iterdir() if path.is_file()}  # and hosts' own folders
+        files = {
+            path.name for path in folder.iterdir() if path.is_file()
+        }  # ComfyUI makes folders, too
         left = files - {"probe.safetensors"}
-        for name in left:  # those that there was room for
+        for name in left:  # examples that fitted on the disk
             assert (folder / name).read_bytes() == (PACK / "workflows" / name).read_bytes()
         assert EXAMPLE not in left
 

@@ -1,4 +1,4 @@
-"""A denoiser of 15 steps, as ResShift's first ones, through the nodes."""
+"""Nodes with a denoiser of 15 steps, like the first models of ResShift."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ SCHEDULE = {"lpnsr.schedule": json.dumps(vars(RESSHIFT_15))}
 
 @pytest.fixture(scope="module")
 def files(server: Server) -> dict[str, str]:
-    """Small networks: the denoiser and one of two predictors have 15 steps."""
+    """Save small networks. The denoiser and one of two predictors have 15 steps."""
     folder = server.base / "models" / "lpnsr"
     save_file(autoencoder_weights(), folder / "a.safetensors", FAMILY)
     save_file(denoiser_weights(), folder / "d_s15_v1.safetensors", FAMILY)
@@ -44,7 +44,7 @@ def fifteen(graph: Graph, files: dict[str, str], predictor: str, **sample: Any) 
 def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     server: Server, graph: Graph, files: dict[str, str], predictor: str
 ) -> None:
-    """They stay on with 'none', since there is no predictor to choose for such models."""
+    """With 'none' the switches may stay on, since there may be no predictor for such models."""
     prompt = fifteen(graph, files, predictor, predictor_t2=False)
     y0 = graph.run(prompt, "encode", "latent")
     folder = server.base / "models" / "lpnsr"
@@ -52,7 +52,7 @@ def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     denoiser = load_denoiser(folder / files["denoiser"])
     noise_predictor = load_noise_predictor(folder / predictor) if on else None
     for network in (denoiser, noise_predictor):
-        if network is not None:  # computed the same way: 15 steps make much of rounding
+        if network is not None:  # as in the nodes: rounding errors grow over 15 steps
             accelerate(network, torch.device("cpu"))
     expected = sample(
         with_margin(denoiser),

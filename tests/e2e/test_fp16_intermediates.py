@@ -1,4 +1,4 @@
-"""`--fp16-intermediates`, where ComfyUI has it: between nodes everything is in half precision."""
+"""ComfyUI's option `--fp16-intermediates`: all tensors between nodes are in half precision."""
 
 from collections.abc import Iterator
 

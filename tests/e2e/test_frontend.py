@@ -12,12 +12,12 @@ from playwright.sync_api import Locator, Page
 from tests.eventually import eventually
 from tests.host.browser import (
     api_prompt,
-    drawn,
     fit_view,
     load_editor,
     look_at,
     node_types,
-    on_the_page,
+    wait_for_frames,
+    wait_for_nodes,
 )
 from tests.host.server import PACK, Server
 
@@ -25,10 +25,10 @@ from .conftest import SWINIR
 from .editor import (
     NODES_2,
     add,
-    at,
     clear,
     compare_graph,
     connect,
+    divider,
     drag,
     in_one_renderer,
     node_of,
@@ -48,7 +48,7 @@ from .test_nodes import BUNDLED_START, WORKFLOWS
 SWITCHES = ["predictor_t4", "predictor_t3", "predictor_t2"]
 
 
-def grey(page: Page, node: int) -> set[str]:
+def disabled_widgets(page: Page, node: int) -> set[str]:
     return set(
         page.evaluate(
             """id => app.canvas.graph.getNodeById(id).widgets.filter(w => w.disabled)
@@ -80,8 +80,8 @@ def widget_row(page: Page, node: int, name: str) -> Locator:
 
 
 def show_advanced(page: Page, node: int) -> None:
-    """Show the widgets for the few, which Nodes 2.0 of today hide."""
-    on_the_page(page)
+    """Show advanced widgets, which recent versions of Nodes 2.0 hide."""
+    wait_for_nodes(page)
     button = page.locator(f"[data-node-id='{node}']").get_by_text("Show advanced inputs")
     if button.count():
         button.click()
@@ -97,61 +97,63 @@ def test_switches_beyond_steps_are_grey(page: Page, renderer: str, screenshots: 
     node = add(page, "LPNSRSample")
     look_at(page, node)
     show_advanced(page, node)
-    assert grey(page, node) == set()
+    assert disabled_widgets(page, node) == set()
     for steps in (3, 2, 1):
-        click_widget(page, renderer, node, "steps", 22, LESS)  # its arrow to the left
+        click_widget(page, renderer, node, "steps", 22, LESS)  # its left arrow
         eventually(lambda: values(page, node)["steps"], steps)
         idle = set(SWITCHES[: 4 - steps])
-        eventually(lambda: grey(page, node), idle if steps > 1 else {*idle, "predictor_mode"})
+        eventually(
+            lambda: disabled_widgets(page, node), idle if steps > 1 else {*idle, "predictor_mode"}
+        )
     page.screenshot(path=screenshots / "switches.png")
     click_widget(page, renderer, node, "predictor_t2", 100, "[role=switch]")
-    drawn(page)
-    assert values(page, node)["predictor_t2"], "a grey switch is none to click on"
+    wait_for_frames(page)
+    assert values(page, node)["predictor_t2"], "a click changed a disabled switch"
 
 
 @in_one_renderer
 def test_predictor_mode_is_grey_where_nothing_is_predicted(page: Page) -> None:
     node = add(page, "LPNSRSample", predictor_t3=False, predictor_t2=False)
-    eventually(lambda: grey(page, node), set())
+    eventually(lambda: disabled_widgets(page, node), set())
     set_widget(page, node, "steps", 3)
-    eventually(lambda: grey(page, node), {"predictor_t4", "predictor_mode"})
+    eventually(lambda: disabled_widgets(page, node), {"predictor_t4", "predictor_mode"})
     box = add(page, "LPNSRUpscale")
-    eventually(lambda: grey(page, box), set())
+    eventually(lambda: disabled_widgets(page, box), set())
     set_widget(page, box, "use_predictor", False)
-    eventually(lambda: grey(page, box), {"predictor_mode"})
+    eventually(lambda: disabled_widgets(page, box), {"predictor_mode"})
     set_widget(page, box, "steps", 1)
-    eventually(lambda: grey(page, box), {"use_predictor", "predictor_mode"})
+    eventually(lambda: disabled_widgets(page, box), {"use_predictor", "predictor_mode"})
 
 
 @in_one_renderer
 def test_factor_is_grey_where_the_longest_side_decides(page: Page) -> None:
     box = add(page, "LPNSRUpscale")
     set_widget(page, box, "longest_side", 3840)
-    eventually(lambda: grey(page, box), {"factor"})
+    eventually(lambda: disabled_widgets(page, box), {"factor"})
     set_widget(page, box, "longest_side", 0)
-    eventually(lambda: grey(page, box), set())
+    eventually(lambda: disabled_widgets(page, box), set())
 
 
 @in_one_renderer
 def test_what_is_grey_survives_loading_and_undo(page: Page) -> None:
     node = add(page, "LPNSRSample", steps=2)
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
-    eventually(lambda: grey(page, node), {"predictor_t4", "predictor_t3"})
+    eventually(lambda: disabled_widgets(page, node), {"predictor_t4", "predictor_t3"})
     set_widget(page, node, "steps", 4)
     record(page)
-    eventually(lambda: grey(page, node), set())
+    eventually(lambda: disabled_widgets(page, node), set())
     undo(page)
     assert values(page, node)["steps"] == 2
-    eventually(lambda: grey(page, node), {"predictor_t4", "predictor_t3"})
+    eventually(lambda: disabled_widgets(page, node), {"predictor_t4", "predictor_t3"})
 
 
 @in_one_renderer
 def test_linked_steps_grey_nothing_out(page: Page) -> None:
     node = add(page, "LPNSRSample", 300, steps=1)
     connect(page, add(page, "PrimitiveInt"), node, "steps")
-    eventually(lambda: grey(page, node), set())
+    eventually(lambda: disabled_widgets(page, node), set())
     page.evaluate("id => app.graph.getNodeById(id).disconnectInput('steps')", node)
-    eventually(lambda: grey(page, node), {*SWITCHES, "predictor_mode"})
+    eventually(lambda: disabled_widgets(page, node), {*SWITCHES, "predictor_mode"})
 
 
 # Presets
@@ -166,7 +168,7 @@ def pressed(page: Page) -> list[str]:
 
 
 def start(page: Page, node: int) -> str | None:
-    """Type of the node at `upscale_model`."""
+    """Return the type of the node connected to `upscale_model`."""
     return page.evaluate(
         "id => { const n = app.graph.getNodeById(id); return"
         " n.getInputNode(n.findInputSlot('upscale_model'))?.type ?? null; }",
@@ -194,11 +196,11 @@ def test_presets_set_widgets_and_the_start_of_the_quick_start(
     preset(page, "ResShift").click()
     eventually(lambda: pressed(page), ["ResShift"])
     assert not any(values(page, sample)[name] for name in SWITCHES)
-    eventually(lambda: grey(page, sample), {"predictor_mode"})
+    eventually(lambda: disabled_widgets(page, sample), {"predictor_mode"})
     preset(page, "PreSet-B").click()
     eventually(lambda: pressed(page), ["PreSet-B"])
     assert start(page, pre_upsample) == "UpscaleModelLoader"
-    assert len(node_types(page)) == 10, "the loader there is connected again"
+    assert len(node_types(page)) == 10, "a second loader was added"
     page.screenshot(path=screenshots / "presets.png")
 
     assert undo_steps(page) == steps + 3
@@ -214,9 +216,9 @@ def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page, screensh
     image = add(page, "LoadImage", -320)
     node = add(page, "LPNSRUpscale", 300, use_predictor=False)
     look_at(page, node)
-    # its node grows when the picture is there, which would be one more step for undo
+    # Wait, since the node grows when it shows the picture, which would add an undo step.
     eventually(lambda: picture_width(page, image) > 0)
-    drawn(page)
+    wait_for_frames(page)
     record(page)
     eventually(lambda: pressed(page), ["ResShift"])
     steps = undo_steps(page)
@@ -241,11 +243,11 @@ def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
     preset(page, "PreSet-A").click()
     eventually(lambda: values(page, node)["kappa"], 2)
     assert page.evaluate("id => app.graph.getNodeById(id).inputs.some(i => i.link)", node)
-    drawn(page)
-    assert pressed(page) == [], "nobody knows the steps before a run"
+    wait_for_frames(page)
+    assert pressed(page) == [], "steps is linked, so its value is unknown"
 
 
-# Without it, and with Nodes 2.0
+# Without the front end, and with Nodes 2.0
 
 
 @pytest.fixture
@@ -260,12 +262,12 @@ def bare(page: Page, web: Server) -> Iterator[Page]:
 
 
 def saved(page: Page, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A shipped workflow as the page would save and queue it."""
+    """Load a shipped workflow. Returns what the page would save, and what it would queue."""
     drop_workflow(page, name)
     fit_view(page)
     workflow = page.evaluate("() => app.graph.serialize()")
     del workflow["id"], workflow["extra"]["ds"]
-    for node in workflow["nodes"]:  # empty where a node has only an element of ours
+    for node in workflow["nodes"]:  # an empty list if the only widget is ours, which is not saved
         for key in ("widgets_values", "widgets_values_named"):
             node[key] = node.get(key) or None
     return workflow, api_prompt(page)
@@ -299,7 +301,7 @@ def test_it_works_where_translations_fail(page: Page, web: Server) -> None:
     clear(english)
     node = add(english, "LPNSRSample", steps=3)
     look_at(english, node)
-    eventually(lambda: grey(english, node), {"predictor_t4"})
+    eventually(lambda: disabled_widgets(english, node), {"predictor_t4"})
     preset(english, "PreSet-A").click()
     eventually(lambda: values(english, node)["steps"], 4)
     english.close()
@@ -328,7 +330,7 @@ def test_presets_set_widgets_that_are_not_shown(page: Page, screenshots: Path) -
     button = page.locator(f"[data-node-id='{node}']").get_by_text("Show advanced inputs")
     shown = [widget_row(page, node, name) for name in ("steps", "kappa", "overlap", "wrap")]
     page.screenshot(path=screenshots / "advanced, hidden.png")
-    count = 1 if button.count() else 4  # before 1.39 or so all are shown
+    count = 1 if button.count() else 4  # older front ends show all widgets
     eventually(lambda: sum(row.count() for row in shown), count)
     preset(page, "ResShift").click()
     eventually(lambda: values(page, node)["use_predictor"], False)
@@ -341,7 +343,7 @@ def test_presets_set_widgets_that_are_not_shown(page: Page, screenshots: Path) -
 def test_nodes_2(page: Page, screenshots: Path) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
     sample = add(page, "LPNSRSample", 1300)
-    look_at(page, sample, 1)  # in the middle, where no panel lies over it
+    look_at(page, sample, 1)  # in the middle, where no panel covers it
     show_advanced(page, sample)
     eventually(lambda: opacity(page, sample, "predictor_t4"), 1)
     set_widget(page, sample, "steps", 3)
@@ -359,7 +361,7 @@ def test_nodes_2(page: Page, screenshots: Path) -> None:
     eventually(shown.count, 2)
     place = page.evaluate("id => [...app.graph.getNodeById(id).pos]", compare)
     drag(page, 0.5, 0.25)
-    eventually(lambda: at(page), 25)
+    eventually(lambda: divider(page), 25)
     page.mouse.wheel(0, -600)
     eventually(lambda: zoom(page), 4)
     assert page.evaluate("id => [...app.graph.getNodeById(id).pos]", compare) == place

@@ -1,7 +1,7 @@
-"""Pictures and settings that nobody thought of, through the nodes in a real ComfyUI.
+"""Random pictures and settings, run through the nodes in a real ComfyUI.
 
-The same examples at every run; `LPNSR_FUZZ=10 pytest tests/e2e/test_fuzz.py` tries ten times as
-many, others each time.
+Examples are the same in every run. `LPNSR_FUZZ=10 pytest tests/e2e/test_fuzz.py` tries ten times as
+many, different ones in each run.
 """
 
 import math
@@ -26,7 +26,7 @@ from .conftest import BUNDLED_START, Graph, random_image
 Prompt = dict[str, Any]
 
 TIMES = int(os.environ.get("LPNSR_FUZZ", "1"))
-WORK = 4  # 32x32 pictures times steps that an example may cost
+WORK = 4  # maximum cost of an example: number of 32x32 pictures times steps
 FLOATS = [
     torch.float32,
     torch.float16,
@@ -67,18 +67,18 @@ def before(server: Server) -> Tensor:
 
 
 @pytest.fixture(autouse=True)
-def lives_on(server: Server, before: Tensor) -> Iterator[None]:
-    """After each test the server gives what it gave before."""
+def check_server(server: Server, before: Tensor) -> Iterator[None]:
+    """Check after each test that the server still gives the same result."""
     yield
     assert torch.equal(small_result(server), before)
 
 
-# Pictures and settings that are fine
+# Valid pictures and settings
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in words, short enough to be read in a report."""
+    """Description of a picture, short enough for Hypothesis' reports."""
 
     batch: int
     size: tuple[int, int]
@@ -89,7 +89,7 @@ class Picture:
     seed: int
 
     def make(self) -> Tensor:
-        """float64 [B,H,W,C]."""
+        """Make the picture, float64 [B,H,W,C]."""
         shape = (self.batch, *self.size, self.channels)
         generator = torch.Generator().manual_seed(self.seed)
         if self.content == "smooth":
@@ -131,7 +131,7 @@ def work(size: tuple[int, int]) -> int:
 
 @st.composite
 def sizes(draw: st.DrawFn) -> tuple[int, int]:
-    """Mostly small, some large in one direction."""
+    """Draw (h, w): mostly small, sometimes large in one dimension."""
     largest = draw(st.sampled_from([32, 32, 32, 32, 70, 70, 150, 300]))
     h, w = draw(st.integers(1, largest)), draw(st.integers(1, 32))
     return (h, w) if draw(st.booleans()) else (w, h)
@@ -212,11 +212,12 @@ def run(graph: Graph, prompt: Prompt, s: Settings, layout: str = "") -> Tensor:
 def test_every_picture_comes_out_four_times_larger_and_as_it_would_alone(
     server: Server, example: tuple[Picture, Settings], dtype: torch.dtype, layout: str, item: int
 ) -> None:
-    """Any dtype, strides and range, in one box where it can be, against one of its pictures alone
-    as plain floats in [0,1], in stages, and without tiles where there is but one.
+    """Upscale a batch of any dtype, strides and range, then one of its pictures alone, as fp32 in
+    [0,1], and compare. The batch uses LPNSR Upscale if its settings allow it, the single picture
+    separate nodes, without tile_size if it is a single tile.
 
-    Alone it may be rounded otherwise, since small pictures of a batch share a call. With alpha it
-    is not made in stages: the start is an image there, whose hidden colours are replaced once more.
+    Rounding may differ, since small pictures of a batch share a network call. Pictures with alpha
+    use the same nodes twice: separate nodes replace hidden colours once more, in the start image.
     """
     picture, s = example
     graph, (h, w) = Graph(server), picture.size
@@ -239,11 +240,11 @@ def test_every_picture_comes_out_four_times_larger_and_as_it_would_alone(
         s = replace(s, tile_size=0)
     make = make if picture.channels == 4 else in_stages
     again = run(graph, make(graph, alone, s), s)
-    same = result[i : i + 1, ..., : again.shape[3]]  # it may be opaque, unlike others
+    same = result[i : i + 1, ..., : again.shape[3]]  # alone, it may be opaque
     assert (again - same).abs().mean() < 1e-3
 
 
-# Pictures and settings that are not
+# Invalid pictures and settings
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ def test_settings_out_of_range_are_named(
 def test_linked_settings_out_of_range_are_named(
     server: Server, setting: tuple[str, float], one_box: bool
 ) -> None:
-    """ComfyUI does not check the range of what comes from another node."""
+    """ComfyUI does not check the range of linked values."""
     widget, value = setting
     graph, image = Graph(server), random_image(1, 8, 8, 3)
     prompt = graph.upscale(image) if one_box else graph.stages(image)
@@ -371,5 +372,5 @@ def test_linked_settings_out_of_range_are_named(
     prompt["upscale" if one_box else "sample"]["inputs"][widget] = ["number", 0]
     with pytest.raises(PromptError) as error:
         graph.run(prompt, "upscale" if one_box else "decode")
-    told = "but this denoiser has 4 steps" if widget == "steps" and value > 4 else "expected"
-    assert f"{widget} is {value}, {told}" in str(error.value)
+    reason = "but this denoiser has 4 steps" if widget == "steps" and value > 4 else "expected"
+    assert f"{widget} is {value}, {reason}" in str(error.value)

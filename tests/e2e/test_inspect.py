@@ -1,5 +1,4 @@
-"""Looking into the chain, at what it invents, and whether it stays with the LR picture, in a real
-ComfyUI."""
+"""LPNSR Inspect, LPNSR Invention Map, LR consistency and LR-PSNR in a real ComfyUI."""
 
 from typing import Any
 
@@ -19,7 +18,7 @@ IMAGE = random_image(1, 9, 11, 3)
 
 
 def outputs(graph: Graph, prompt: dict[str, Any], *links: tuple[str, int]) -> list[Tensor]:
-    """Some image outputs of a prompt's nodes, in one run."""
+    """Run a prompt, and return the image outputs at (node, output)."""
     files = [f"{node}_{output}.safetensors" for node, output in links]
     saves = {
         f"save_{file}": {"class_type": "ProbeSave", "inputs": {"image": list(link), "file": file}}

@@ -1,4 +1,4 @@
-"""Languages and help pages: nothing is missing, and ComfyUI's editor shows them."""
+"""Translations and help pages: they are complete, and ComfyUI's editor shows them."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.host.browser import load_editor, open_help
 from tests.host.locales import LOCALES, TRANSLATIONS, Texts, node_texts, read
 from tests.host.server import PACK, Server
 
-from .editor import add, in_one_renderer, set_setting, watched
+from .editor import add, in_one_renderer, set_setting, watch_editor
 
 DOCS = PACK / "js" / "docs"
 LARGEST_PICTURE = 200_000
@@ -30,14 +30,14 @@ _TERMS = re.compile(
 
 
 def rows(language: str) -> list[tuple[str, str]]:
-    """The table of words in locales/README.md."""
+    """Read the glossary in locales/README.md: (English, translation)."""
     _, _, table = (LOCALES / "README.md").read_text("utf-8").partition("| en | zh | ja |\n")
     cells = [line.strip("| ").split(" | ") for line in table.splitlines()[1:]]
     return [(row[0], row[1 + TRANSLATIONS.index(language)]) for row in cells]
 
 
 def test_english_is_what_the_nodes_say(server: Server) -> None:
-    """Else run `python -m tests.host.locales`."""
+    """If this fails, run `python -m tests.host.locales`."""
     assert read("en") == node_texts(server)
 
 
@@ -100,7 +100,7 @@ def test_pages_are_those_of_the_nodes() -> None:
 def test_a_page_shows_the_node_and_pictures_that_are_there(node: str, language: str) -> None:
     text, english = (page_of(node, which).read_text("utf-8") for which in (language, "en"))
     assert text.startswith(f"# {read(language)[node, 'display_name']}\n")
-    # The help panel resolves pictures from js/docs in every language, and links not at all.
+    # The help panel resolves pictures relative to js/docs in every language, and no other links.
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert pictures
     assert pictures == re.findall(r"!\[[^\]]+\]\(([^)]+)\)", english)
@@ -119,10 +119,10 @@ def test_a_page_shows_the_node_and_pictures_that_are_there(node: str, language: 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, web: Server, renderer: str) -> Iterator[Page]:
-    with watched(browser, web, renderer) as (page, errors):
+    with watch_editor(browser, web, renderer) as (page, errors):
         yield page
         set_setting(page, "Comfy.Locale", "en")
-    # ComfyUI asks for a page of the language before it takes the English one.
+    # ComfyUI requests the page in its language before it falls back to English.
     assert [error for error in errors if not re.search(r"/docs/\w+/(en|ko)\.md$", error)] == []
 
 
@@ -135,10 +135,10 @@ def test_the_help_panel_shows_a_page_with_its_picture(page: Page, screenshots: P
 
 
 def shown(page: Page, node_type: str) -> Texts:
-    """What the editor shows of a new node, under the keys of nodeDefs.json.
+    """Return the texts that the editor shows for a new node, under the keys of nodeDefs.json.
 
-    Front ends that keep packs' texts (from 1.35) look descriptions and tooltips up when they show
-    them; before that js/language.js puts them into the definition.
+    Front ends from 1.35 translate descriptions and tooltips when they show them. For older ones,
+    js/language.js translates the node definition.
     """
     found = page.evaluate(
         """type => {
@@ -196,7 +196,9 @@ def test_the_editor_is_translated(
 @in_one_renderer
 def test_another_language_is_english(page: Page, web: Server) -> None:
     set_setting(page, "Comfy.Locale", "ko")
-    load_editor(page, web)  # titles of newer front ends, of core's nodes too, wait for this
+    load_editor(
+        page, web
+    )  # newer front ends change titles, also of core nodes, only after reloading
     page.wait_for_function("() => LiteGraph.createNode('LPNSRSample').title === 'LPNSR Sample'")
     english = {k: v for k, v in read("en").items() if k[0] == "LPNSRSample"}
     assert shown(page, "LPNSRSample") == english

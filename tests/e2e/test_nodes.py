@@ -1,4 +1,4 @@
-"""The nodes in a real ComfyUI, over HTTP: what they compute, for which pictures."""
+"""The nodes in a real ComfyUI, over HTTP: their schemas and results."""
 
 import io
 from pathlib import Path
@@ -32,8 +32,8 @@ from .conftest import (
     LITE_DENOISER,
     WEIGHTS,
     Graph,
+    add_save_node,
     random_image,
-    saving,
     wait_until_at_work,
 )
 
@@ -56,7 +56,7 @@ def test_every_node_explains_itself(nodes: dict[str, dict[str, Any]]) -> None:
 def test_nodes_are_found_by_what_people_search_for(
     server: Server, nodes: dict[str, dict[str, Any]]
 ) -> None:
-    """On hosts where core's are."""
+    """Nodes have search aliases if the host's core nodes have them."""
     core = server.get("/object_info/ImageUpscaleWithModel")["ImageUpscaleWithModel"]
     for node, info in nodes.items():
         assert bool(info.get("search_aliases")) == bool(core.get("search_aliases")), node
@@ -98,7 +98,7 @@ def test_shipped_workflows_run(server: Server, tmp_path: Path, name: str) -> Non
 
 
 def core_upscale(lr: Tensor, seed: int, steps: int) -> Tensor:
-    """What the nodes should compute, by the core alone. [1,h,w,3] -> [1,4h,4w,3]"""
+    """Compute the expected result with the library alone. [1,h,w,3] -> [1,4h,4w,3]"""
     autoencoder = load_autoencoder(WEIGHTS / "lpnsr_lite_autoencoder.safetensors")
     denoiser = load_denoiser(WEIGHTS / "lpnsr_lite_denoiser.safetensors")
     predictor = load_noise_predictor(WEIGHTS / "lpnsr_lite_noise_predictor.safetensors")
@@ -161,7 +161,7 @@ def test_grey_and_rgba_pictures(graph: Graph) -> None:
         grey, graph.run(graph.upscale(rgb[..., :1].expand(-1, -1, -1, 3), steps=1), "upscale")
     )
 
-    alpha = 0.5 + random_image(1, 10, 12, 1, seed=3) / 2  # nowhere are colours hidden
+    alpha = 0.5 + random_image(1, 10, 12, 1, seed=3) / 2  # no pixel is fully transparent
     rgba = graph.run(graph.upscale(torch.cat([rgb, alpha], -1), steps=1), "upscale")
     assert torch.equal(rgba[..., :3], graph.run(graph.upscale(rgb, steps=1), "upscale"))
     torch.testing.assert_close(
@@ -227,7 +227,7 @@ def test_one_box_switches_the_predictor(graph: Graph) -> None:
 
 
 def test_kappa_and_predictor_mode_reach_the_chain(graph: Graph) -> None:
-    """With the predictor's mean alone the noise is gone; with kappa 0 no seed matters."""
+    """predictor_mode changes the result; with kappa 0 the seed has no effect."""
     image = random_image(1, 16, 16, 3)
     drawn, mean = (
         graph.run(graph.stages(image, predictor_mode=mode), "sample", "latent")
@@ -240,7 +240,7 @@ def test_kappa_and_predictor_mode_reach_the_chain(graph: Graph) -> None:
 
 @pytest.mark.parametrize(("precision", "bar"), [("bf16", 3.3e-3), ("fp16", 5e-4)])
 def test_precisions(graph: Graph, precision: str, bar: float) -> None:
-    """The bars are twice what was measured."""
+    """The limits are twice the measured errors."""
     image = random_image(1, 16, 16, 3)
     exact = graph.run(graph.stages(image, steps=2), "decode")
     prompt = graph.stages(image, steps=2)
@@ -252,8 +252,8 @@ def test_auto_is_what_the_cpu_likes(graph: Graph) -> None:
     prompt = graph.stages(random_image(1, 16, 16, 3), steps=2)
     prompt["models"] = graph.models(precision="auto")
     auto = graph.run(prompt, "decode")
-    liked = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
-    prompt["models"] = graph.models(precision=liked)
+    expected = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+    prompt["models"] = graph.models(precision=expected)
     assert torch.equal(graph.run(prompt, "decode"), auto)
 
 
@@ -296,7 +296,7 @@ def test_pre_upsample_with_real_weights(
     start = graph.run(prompt, "start")
     bicubic = graph.run(graph.stages(image), "start")
     assert start.shape == bicubic.shape == (1, 4 * h, 4 * w, channels)
-    assert (start - bicubic).abs().mean() < 0.05, "it is the same picture"
+    assert (start - bicubic).abs().mean() < 0.05, "the start shows another picture"
     assert not torch.equal(start, bicubic)
     assert graph.run(prompt, "decode").shape == start.shape
 
@@ -328,11 +328,11 @@ def test_an_upscale_model_that_gives_nan_is_named(graph: Graph) -> None:
 
 def test_cancel_ends_a_node_at_its_work(server: Server, graph: Graph) -> None:
     prompt = graph.upscale(random_image(2, 160, 160, 3))
-    prompt_id = server.queue(saving(prompt, "upscale", "never.safetensors"))
+    prompt_id = server.queue(add_save_node(prompt, "upscale", "never.safetensors"))
     wait_until_at_work(server, prompt_id)
     server.post("/interrupt", {})
     with pytest.raises(PromptError, match="interrupted") as error:
         server.wait(prompt_id)
-    assert error.value.details["node_type"] == "LPNSRUpscale", "it went on to its end"
+    assert error.value.details["node_type"] == "LPNSRUpscale", "the node was not interrupted"
     assert not (server.base / "output" / "never.safetensors").exists()
     assert graph.run(graph.upscale(random_image(1, 8, 8, 3)), "upscale").shape == (1, 32, 32, 3)

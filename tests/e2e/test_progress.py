@@ -1,4 +1,4 @@
-"""What a node shows while it runs, as the real ComfyUI sends it to the browser."""
+"""Progress texts and previews of nodes, as a real ComfyUI sends them to the browser."""
 
 import asyncio
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lpnsr_impl.pictures.reading import read_picture, to_pil
-from tests.eventually import in_a_thread
+from tests.eventually import run_in_thread
 from tests.host.server import PACK
 
 from .conftest import Graph
@@ -23,7 +23,7 @@ PREVIEW, TEXT = 1, 3  # kinds of binary messages
 
 
 async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[str]], list[bytes]]:
-    """Texts by node, and previews, that a run sends."""
+    """Run a prompt, and return its progress texts by node, and its previews."""
     client = uuid.uuid4().hex
     texts: dict[str, list[str]] = {}
     previews: list[bytes] = []
@@ -31,7 +31,7 @@ async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[s
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{graph.server.url}/ws?clientId={client}", max_msg_size=0) as socket,
     ):
-        await socket.receive()  # its greeting: now the server knows whom to tell
+        await socket.receive()  # its greeting, after which this client is registered
         await asyncio.to_thread(graph.server.queue, prompt, client)
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:
@@ -63,7 +63,7 @@ def save(prompt: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_node_says_what_it_plans_and_how_far_it_is(graph: Graph, picture: Tensor) -> None:
     tiles = {"tile_size": 32, "overlap": 8}
-    texts, _ = in_a_thread(follow(graph, save(graph.stages(picture, seed=101, **tiles))))
+    texts, _ = run_in_thread(follow(graph, save(graph.stages(picture, seed=101, **tiles))))
     first, *between, last = texts["sample"]
     assert re.fullmatch(r"loading  \n6 tiles of 32x32, \d+ MB", first)
     assert any(text.startswith("step 1/4, tile ") and " s left  \n" in text for text in between)
@@ -74,16 +74,16 @@ def test_a_node_says_what_it_plans_and_how_far_it_is(graph: Graph, picture: Tens
 
 def test_images_of_a_batch_are_counted(graph: Graph, picture: Tensor) -> None:
     batch = picture.expand(3, -1, -1, -1)
-    texts, _ = in_a_thread(follow(graph, save(graph.stages(batch, seed=102))))
+    texts, _ = run_in_thread(follow(graph, save(graph.stages(batch, seed=102))))
     assert any("image 2/3, step " in text for text in texts["sample"])
 
 
 def test_each_step_shows_the_clean_prediction(graph: Graph, picture: Tensor) -> None:
-    _, previews = in_a_thread(follow(graph, save(graph.stages(picture, seed=103))))
+    _, previews = run_in_thread(follow(graph, save(graph.stages(picture, seed=103))))
     images = [Image.open(io.BytesIO(preview)).convert("RGB") for preview in previews]
     assert len(images) == 4
     lr = torch.tensor(list(to_pil(picture.movedim(-1, 1)).tobytes())).float()
     for image in images:
-        small = image.resize((72, 40), Image.Resampling.BOX)  # ComfyUI has made it larger
+        small = image.resize((72, 40), Image.Resampling.BOX)  # undo the enlargement by ComfyUI
         difference = (torch.tensor(list(small.tobytes())).float() - lr).abs().mean()
-        assert difference < 25, "in the picture's own colours, 0 to 255"
+        assert difference < 25, "the preview has wrong colours"

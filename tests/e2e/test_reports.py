@@ -1,4 +1,4 @@
-"""What nodes tell as text, shown on them in the editor. Screenshots go to build/screenshots."""
+"""Reports and texts that nodes show in the editor. Screenshots go to build/screenshots."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def command(page: Page, name: str) -> None:
 
 
 def finish(page: Page) -> None:
-    """Run, and wait until it is done."""
+    """Run the workflow, and wait until it is done."""
     page.evaluate("() => window.finished = false")
     page.evaluate(
         "() => comfyAPI.api.api.addEventListener('execution_success',"
@@ -27,8 +27,9 @@ def finish(page: Page) -> None:
     eventually(lambda: page.evaluate("() => window.finished"))
 
 
-def forget_loaders(web: Server) -> None:
-    """ComfyUI tells a page nothing of what it has in its cache; this leaves no loader there."""
+def evict_loaders(web: Server) -> None:
+    """Evict loaders from the cache by another prompt, since ComfyUI sends no texts for cached
+    nodes."""
     web.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
 
 
@@ -44,14 +45,14 @@ def test_a_report_is_shown_on_its_node(page: Page, screenshots: Path) -> None:
     assert "noise_predictor.pth: already there, " in text
     report.click()
     page.keyboard.press("x")
-    assert report.input_value() == text, "it is for reading only"
+    assert report.input_value() == text, "the report can be edited"
     assert api_prompt(page) == queued
 
 
 def test_a_report_outlasts_other_workflows_and_a_reload(
     page: Page, web: Server, screenshots: Path
 ) -> None:
-    forget_loaders(web)
+    evict_loaders(web)
     node = add(page, "LPNSRDoctor")
     loader = add(page, "LoadLPNSRModels", 0, 600, precision="fp32")
     connect(page, loader, add(page, "PreviewAny", 500, 600), "source")
@@ -75,7 +76,7 @@ def test_a_report_outlasts_other_workflows_and_a_reload(
 
 
 def test_the_loader_tells_the_family(page: Page, web: Server, screenshots: Path) -> None:
-    forget_loaders(web)
+    evict_loaders(web)
     loader = add(page, "LoadLPNSRModels", precision="fp32")
     connect(page, loader, add(page, "PreviewAny", 400), "source")
     look_at(page, loader)

@@ -1,4 +1,4 @@
-"""One-step students in a real ComfyUI: beside LPNSR and ResShift in a graph, and in every node."""
+"""One-step students in a real ComfyUI: together with LPNSR and ResShift, and in every node."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ STUDENTS = ["SinSR", "RSD"]
 
 @pytest.fixture(scope="module", autouse=True)
 def files(server: Server) -> None:
-    """A small family with a denoiser of each kind."""
+    """Save a small family of networks with a denoiser of each kind."""
     folder = server.base / "models" / "lpnsr"
     save_file(autoencoder_weights(), folder / A, FAMILY)
     save_file(predictor_weights(), folder / P, FAMILY)
@@ -55,7 +55,7 @@ def files(server: Server) -> None:
 
 
 def prompt_of(graph: Graph, method: str, image: torch.Tensor, **sample: Any) -> dict[str, Any]:
-    """`Graph.stages` with the models of a method; a student keeps the widgets' 4 steps."""
+    """Make `Graph.stages` with the models of a method. Students keep the default of 4 steps."""
     denoiser, predictor = METHODS[method]
     steps = {"steps": 15} if method == "ResShift 15" else {}
     off = dict.fromkeys(("predictor_t4", "predictor_t3", "predictor_t2"), False)
@@ -65,7 +65,7 @@ def prompt_of(graph: Graph, method: str, image: torch.Tensor, **sample: Any) -> 
 
 
 def test_all_that_shifts_residuals_runs_in_one_graph(graph: Graph) -> None:
-    """Each method of its own models, from one start: the latent and the LR image are LPNSR's."""
+    """All methods share the encoded latent and the LR image of LPNSR."""
     image = random_image(1, 12, 20, 3)
     whole: dict[str, Any] = {}
     batches: list[str] = []
@@ -94,7 +94,9 @@ def test_all_that_shifts_residuals_runs_in_one_graph(graph: Graph) -> None:
     assert results.isfinite().all()
     for i in range(len(METHODS)):
         for j in range(i):
-            assert (results[i] - results[j]).abs().mean() > 1e-3, "all five are different methods"
+            assert (results[i] - results[j]).abs().mean() > 1e-3, (
+                "two methods give the same picture"
+            )
     alone = graph.run(prompt_of(graph, "RSD", image), "decode")
     assert (alone[0] - results[-1]).abs().max() < 1e-4
 
@@ -153,7 +155,7 @@ def test_steps_and_switches_do_not_matter_and_the_node_says_so(
 
 
 def test_large_pictures_go_in_tiles(graph: Graph) -> None:
-    """Roughly alike: in untrained networks much depends on where the windows of a tile lie."""
+    """The tolerance is large, since untrained networks depend much on the position of windows."""
     image = random_image(1, 80, 96, 3)
     whole, tiled = (
         graph.run(prompt_of(graph, "RSD", image, tile_size=size, overlap=16), "decode")
@@ -170,10 +172,10 @@ def test_inspect_shows_the_prediction_and_the_noise_of_the_start(graph: Graph, m
     inputs |= {"seed": 7, "steps": 1, "kappa": 2.0, "predictor_mode": "sample"}
     prompt["inspect"] = {"class_type": "LPNSRInspect", "inputs": inputs}
     maps = graph.run(prompt, "inspect")
-    assert maps.shape == (4, 64, 64, 3)  # of each picture the prediction and the noise
+    assert maps.shape == (4, 64, 64, 3)  # prediction and noise of each picture
     prompt["decode"]["inputs"]["color_fix"] = "none"
     assert (maps[::2] - graph.run(prompt, "decode")).abs().max() < 1e-4
-    values = (maps[1, ::SCALE, ::SCALE] - 0.5) * 6  # grey is 0, and each value a square
+    values = (maps[1, ::SCALE, ::SCALE] - 0.5) * 6  # grey is 0; each value is shown as a square
     assert abs(float(values.mean())) < 0.15
     assert abs(float(values.std()) - 1) < 0.15
 

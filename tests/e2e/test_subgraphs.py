@@ -8,11 +8,11 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.eventually import eventually
-from tests.host.browser import api_prompt, drawn, look_at, on_the_page
+from tests.host.browser import api_prompt, look_at, wait_for_frames, wait_for_nodes
 from tests.host.server import PACK
 
 from .editor import add, compare_graph, record, run, set_widget, values, wait_for_pictures
-from .test_frontend import grey, preset, pressed, show_advanced
+from .test_frontend import disabled_widgets, preset, pressed, show_advanced
 
 BLUEPRINT = PACK / "subgraphs" / "LPNSR upscale x4 (PreSet-B).json"
 PROMOTED = {
@@ -22,7 +22,7 @@ PROMOTED = {
 
 
 def to_subgraph(page: Page, node: int, promoted: tuple[str, ...] = ()) -> int:
-    """Convert a node to a subgraph with some of its widgets outside. Returns the outer node."""
+    """Convert a node to a subgraph, promote some of its widgets, and return the outer node."""
     outer = page.evaluate(
         """([id, names]) => {
             const node = app.graph.getNodeById(id);
@@ -37,12 +37,12 @@ def to_subgraph(page: Page, node: int, promoted: tuple[str, ...] = ()) -> int:
         [node, promoted],
     )
     record(page)
-    drawn(page)
+    wait_for_frames(page)
     return outer
 
 
 def look_inside(page: Page, outer: int) -> int:
-    """Open a subgraph of one node, or of one of ours and its loaders. Returns that node."""
+    """Open a subgraph, and return its last node: the only one, or our node after its loaders."""
     node = page.evaluate(
         """id => {
             const outer = app.graph.getNodeById(id);
@@ -58,11 +58,11 @@ def look_inside(page: Page, outer: int) -> int:
 
 def look_outside(page: Page) -> None:
     page.evaluate("() => app.canvas.setGraph(app.canvas.graph.rootGraph)")
-    drawn(page)
+    wait_for_frames(page)
 
 
 def inside(page: Page, outer: int) -> dict[str, Any]:
-    """What a run would get of the node in a subgraph."""
+    """Return the inputs that a run would pass to our node in a subgraph."""
     prompt = api_prompt(page)
     return next(
         node["inputs"]
@@ -81,19 +81,19 @@ def test_what_is_grey_follows_the_values_outside(
     record(page)
     inner = look_inside(page, outer)
     show_advanced(page, inner)
-    eventually(lambda: grey(page, inner) & set(PROMOTED[node_type]), idle)
+    eventually(lambda: disabled_widgets(page, inner) & set(PROMOTED[node_type]), idle)
     page.screenshot(path=screenshots / f"{node_type} in a subgraph.png")
     assert inside(page, outer)["steps"] == 1
     look_outside(page)
     set_widget(page, outer, "steps", 4)
     record(page)
     look_inside(page, outer)
-    eventually(lambda: grey(page, inner) & set(PROMOTED[node_type]), set())
+    eventually(lambda: disabled_widgets(page, inner) & set(PROMOTED[node_type]), set())
     assert inside(page, outer)["steps"] == 4
 
 
 def to_nodes(page: Page, outer: int) -> int:
-    """Convert a subgraph of one node back. Returns that node."""
+    """Unpack a subgraph of one node, and return that node."""
     node = page.evaluate(
         """id => {
             app.graph.unpackSubgraph(app.graph.getNodeById(id));
@@ -102,13 +102,13 @@ def to_nodes(page: Page, outer: int) -> int:
         outer,
     )
     record(page)
-    on_the_page(page)
+    wait_for_nodes(page)
     return node
 
 
 def assert_no_empty_space(page: Page, node: int) -> None:
-    """The node has no element of ours from inside, and keeps no room for one. Nodes 2.0 measure the
-    height of a node themselves."""
+    """Assert that an outer node has none of our widgets, and no empty space for one. Nodes 2.0
+    measure the height of nodes themselves."""
     name, height, least = page.evaluate(
         """id => {
             const node = app.canvas.graph.getNodeById(id);
@@ -199,5 +199,5 @@ def test_the_blueprint_follows_the_values_outside(page: Page, screenshots: Path)
     inner = look_inside(page, outer)
     show_advanced(page, inner)
     idle = {"use_predictor", "predictor_mode"}
-    eventually(lambda: grey(page, inner) & set(PROMOTED["LPNSRUpscale"]), idle)
+    eventually(lambda: disabled_widgets(page, inner) & set(PROMOTED["LPNSRUpscale"]), idle)
     page.screenshot(path=screenshots / "blueprint, inside.png")

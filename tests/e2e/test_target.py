@@ -12,7 +12,7 @@ from lpnsr_impl.pictures.consistency import lr_psnr
 from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.images import bicubic_upsample
 from lpnsr_impl.pictures.picture import Picture
-from tests.eventually import in_a_thread
+from tests.eventually import run_in_thread
 from tests.host.server import PromptError
 
 from .conftest import Graph, random_image
@@ -28,11 +28,11 @@ def picture() -> Tensor:
 
 
 def upscale(graph: Graph, image: Tensor, **inputs: Any) -> Tensor:
-    """By the one-box node in one step."""
+    """Run LPNSR Upscale with one step."""
     return graph.run(graph.upscale(image, steps=1, **inputs), "upscale")
 
 
-def in_size(image: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
+def resize(image: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
     x = resample(image.movedim(-1, 1), h, w, wrap).clamp(0, 1)
     return x.movedim(1, -1).contiguous()
 
@@ -50,7 +50,7 @@ def test_x4_is_the_same_by_any_widget(graph: Graph, picture: Tensor) -> None:
 def test_up_to_x4_it_is_downscaled(
     graph: Graph, picture: Tensor, inputs: Prompt, size: tuple[int, int]
 ) -> None:
-    expected = in_size(upscale(graph, picture), *size)
+    expected = resize(upscale(graph, picture), *size)
     assert torch.equal(upscale(graph, picture, **inputs), expected)
 
 
@@ -58,10 +58,10 @@ def test_up_to_x4_it_is_downscaled(
 def test_above_x4_a_second_pass_begins_at_a_quarter(
     graph: Graph, picture: Tensor, wrap: Wrap
 ) -> None:
-    """99x59 from 25x15."""
+    """The second pass makes 99x59 from 25x15."""
     first = upscale(graph, picture, wrap=wrap)
-    second = upscale(graph, in_size(first, 15, 25, wrap), wrap=wrap)
-    expected = in_size(second, 59, 99, wrap)
+    second = upscale(graph, resize(first, 15, 25, wrap), wrap=wrap)
+    expected = resize(second, 59, 99, wrap)
     result = upscale(graph, picture, longest_side=99, wrap=wrap)
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
 
@@ -80,7 +80,7 @@ def test_batches_and_alpha_come_along(graph: Graph) -> None:
     for i in range(2):
         alone = upscale(graph, batch[i : i + 1], factor=6.0)
         torch.testing.assert_close(result[i : i + 1], alone, atol=1e-4, rtol=0)
-    torch.testing.assert_close(result[..., 3:], in_size(batch[..., 3:], 48, 36))
+    torch.testing.assert_close(result[..., 3:], resize(batch[..., 3:], 48, 36))
 
 
 @pytest.mark.parametrize("factor", [1.5, 6.0])
@@ -111,7 +111,8 @@ def test_what_a_mask_keeps_is_the_start_in_that_size(
         start = resample(bicubic_upsample(start), h, w).clamp(0, 1)
     edge = round(8 * factor)
     kept = start.movedim(1, -1)[:, :, :edge]
-    # A second pass starts from a picture that is regenerated beside it.
+    # Only up to half the edge, since a second pass starts from a picture that includes the
+    # regenerated part.
     torch.testing.assert_close(result[:, :, : edge // 2], kept[:, :, : edge // 2])
     assert not torch.allclose(result[:, :, edge:], start.movedim(1, -1)[:, :, edge:], atol=0.01)
 
@@ -122,7 +123,7 @@ def test_the_node_says_beforehand_what_it_will_do(graph: Graph, picture: Tensor)
         "class_type": "ProbeSave",
         "inputs": {"image": ["upscale", 0], "file": "target.safetensors"},
     }
-    texts, _ = in_a_thread(follow(graph, prompt))
+    texts, _ = run_in_thread(follow(graph, prompt))
     plan = "20x12 to 200x120 in 2 passes: x4 to 80x48, down to 50x30, x4 to 200x120"
     first, *_, last = texts["upscale"]
     assert re.fullmatch(rf"loading  \n{plan}  \n1 tile, \d+ MB", first)

@@ -1,5 +1,5 @@
-"""The templates beside the quick start and the presets, and the blueprint: run in the real ComfyUI,
-drawn and found in its editor. Screenshots go to build/screenshots."""
+"""The other templates, and the blueprint: they run in a real ComfyUI, and its editor lists and
+draws them. Screenshots go to build/screenshots."""
 
 import io
 import re
@@ -22,7 +22,7 @@ from .editor import add, connect, in_one_renderer, picture_width, run, set_widge
 from .test_browser import assert_twin, drop_workflow, ui_workflow
 from .test_nodes import WORKFLOWS, save_picture
 
-TEMPLATES = {  # how much larger, and how many, are the results that LPNSR Compare shows
+TEMPLATES = {  # scale and number of the results in LPNSR Compare
     "LPNSR compare steps": (4, 4),
     "LPNSR compare predictor": (4, 2),
     "LPNSR upscale video": (4, 2),
@@ -31,7 +31,7 @@ TEMPLATES = {  # how much larger, and how many, are the results that LPNSR Compa
     "LPNSR seamless texture": (4, 0),
 }
 BLUEPRINT = "LPNSR upscale x4 (PreSet-B)"
-LR = (20, 16)  # hosts read no video of less than 16 rows
+LR = (20, 16)  # ComfyUI reads no video with less than 16 rows
 
 
 def nodes_of_type(prompt: dict[str, Any], class_type: str) -> list[str]:
@@ -39,7 +39,7 @@ def nodes_of_type(prompt: dict[str, Any], class_type: str) -> list[str]:
 
 
 def load_small_files(prompt: dict[str, Any], server: Server, folder: Path) -> None:
-    """Let a prompt load a small picture, or a clip of two."""
+    """Let a prompt load a small picture, or a clip of two frames."""
     picture = save_picture(folder / "small.png", *LR)
     for node in nodes_of_type(prompt, "LoadImage"):
         prompt[node]["inputs"]["image"] = server.upload(picture)
@@ -75,7 +75,8 @@ def test_the_texture_shows_a_seam_only_without_wrap(server: Server) -> None:
     outputs = server.run(prompt)
 
     def seam(title: str) -> float:
-        """How much larger the step is in the middle of the repeated texture than elsewhere."""
+        """Return the gradient in the middle of the repeated texture, relative to the mean
+        gradient."""
         (node,) = (n for n, spec in prompt.items() if spec["_meta"]["title"] == title)
         (image,) = outputs[node]["images"]
         x = np.asarray(Image.open(io.BytesIO(fetch(server, image))).convert("RGB"), dtype=float)
@@ -93,13 +94,13 @@ def test_a_template_is_drawn_clearly_and_becomes_its_api_twin(
     fit_view(page)
     page.screenshot(path=screenshots / f"{name}.png")
     assert_twin(page, name)
-    assert page.locator(".p-dialog").count() == 0, "a dialog says that something is missing"
-    # Nodes 2.0 take some time to lay nodes out
+    assert page.locator(".p-dialog").count() == 0, "a dialog reports missing nodes or models"
+    # Nodes 2.0 take some time for the layout
     eventually(lambda: overlapping(page), [])
 
 
 def overlapping(page: Page) -> list[list[str]]:
-    """Titles of nodes that cover each other, in pairs."""
+    """Return the titles of overlapping nodes, in pairs."""
     return page.evaluate(
         """() => {
             const boxes = app.graph.nodes.map(n => [n.title, ...n.boundingRect]);
@@ -113,8 +114,8 @@ def overlapping(page: Page) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_needs_nothing_else(server: Server, name: str) -> None:
-    """Only ours and core nodes that are not deprecated, files that come with the pack, and a note
-    of three lines."""
+    """A template has only our nodes and core nodes that are not deprecated, files that come with
+    the pack, and a note with three steps."""
     nodes = ui_workflow(name)["nodes"]
     info = server.get("/object_info")
     for node in nodes:
@@ -161,7 +162,7 @@ def test_the_blueprint_is_one_box_from_the_node_library(page: Page, screenshots:
     page.get_by_role("button", name="Node Library").click()
     page.get_by_placeholder(re.compile("^Search")).first.fill(BLUEPRINT)
     page.get_by_text(BLUEPRINT).first.click()
-    page.mouse.click(900, 1000)  # some front ends put it where the canvas is clicked on
+    page.mouse.click(900, 1000)  # some front ends add the node only after a click on the canvas
     page.wait_for_function("() => app.graph.nodes.length === 1")
     box = page.evaluate("() => app.graph.nodes[0].id")
     widgets = page.evaluate("() => app.graph.nodes[0].widgets.map(w => w.name)")

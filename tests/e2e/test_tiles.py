@@ -1,4 +1,4 @@
-"""Pictures in tiles, and what happens when memory runs out, in the real ComfyUI."""
+"""Tiling, and smaller tiles when memory runs out, in a real ComfyUI."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from .conftest import Graph, random_image
 
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
-    """Most of the example picture, an IMAGE [1,96,128,3]."""
+    """A crop of the example picture, an IMAGE [1,96,128,3]."""
     example = read_picture(PACK / "workflows" / "lpnsr_example.png")
     return example[None, :, 14:110, 30:158].movedim(1, -1)
 
@@ -26,7 +26,7 @@ def whole(graph: Graph, picture: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    return -10 * math.log10((a - b).square().mean().clamp(min=1e-12))  # the codes may be the same
+    return -10 * math.log10((a - b).square().mean().clamp(min=1e-12))  # the error may be 0
 
 
 def in_tiles(graph: Graph, picture: Tensor, size: int, overlap: int) -> Tensor:
@@ -38,7 +38,7 @@ def in_tiles(graph: Graph, picture: Tensor, size: int, overlap: int) -> Tensor:
 
 
 def test_tiles_hardly_show(graph: Graph, picture: Tensor, whole: Tensor) -> None:
-    """Close to the whole picture, with no edge at the tiles' borders."""
+    """The result is close to the untiled one, without edges at tile borders."""
     tiled = in_tiles(graph, picture, 64, 32)
     assert tiled.shape == whole.shape
     assert psnr(tiled, whole) > 30
@@ -56,7 +56,7 @@ def test_the_one_box_tiles_as_the_stages_do(graph: Graph, picture: Tensor) -> No
 
 @pytest.fixture(scope="module")
 def wide(server: Server) -> tuple[Tensor, Tensor]:
-    """A picture, and its result in two steps without tiles."""
+    """A picture, and its untiled result in two steps."""
     graph, image = Graph(server), random_image(1, 40, 90, 3)
     return image, graph.run(graph.stages(image, steps=2), "decode")
 
@@ -77,7 +77,7 @@ def test_tiles_halve_when_memory_runs_out(
 
 
 def test_halved_tiles_overlap_by_half_at_most(graph: Graph) -> None:
-    """They were 169 here, and 37,249 of a larger picture: more the smaller they were."""
+    """Without that limit, the number of tiles was 169 here, and 37,249 for a larger picture."""
     tiles = {"tile_size": 128, "overlap": 120}
     prompt = graph.stages(random_image(1, 160, 160, 3), steps=1, **tiles)
     prompt["real"] = prompt["models"]

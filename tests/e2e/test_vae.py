@@ -1,4 +1,4 @@
-"""The `vae` output in ComfyUI's own VAE nodes, without and with our sampler beside them."""
+"""The `vae` output of Load LPNSR Models in ComfyUI's VAE nodes, alone and with LPNSR Sample."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def vae_graph(graph: Graph, image: Tensor, tiled: bool = False, **models: str) -> dict[str, Any]:
-    """ "encode", "decode": ComfyUI's nodes around our autoencoder alone."""
+    """Make a prompt with ComfyUI's VAE nodes, "encode" and "decode", and our autoencoder."""
     suffix, sizes = ("Tiled", TILES) if tiled else ("", {})
     vae = {"vae": ["models", 1]}
     return {
@@ -35,8 +35,8 @@ def vae_graph(graph: Graph, image: Tensor, tiled: bool = False, **models: str) -
     }
 
 
-def core_nodes_should_give(image: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """Latent and picture by the core alone. [B,H,W,3] -> [B,3,h,w] and [B,4h,4w,3]"""
+def expected_results(image: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+    """Compute latent and picture with the library alone. [B,H,W,3] -> [B,3,h,w], [B,H,W,3]"""
     autoencoder = load_autoencoder(WEIGHTS / "lpnsr_lite_autoencoder.safetensors")
     set_precision(autoencoder, DTYPES[precision], DTYPES[precision])
     z = autoencoder.encode(to_pm1(image.movedim(-1, 1)))
@@ -47,7 +47,7 @@ def core_nodes_should_give(image: Tensor, precision: str) -> tuple[Tensor, Tenso
 def test_core_encode_and_decode_are_our_autoencoder(graph: Graph, precision: str) -> None:
     image = random_image(2, 48, 64, 3)
     prompt = vae_graph(graph, image, precision=precision)
-    z, picture = core_nodes_should_give(image, precision)
+    z, picture = expected_results(image, precision)
     bar = {"fp32": 1e-4, "bf16": 2e-2}[precision]
     torch.testing.assert_close(graph.run(prompt, "encode", "latent"), z, atol=bar, rtol=0)
     result = graph.run(prompt, "decode")
@@ -90,7 +90,7 @@ def test_each_picture_of_a_batch_is_as_it_is_alone(graph: Graph, tiled: bool) ->
 
 
 def test_inpainting_nodes_of_core_take_it(graph: Graph) -> None:
-    """They ask a VAE for its ratio, and cut the image to a multiple of that."""
+    """They read the compression ratio of the VAE, and crop the image to a multiple of it."""
     image = random_image(2, 42, 64, 3)
     prompt = vae_graph(graph, image)
     prompt["mask"] = {
@@ -112,7 +112,7 @@ def test_it_has_all_that_the_methods_of_the_host_read(graph: Graph) -> None:
 
 
 def test_no_branch_of_a_vae_with_weights_is_needed(graph: Graph) -> None:
-    """ComfyUI 0.45 has an error for the state dict {"pixel_space_vae": ...}."""
+    """ComfyUI 0.45 raises an error for the state dict {"pixel_space_vae": ...}."""
     assert graph.run(closed_graph(graph, "pixel_space_vae"), "decode").shape == (1, 8, 8, 3)
 
 
@@ -127,7 +127,7 @@ def test_a_host_that_refuses_the_vae_loads_the_models(graph: Graph) -> None:
 
 
 def closed_graph(graph: Graph, closed: str) -> dict[str, Any]:
-    """`vae_graph` with the loader in a host whose VAE class refuses this key, or all."""
+    """Make `vae_graph` with a VAE class that refuses state dicts with this key, or all if empty."""
     prompt = vae_graph(graph, random_image(1, 8, 8, 3))
     inputs = {**prompt["models"]["inputs"], "closed": closed}
     inputs.pop("torch_compile", None)
@@ -136,7 +136,7 @@ def closed_graph(graph: Graph, closed: str) -> dict[str, Any]:
 
 
 def test_vae_and_models_are_one_in_memory(graph: Graph) -> None:
-    """The probe raises if patcher or weights differ."""
+    """The probe node raises an error if patcher or weights differ."""
     prompt = graph.stages(random_image(1, 8, 8, 3), steps=1)
     both = {"models": ["models", 0], "vae": ["models", 1]}
     prompt["same"] = {"class_type": "ProbeSharedWeights", "inputs": both}
@@ -153,11 +153,12 @@ def test_a_latent_of_another_vae_is_explained(graph: Graph) -> None:
         graph.run(prompt, "decode")
 
 
-# Beside our own nodes
+# Together with our nodes
 
 
 def test_core_nodes_can_stand_for_our_encode_and_decode(graph: Graph) -> None:
-    """But for the margin of our nodes. LPNSR Sample needs the LR image then."""
+    """The results differ slightly, since our nodes add a margin. LPNSR Sample needs lr_image
+    here."""
     image = random_image(1, 64, 32, 3)
     prompt = graph.stages(image, steps=1)
     prompt["decode"]["inputs"]["color_fix"] = "none"

@@ -1,4 +1,4 @@
-"""Pictures that wrap, and masks, in the real ComfyUI."""
+"""Wrap and masks in a real ComfyUI."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def picture() -> Tensor:
 
 
 def stages(graph: Graph, image: Tensor, wrap: str = "none") -> Prompt:
-    """The chain in one step from the bundled upscale model."""
+    """Make `Graph.stages` with one step and the bundled upscale model."""
     prompt = graph.stages(image, steps=1)
     prompt["loader"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": BUNDLED_START}}
     prompt["start"]["inputs"].update(upscale_model=["loader", 0], wrap=wrap)
@@ -35,7 +35,7 @@ def box(graph: Graph, image: Tensor, **inputs: Any) -> Prompt:
 
 
 def add_mask(graph: Graph, prompt: Prompt, mask: Tensor, feather: int = 0) -> Prompt:
-    """Connect a mask [B,H,W] to LPNSR Upscale, or to LPNSR Decode with the start."""
+    """Connect a mask [B,H,W] to LPNSR Upscale, or a mask and the start image to LPNSR Decode."""
     channel = mask[..., None].expand(-1, -1, -1, 3).contiguous()
     prompt["mask_image"] = graph.picture(channel, "mask.safetensors")
     to_mask = {"image": ["mask_image", 0], "channel": "red"}
@@ -96,7 +96,7 @@ def test_masks_of_nothing_and_all_are_the_start_and_the_result(
 
 
 def test_what_is_kept_stays_as_it_is_whatever_is_corrected(graph: Graph, picture: Tensor) -> None:
-    """Alpha included, and without feather up to the mask's edge."""
+    """This includes alpha. Without feather, it holds up to the edge of the mask."""
     image = torch.cat([picture, random_image(1, 6, 8, 1, seed=3)], dim=-1)
     mask = torch.zeros(1, 24, 32)
     mask[:, 5:15, 10:] = 1

@@ -20,7 +20,7 @@ HAS_ARITHMETIC = {
     torch.bfloat16: has_fast_bf16(CPU),
     torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
 }
-"""Half precisions, and whether this CPU computes in them without emulation."""
+"""Half-precision dtypes, and whether this CPU supports them without emulation."""
 
 
 def pytest_report_header() -> list[str]:
@@ -72,7 +72,7 @@ def way(
     denoiser: Denoiser,
     noise_predictor: NoisePredictor,
 ):
-    """Run a test with accelerated networks, and again with the plain ones of `models`."""
+    """Run a test with accelerated networks, and again with plain ones."""
     networks = (autoencoder, denoiser, noise_predictor)
     if request.param == "plain":
         for network in networks:

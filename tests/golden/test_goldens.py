@@ -1,4 +1,5 @@
-"""Full-size networks and sampling in fp32 on the CPU, against an independent implementation."""
+"""Full-size networks and sampling in fp32 on the CPU, compared with an independent
+implementation."""
 
 from dataclasses import replace
 
@@ -82,7 +83,7 @@ def test_quantize_and_decode(goldens: dict[str, Tensor], autoencoder: Autoencode
 
 
 class TestChain:
-    """Algorithm 2 as a whole, from the latent of a 16x16 picture."""
+    """The whole of Algorithm 2, from the latent of a 16x16 picture."""
 
     @pytest.fixture
     def lr(self) -> Tensor:

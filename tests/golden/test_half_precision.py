@@ -1,9 +1,8 @@
-"""Every part and the chain in half precision on the CPU, against the same networks in fp32, which
-test_goldens.py compares with an independent implementation.
+"""Every network and the chain in half precision on the CPU, compared with the same networks in fp32
+(which test_goldens.py compares with an independent implementation).
 
-The networks are of full size where the CPU has arithmetic of that precision. Where it would have to
-emulate it, which takes many minutes at full size, they are the bundled ones. The report's header
-says which.
+The networks have full size if the CPU supports the dtype natively. Otherwise the bundled networks
+are used, since emulation takes many minutes at full size. pytest's report header says which.
 """
 
 from copy import deepcopy
@@ -30,8 +29,11 @@ Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
 class Bars:
     """Limits for one precision.
 
-    rms: of the error, relative to the fp32 result. largest: of one value. codes: share of latent
-    vectors that fall on the code of fp32. psnr: of the resulting image, in dB.
+    Attributes:
+        rms: maximum RMS error, relative to the fp32 result.
+        largest: maximum absolute error of a value.
+        codes: minimum share of latent vectors with the same code as in fp32.
+        psnr: minimum PSNR of the resulting image, in dB.
     """
 
     rms: float
@@ -40,7 +42,7 @@ class Bars:
     psnr: float
 
     def check(self, ours: Tensor, exact: Tensor) -> None:
-        """Finite float32 within the bars, and not fp32 itself."""
+        """Assert that a result is float32, within the limits, and not equal to the fp32 result."""
         assert ours.dtype == torch.float32
         assert ours.shape == exact.shape
         error = ours - exact
@@ -48,13 +50,13 @@ class Bars:
         assert error.abs().max() <= self.largest
 
 
-# Half more than what was measured on AVX-512: relative errors (RMS) of 1.2 to 1.7e-2 in bf16 and
-# 1.5 to 2.0e-3 in fp16, as their 8 and 11 bits let expect.
+# 1.5 times the values measured on AVX-512: relative RMS errors of 1.2 to 1.7e-2 in bf16 and 1.5 to
+# 2.0e-3 in fp16, as expected from their 8 and 11 significant bits.
 FULL_SIZE = {
     torch.bfloat16: Bars(2.5e-2, 0.14, 0.80, 30.0),
     torch.float16: Bars(3e-3, 0.018, 0.96, 37.0),
 }
-# Twice what was measured on AVX2: relative errors of 0.2 to 1.0e-2 and 2.6 to 7.5e-4.
+# Twice the values measured on AVX2: relative errors of 0.2 to 1.0e-2 and 2.6 to 7.5e-4.
 BUNDLED = {
     torch.bfloat16: Bars(2e-2, 0.06, 0.94, 39.0),
     torch.float16: Bars(1.5e-3, 0.006, 0.995, 52.4),
@@ -116,14 +118,14 @@ def test_encode(bars: Bars, exact: Networks, half: Networks) -> None:
 
 
 def test_decode(bars: Bars, exact: Networks, half: Networks) -> None:
-    """The codes are searched in fp32, so they are the same."""
+    """Codes are searched in fp32, so they are equal."""
     latent = noise("in.latent", (1, 3, 24, 32))
     assert torch.equal(half[0].quantize(latent), exact[0].quantize(latent))
     bars.check(half[0].decode(latent), exact[0].decode(latent))
 
 
 def run_chain(networks: Networks) -> tuple[Tensor, Tensor, Tensor]:
-    """The start, the sampled latent and the image."""
+    """Return y0, the sampled latent and the image."""
     autoencoder, denoiser, noise_predictor = networks
     lr = torch.tanh(
         F.interpolate(noise("in.lr_image", (1, 3, 16, 16)), size=SIZE[2:], mode="bicubic")
@@ -138,7 +140,7 @@ def run_chain(networks: Networks) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_chain(bars: Bars, exact: Networks, half: Networks) -> None:
-    """From image to image, rounding errors of 4 steps and all."""
+    """The whole chain, with accumulated rounding errors of 4 steps."""
     (y0, x0, image), (exact_y0, exact_x0, exact_image) = run_chain(half), run_chain(exact)
     bars.check(y0, exact_y0)
     bars.check(x0, exact_x0)

@@ -1,1 +1,1 @@
-"""A real ComfyUI for demo, tests and a person's browser: where from, and how to talk to it."""
+"""Install, start and operate a real ComfyUI, for tests, the demo and manual use."""

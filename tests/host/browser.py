@@ -1,4 +1,4 @@
-"""A real browser on the running ComfyUI: Playwright with Debian's Chromium."""
+"""Operate a running ComfyUI in a real browser: Playwright with Debian's Chromium."""
 
 import base64
 import contextlib
@@ -24,15 +24,15 @@ _ARGUMENTS = [
 
 
 MILLISECONDS = 1000 * PATIENCE
-"""How long a browser waits for anything."""
+"""Timeout of all waits in the browser."""
 expect.set_options(timeout=MILLISECONDS)
 
 
 def chromium_path() -> str:
-    """Path of the system's Chromium.
+    """Return the path of the system's Chromium.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: Chromium is not installed.
     """
     path = (
         shutil.which("chromium")
@@ -48,7 +48,7 @@ def chromium_path() -> str:
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser. While it is there, no event loop can be started in this thread."""
+    """Start a browser. Until it is closed, no event loop can be started in this thread."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium_path(), args=_ARGUMENTS, timeout=MILLISECONDS
@@ -58,10 +58,10 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def opened(
+def open_editor(
     server: Server, width: int = 2000, height: int = 1150, browser: Browser | None = None
 ) -> Iterator[Page]:
-    """A page with ComfyUI's editor, ready for input, in a browser of its own or a given one."""
+    """Open ComfyUI's editor on a new page, in the given browser or a new one."""
     server.post("/settings/Comfy.TutorialCompleted", True)
     with contextlib.ExitStack() as stack:
         page = (browser or stack.enter_context(chromium())).new_page(
@@ -76,16 +76,16 @@ def load_editor(page: Page, server: Server) -> None:
     """Open ComfyUI's editor on a page."""
     page.set_default_timeout(MILLISECONDS)
     page.goto(server.url)
-    # The last thing that it does by itself: it opens the default workflow.
+    # The last step of loading is to open the default workflow.
     page.wait_for_function(
         "() => window.app?.extensionManager?.workflow?.activeWorkflow && app.graph.nodes.length"
     )
     page.wait_for_selector("canvas#graph-canvas")
-    drawn(page)
+    wait_for_frames(page)
 
 
-def drawn(page: Page) -> None:
-    """Wait until the page has drawn what it was told before, which takes it some frames."""
+def wait_for_frames(page: Page) -> None:
+    """Wait until the page has drawn all changes, which takes several frames."""
     page.evaluate(
         "async () => { for (let i = 0; i < 4; i++) await new Promise(requestAnimationFrame); }"
     )
@@ -112,27 +112,33 @@ def open_templates(page: Page) -> None:
     page.get_by_test_id("template-workflow-LPNSR quick start").wait_for()
 
 
-def on_the_page(page: Page) -> None:
-    """Wait until all nodes are drawn: Nodes 2.0 do it some time after they are in the graph."""
+def wait_for_nodes(page: Page) -> None:
+    """Wait until all nodes are on the page. Nodes 2.0 add them some time after the graph has
+    them."""
     page.wait_for_function(
         """() => !LiteGraph.vueNodesMode || app.canvas.graph.nodes.every(
             node => document.querySelector(`[data-node-id="${node.id}"]`))"""
     )
-    drawn(page)
+    wait_for_frames(page)
 
 
 def view(page: Page, code: str, argument: Any = None) -> None:
-    """Change what the page shows of the graph, by the body of a function of `argument`, and again
-    until that has not changed the layout, which Nodes 2.0 measure late.
+    """Change the view of the graph, and repeat until the layout is stable, since Nodes 2.0 measure
+    nodes late.
 
-    Not in an animation, as the editor does by itself: the code must run between frames, since
-    Nodes 2.0 of front end 1.32 misplace for good what they measure in a frame that it runs in.
+    The code runs between frames, not in an animation like the editor's own: Nodes 2.0 of front
+    end 1.32 permanently misplace nodes that they measure in a frame in which the view changes.
+
+    Args:
+        page: page with the editor.
+        code: JavaScript statements that use `argument` and `boxes`.
+        argument: value for the code.
 
     Raises:
-        AssertionError: nodes go on changing their places or sizes.
+        AssertionError: the layout does not become stable.
     """
 
-    def changed() -> list[list[float]]:
+    def change() -> list[list[float]]:
         boxes = page.evaluate(
             f"""argument => {{
                 const boxes = [...app.canvas.graph.nodes, ...app.canvas.graph.groups].map(
@@ -143,21 +149,21 @@ def view(page: Page, code: str, argument: Any = None) -> None:
             }}""",
             argument,
         )
-        drawn(page)
+        wait_for_frames(page)
         return boxes
 
-    on_the_page(page)
-    layouts = [changed()]
+    wait_for_nodes(page)
+    layouts = [change()]
 
     def settled() -> bool:
-        layouts.append(changed())
+        layouts.append(change())
         return layouts[-1] == layouts[-2]
 
     eventually(settled)
 
 
 def fit_view(page: Page) -> None:
-    """Show the whole graph. Nodes out of sight load no preview."""
+    """Show the whole graph, since nodes outside the view load no preview."""
     view(
         page,
         """app.canvas.deselectAll();
@@ -169,7 +175,7 @@ def fit_view(page: Page) -> None:
 
 
 def look_at(page: Page, node: int, scale: float = 1.2) -> None:
-    """As `fit_view` for one node."""
+    """Center the view on a node."""
     view(
         page,
         """app.canvas.ds.scale = argument.scale;
@@ -179,7 +185,7 @@ def look_at(page: Page, node: int, scale: float = 1.2) -> None:
 
 
 def open_help(page: Page, node_type: str) -> None:
-    """The help page of a node that is alone in the graph, as a user opens it, with its picture."""
+    """Add a single node to an empty graph, open its help page, and wait for the picture."""
     node = page.evaluate(
         """type => {
             const node = LiteGraph.createNode(type);
@@ -203,12 +209,12 @@ def open_help(page: Page, node_type: str) -> None:
 
 
 def node_types(page: Page) -> list[str]:
-    """Types of the nodes in the graph on the page."""
+    """Return the types of all nodes in the graph."""
     return page.evaluate("() => window.app.graph.nodes.map(n => n.type)")
 
 
 def api_prompt(page: Page) -> dict[str, Any]:
-    """What the page would queue."""
+    """Return the prompt that the page would queue, in API format."""
     return json.loads(
         page.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)")
     )

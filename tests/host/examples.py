@@ -23,7 +23,7 @@ WALL = PACK / "tests" / "data" / "eval" / "hr" / "kodim01.webp"
 
 FRAMES, FRAME_RATE = 10, 8
 FRAME = (96, 64)
-TILE = (61, 164, 84, 80)  # left, top, width, height: the joints at opposite edges match
+TILE = (61, 164, 84, 80)  # left, top, width, height; mortar joints match at opposite edges
 BLENDED = 10
 
 

@@ -1,5 +1,5 @@
-"""Make the pictures of the help pages by running the nodes with the lite models. Those of LPNSR
-Compare and of the editor are made by `screenshots`."""
+"""Make the pictures of the help pages by running the nodes with the lite models. `screenshots`
+makes those of LPNSR Compare and of the editor."""
 
 import io
 import sys
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.small import autoencoder_weights, denoiser_weights
 
-from .browser import opened
+from .browser import open_editor
 from .pictures import PICTURE, sheet
 from .screenshots import DOCS, node_box, take
 from .server import Server, load_api_workflow, node_of_type, running
@@ -120,7 +120,7 @@ def reports(server: Server) -> None:
     """Show the reports of LPNSR Doctor and LPNSR Download Models. Small files replace the released
     ones."""
     folder = server.base / "models" / "lpnsr"
-    with opened(server) as page:
+    with open_editor(server) as page:
         report(page, "LPNSRDoctor", "help-doctor.jpg")
         torch.save(autoencoder_weights(), folder / "autoencoder_vq_f4.pth")
         torch.save(denoiser_weights(), folder / "resshift_realsrx4_s4_v3.pth")

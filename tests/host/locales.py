@@ -71,7 +71,7 @@ def node_texts(server: Server) -> Texts:
 
 
 def nodes_of_pack(server: Server) -> dict[str, dict[str, Any]]:
-    """Entries of /object_info."""
+    """Return the pack's entries of /object_info."""
     every = server.get("/object_info")
     ours = "custom_nodes.LPNSR"
     return {node: info for node, info in every.items() if info["python_module"] == ours}

@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-from .browser import api_prompt, opened
+from .browser import api_prompt, open_editor
 from .install import cache_dir
 from .server import PACK, running
 
@@ -23,7 +23,7 @@ EXTRA = ("ds", "linkExtensions", "reroutes")
 def main() -> int:
     """Save the named workflows, or all."""
     names = sys.argv[1:] or [path.stem for path in sorted(WORKFLOWS.glob("*.json"))]
-    with running(cache_dir() / "base") as server, opened(server) as page:
+    with running(cache_dir() / "base") as server, open_editor(server) as page:
         for name in names:
             path = WORKFLOWS / f"{name}.json"
             write(path, resave(page, json.loads(path.read_text())), indent=1)

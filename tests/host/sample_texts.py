@@ -1,4 +1,4 @@
-"""Draw texts of the code at random, to be judged by someone who has not seen the code.
+"""Print a random sample of the texts in the code, for review by someone who has not seen the code.
 
 `python -m tests.host.sample_texts SEED` prints 40 docstrings, 20 comments, 20 messages and 10
 tooltips, with file and line. `random.Random(SEED)` draws them without replacement; all texts of a

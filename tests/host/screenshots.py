@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import FloatRect, Page
 
-from .browser import drop_file, fit_view, look_at, open_help, open_templates, opened
+from .browser import drop_file, fit_view, look_at, open_editor, open_help, open_templates
 from .install import cache_dir
 from .server import PACK, running
 
@@ -26,12 +26,12 @@ def main() -> int:
         # Hide canvas statistics and the minimap.
         for setting in ("Comfy.Graph.CanvasInfo", "Comfy.Minimap.Visible"):
             server.post(f"/settings/{setting}", False)
-        with opened(server, 2900, 1700) as page:
+        with open_editor(server, 2900, 1700) as page:
             quick_start(page)
             at_work(page)
             invented(page)
             templates(page)
-        with opened(server, 1500, 1000) as page:
+        with open_editor(server, 1500, 1000) as page:
             help_page(page)
     return 0
 

@@ -1,4 +1,4 @@
-"""Start a real ComfyUI with this pack in it, and talk to it over HTTP."""
+"""Start a real ComfyUI with this pack, and use it over HTTP."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ PACK = Path(__file__).parents[2]
 
 
 class PromptError(RuntimeError):
-    """A prompt that was refused or failed. `details` is the server's answer."""
+    """A prompt was refused or failed. `details` is the response of the server."""
 
     def __init__(self, message: str, details: Any) -> None:
         super().__init__(message)
@@ -41,17 +41,17 @@ class Server:
     log: Path
 
     def get(self, path: str, **params: Any) -> Any:
-        """GET a JSON answer."""
+        """Send a GET request, and return the JSON response."""
         answer = requests.get(self.url + path, params=params, timeout=PATIENCE)
         answer.raise_for_status()
         return answer.json()
 
     def post(self, path: str, data: Any) -> requests.Response:
-        """POST JSON."""
+        """Send JSON in a POST request."""
         return requests.post(self.url + path, json=data, timeout=PATIENCE)
 
     def upload(self, picture: Path) -> str:
-        """Put a picture into the input folder and return its name there."""
+        """Upload a picture to the input folder, and return its name there."""
         with picture.open("rb") as file:
             answer = requests.post(
                 self.url + "/upload/image",
@@ -66,7 +66,7 @@ class Server:
         """Queue an API-format prompt and return its id.
 
         Raises:
-            PromptError: the server refuses it; the message holds every node's errors.
+            PromptError: the server refuses it; the message has the errors of all nodes.
         """
         answer = self.post(
             "/prompt", {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex}
@@ -95,7 +95,7 @@ class Server:
             if entry:
                 return self._outputs(entry)
             time.sleep(pause)
-            pause = min(1.2 * pause, 0.5)  # each question takes the server from its work
+            pause = min(1.2 * pause, 0.5)  # polling slows the server down
         raise TimeoutError(f"The prompt {prompt_id} took more than {timeout} s.\n{self.tail()}")
 
     @staticmethod
@@ -112,11 +112,11 @@ class Server:
     def run(
         self, prompt: dict[str, Any], timeout: float = 6 * PATIENCE
     ) -> dict[str, dict[str, Any]]:
-        """Queue and wait."""
+        """Queue a prompt, and wait for its outputs."""
         return self.wait(self.queue(prompt), timeout)
 
     def images(self, outputs: dict[str, dict[str, Any]]) -> list[bytes]:
-        """The files of all images that a prompt saved. Previews are none."""
+        """Download all images that a prompt saved, without previews."""
         found = [
             image
             for output in outputs.values()
@@ -129,15 +129,15 @@ class Server:
         ]
 
     def tail(self, lines: int = 40) -> str:
-        """The end of the server's log."""
+        """Return the last lines of the server's log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def free_port(port: int = 0) -> int:
-    """The given TCP port of the loopback interface, or any for 0, if nothing listens on it.
+    """Return a TCP port of the loopback interface: the given one, or any free one for 0.
 
     Raises:
-        OSError: something does.
+        OSError: the given port is in use.
     """
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -146,12 +146,12 @@ def free_port(port: int = 0) -> int:
 
 
 def prepare_base(base: Path, packs: dict[str, Path]) -> None:
-    """Folders of a ComfyUI, with links to custom node packs."""
+    """Make the folders of a ComfyUI, with symbolic links to custom node packs."""
     for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     for name, pack in packs.items():
         link = base / "custom_nodes" / name
-        link.unlink(missing_ok=True)  # another checkout may have made it
+        link.unlink(missing_ok=True)  # it may point to another checkout
         link.symlink_to(pack, target_is_directory=True)
 
 
@@ -165,15 +165,15 @@ def running(
     device: tuple[str, ...] = ("--cpu",),
     front_end: FrontEnd | None = None,
 ) -> Iterator[Server]:
-    """A ComfyUI server below `base`, stopped at the end.
+    """Run a ComfyUI server, and stop it at the end.
 
     Args:
-        base: folder for its input, output, models and user files.
+        base: base directory, for input, output, models and user files.
         port: TCP port, a free one by default.
         model_folders: {model type: folder}, given to the server as extra_model_paths.yaml.
         packs: more custom node packs, {name: folder}.
         device: arguments that choose the device.
-        front_end: what it serves to browsers; None for its own.
+        front_end: front end to serve; None for the installed one.
     """
     all_packs = {"LPNSR": PACK, **(packs or {})}
     prepare_base(base, all_packs)
@@ -230,11 +230,11 @@ def _wait_until_up(server: Server) -> None:
 
 
 def load_api_workflow(name: str) -> dict[str, Any]:
-    """A shipped workflow in API format, e.g. "LPNSR quick start"."""
+    """Read a shipped workflow in API format, e.g. "LPNSR quick start"."""
     return json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text())
 
 
 def node_of_type(prompt: dict[str, Any], class_type: str) -> dict[str, Any]:
-    """The one node of a class in an API-format prompt."""
+    """Return the only node of a class in an API-format prompt."""
     (node,) = (node for node in prompt.values() if node["class_type"] == class_type)
     return node

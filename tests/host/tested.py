@@ -1,4 +1,5 @@
-"""Print what the end-to-end tests ran on, as the table in the README: `make hosts`.
+"""`make hosts`: print the tested versions of ComfyUI and its front ends, as the table in the
+README.
 
 Each complete `make test` writes its result to build/tested, one file per ComfyUI version.
 """
@@ -19,7 +20,7 @@ Run = tuple[str, str]
 
 
 def run_of(test: str) -> Run:
-    """The run that a test is part of, by its node id: "test_slider[nodes2-1.58.1]"."""
+    """Return front end and renderer from a test's node id, e.g. "test_slider[nodes2-1.58.1]"."""
     renderer = re.search(r"[\[-](classic|nodes2)[]-]", test)
     front_end = re.search(r"[\[-](\d+\.\d+\.\d+)[]-]", test)
     return (front_end[1], renderer[1]) if front_end and renderer else ("", "")

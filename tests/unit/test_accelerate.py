@@ -1,4 +1,4 @@
-"""Faster ways to compute give what the plain layers give, and leave networks what they are."""
+"""Accelerated layers give the same results as plain ones, and `restore` removes them."""
 
 import copy
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def autoencoder_runs(autoencoder: Autoencoder) -> list[Tensor]:
 def test_winograd_is_the_convolution(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], strip: int
 ) -> None:
-    """For any size, number of strips and layout, with a mean far from 0."""
+    """This holds for any size, number of strips and layout, also with a mean far from 0."""
     monkeypatch.setattr(winograd, "_STRIP_TILES", strip)
     conv = conv_of(128, 160)
     x = 5 + torch.randn(2, 128, *size)
@@ -104,7 +104,7 @@ def test_an_autoencoder_on_a_cpu_gives_the_same() -> None:
     assert CachedQuantizer in found
     assert any(issubclass(each, WinogradConv2d) for each in found)
     assert any(issubclass(each, UpsampleConv2d) for each in found)
-    for _ in range(2):  # and its inputs are not overwritten
+    for _ in range(2):  # twice, to check that inputs are not overwritten
         for result, wanted in zip(autoencoder_runs(autoencoder), expected, strict=True):
             torch.testing.assert_close(result, wanted, atol=1e-4, rtol=0)
 
@@ -140,7 +140,8 @@ def test_narrow_layers_strides_and_half_precision_stay_direct() -> None:
 
 @torch.inference_mode()
 def test_a_hosts_layers_stay_its_own() -> None:
-    """Theirs is all but the arithmetic, with the weights as they have cast them."""
+    """Acceleration replaces only the convolution itself. The host's layers still cast their
+    weights."""
 
     class Host(nn.Module):
         class Conv2d(nn.Conv2d):
@@ -181,7 +182,7 @@ def test_keys_copies_and_the_way_back(device: torch.device) -> None:
 
 
 def convolution_layouts(network: nn.Module) -> set[bool]:
-    """Whether weights of 3x3 convolutions are channels-last."""
+    """Return whether the weights of 3x3 convolutions are channels-last, as a set."""
     return {
         module.weight.is_contiguous(memory_format=torch.channels_last)
         for module in network.modules()
@@ -200,7 +201,8 @@ def test_only_cpus_have_channels_last() -> None:
 @pytest.mark.parametrize("device", [CPU, MPS, CUDA], ids=str)
 @torch.inference_mode()
 def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    """Everywhere: ROCm, whose devices are named "cuda", has no fused kernel for this width."""
+    """On all devices, since ROCm, whose devices are named "cuda", has no fused kernel for this
+    width."""
     autoencoder = load_autoencoder(autoencoder_weights())
     z = rand("z", 2, 3, 20, 30)
     accelerate(autoencoder, device)
@@ -210,11 +212,11 @@ def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch
     sizes: list[int] = []
     attend: Callable[..., Tensor] = F.scaled_dot_product_attention
 
-    def seen(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def record(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         sizes.append(4 * len(q) * q.shape[2] * k.shape[2])
         return attend(q, k, v)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", seen)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
     torch.testing.assert_close(autoencoder.decode(z), expected, atol=1e-5, rtol=0)
     assert len(sizes) == 86  # 600 queries, 7 at a time
     assert max(sizes) == largest

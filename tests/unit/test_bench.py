@@ -1,4 +1,4 @@
-"""What the benches count, and what they compare with."""
+"""The benchmarks: counting, the baseline, times, and the GPU report."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def test_what_writes_is_counted_by_kind_and_views_are_not(x: Tensor) -> None:
 def test_the_peak_is_of_what_lives_together(x: Tensor) -> None:
     def run(_: Counts) -> None:
         y = x + 1
-        y = y + 1  # the first one is still there
+        y = y + 1  # both results of `x + 1` and `y + 1` are alive
         del y
         x + 1
 
@@ -112,14 +112,14 @@ def test_the_baseline_computes_the_same(published: bool) -> None:
     result, latent = baseline.upscale(lr, 1)
     assert result.shape == (1, 3, 256, 256)
     torch.testing.assert_close(latent, x0, rtol=0, atol=1e-3)
-    codes = autoencoder.quantize(x0)  # between two as near, rounding would choose
+    codes = autoencoder.quantize(x0)  # avoids latents between two codes, where rounding decides
     torch.testing.assert_close(
         baseline.autoencoder.decode(codes), autoencoder.decode(codes), rtol=0, atol=1e-3
     )
 
 
 def test_a_gpu_is_counted_without_one(tmp_path: Path) -> None:
-    """In its own process, as networks may keep what they made on "cuda"."""
+    """In a separate process, since networks may cache tensors on the fake "cuda"."""
     path = tmp_path / "figures.json"
     options = ["--device", "none", "--small", "--json", str(path)]
     output = run_python("-m", "tests.bench.gpu", *options)
@@ -170,7 +170,7 @@ def test_the_gpu_report_compares_with_goldens() -> None:
 
 
 def test_the_gpu_report_runs_out_of_memory() -> None:
-    """In its own process, whose memory is limited."""
+    """In a separate process, since its memory is limited."""
     program = "from tests.bench.gpu_report import *; "
     program += "print_bars(check_out_of_memory('cpu', 96, share=0.4))"
     output = run_python("-c", program)

@@ -1,4 +1,4 @@
-"""Averages of the weights of two trainings."""
+"""Averaging the weights of two trainings."""
 
 import json
 from dataclasses import asdict
@@ -33,8 +33,8 @@ def test_weights_are_averaged_and_the_header_names_both(tmp_path: Path) -> None:
         torch.testing.assert_close(after[key], (tensor.float() + 0.75).half(), atol=2e-3, rtol=2e-3)
     with safe_open(target, "pt") as file:
         assert file.metadata() == header
-    told = json.loads(header["lpnsr.provenance"])
-    assert told == {"steps": 2, "share": 0.75, "blended_with": {"steps": 1}}
+    provenance = json.loads(header["lpnsr.provenance"])
+    assert provenance == {"steps": 2, "share": 0.75, "blended_with": {"steps": 1}}
     assert load_model(target).family == "f"
 
 

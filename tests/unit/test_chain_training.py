@@ -1,4 +1,4 @@
-"""What is taught on the chain's results: a decoder alone, a denoiser by rollouts, a predictor."""
+"""Training on results of the chain: the decoder alone, a denoiser by rollouts, and a predictor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """All latents are the chain's, of small networks."""
+    """A config whose latents all come from the chain, with small networks."""
     folder = tmp_path_factory.mktemp("networks")
     save_file(autoencoder_weights(), folder / "a.safetensors")
     for name, weights, channels in (
@@ -108,7 +108,7 @@ def test_latents_are_made_once_for_each_crop_however_it_is_turned(
     assert len({int(batch["turn"]) for batch in batches}) > 2
     with torch.no_grad():
         first = task(batches[0])
-        task.denoiser = task.user = None  # they are not asked again
+        task.denoiser = task.user = None  # cached, so they are not called again
         for batch in batches[1:]:
             losses = task(batch)
             assert losses.fake is not None
@@ -179,8 +179,8 @@ def test_what_it_needs_is_said(config: TrainConfig, missing: str, message: str) 
 
 
 @pytest.fixture
-def rolled(config: TrainConfig) -> TrainConfig:
-    """A denoiser all of whose samples are ends of chains."""
+def rollout(config: TrainConfig) -> TrainConfig:
+    """A config for a denoiser that trains only on rollouts."""
     files = config.networks
     networks = Networks(
         init=files.denoiser, autoencoder=files.init, noise_predictor=files.noise_predictor
@@ -192,15 +192,15 @@ def rolled(config: TrainConfig) -> TrainConfig:
 
 
 def test_a_rollout_is_the_chain_that_the_nodes_run(
-    rolled: TrainConfig,
+    rollout: TrainConfig,
     pictures: Path,
 ) -> None:
-    task, batch = DenoiserTask(rolled), batch_of(pictures, 0, 1)
-    runs = UserRuns(rolled.networks, task.autoencoder_model, task.model)
+    task, batch = DenoiserTask(rollout), batch_of(pictures, 0, 1)
+    runs = UserRuns(rollout.networks, task.autoencoder_model, task.model)
     with torch.no_grad():
         ends: list[Tensor] = []
         for i, index in enumerate(batch["index"]):
-            rng = np.random.default_rng([rolled.seed, int(index), 8])
+            rng = np.random.default_rng([rollout.seed, int(index), 8])
             ends.append(runs.run(task.network, batch["lr"][i : i + 1], rng))
         terms = task(batch).terms
     assert terms.keys() == {"l1"}
@@ -208,8 +208,8 @@ def test_a_rollout_is_the_chain_that_the_nodes_run(
     assert torch.isclose(terms["l1"], F.l1_loss(picture, batch["hr"]), rtol=1e-4)
 
 
-def test_its_last_step_alone_learns(rolled: TrainConfig, pictures: Path) -> None:
-    task, learning = DenoiserTask(rolled), dict[int, bool]()
+def test_its_last_step_alone_learns(rollout: TrainConfig, pictures: Path) -> None:
+    task, learning = DenoiserTask(rollout), dict[int, bool]()
 
     def watch(module: nn.Module, inputs: tuple[Tensor, int, Tensor], x0_pred: Tensor) -> None:
         learning[inputs[1]] = x0_pred.requires_grad
@@ -222,10 +222,10 @@ def test_its_last_step_alone_learns(rolled: TrainConfig, pictures: Path) -> None
 
 
 def test_some_steps_are_rollouts_and_the_others_are_what_they_were(
-    rolled: TrainConfig, pictures: Path
+    rollout: TrainConfig, pictures: Path
 ) -> None:
-    plain = DenoiserTask(replace(rolled, rollout=0.0, loss=LossWeights(latent=1)))
-    mixed = DenoiserTask(replace(rolled, rollout=0.5))
+    plain = DenoiserTask(replace(rollout, rollout=0.0, loss=LossWeights(latent=1)))
+    mixed = DenoiserTask(replace(rollout, rollout=0.5))
     ends: list[bool] = []
     for step in range(12):
         batch = batch_of(pictures, 2 * step, 2 * step + 1)
@@ -238,9 +238,9 @@ def test_some_steps_are_rollouts_and_the_others_are_what_they_were(
     assert 3 <= sum(ends) <= 9
 
 
-def test_a_rollout_learns_a_teachers_pictures(rolled: TrainConfig, pictures: Path) -> None:
-    networks = replace(rolled.networks, teacher=START)
-    task, batch = DenoiserTask(replace(rolled, networks=networks)), batch_of(pictures, 0, 1)
+def test_a_rollout_learns_a_teachers_pictures(rollout: TrainConfig, pictures: Path) -> None:
+    networks = replace(rollout.networks, teacher=START)
+    task, batch = DenoiserTask(replace(rollout, networks=networks)), batch_of(pictures, 0, 1)
     with torch.no_grad():
         losses = task(batch)
     taught = Teacher(find_weights(START))(batch["lr"])
@@ -249,15 +249,17 @@ def test_a_rollout_learns_a_teachers_pictures(rolled: TrainConfig, pictures: Pat
 
 
 @pytest.mark.parametrize("change", [{"rollout": 0.0}, {"loss": LossWeights(latent=1)}])
-def test_rollouts_and_image_losses_go_together(rolled: TrainConfig, change: dict[str, Any]) -> None:
+def test_rollouts_and_image_losses_go_together(
+    rollout: TrainConfig, change: dict[str, Any]
+) -> None:
     with pytest.raises(ValueError, match="Set both or none"):
-        DenoiserTask(replace(rolled, **change))
+        DenoiserTask(replace(rollout, **change))
 
 
 @pytest.mark.parametrize("features", [False, True])
 def test_a_judge_learns_in_steps_that_have_pictures(
     features: bool,
-    rolled: TrainConfig,
+    rollout: TrainConfig,
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -272,7 +274,7 @@ def test_a_judge_learns_in_steps_that_have_pictures(
     monkeypatch.setattr(trainer, "discriminator_loss", loss_of)
     losses = LossWeights(latent=1, l1=1, gan=0.1)
     judge = Discriminator(features, channels=8, layers=2, start_epoch=1, every=1)
-    config = replace(rolled, rollout=0.5, loss=losses, discriminator=judge, steps=6, batch=1)
+    config = replace(rollout, rollout=0.5, loss=losses, discriminator=judge, steps=6, batch=1)
     Trainer(config, pictures, tmp_path, cpu=True).run()
     assert 0 < len(learnt) < config.steps
 

@@ -46,7 +46,7 @@ def same(network: torch.nn.Module, weights: Weights) -> bool:
     )
 
 
-# What is accepted
+# Accepted files
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_headers_schedule_overrides_the_name(tmp_path: Path) -> None:
 
 
 class LazyLinear(nn.Linear):
-    """Like ComfyUI's under dynamic VRAM: it has no weights before they are loaded."""
+    """Like ComfyUI's layer for dynamic VRAM: it has no weights until they are loaded."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         nn.Module.__init__(self)
@@ -181,15 +181,15 @@ class LazyLinear(nn.Linear):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        assert local_metadata["assign_to_params_buffers"], "copied into weights that are not there"
+        assert local_metadata["assign_to_params_buffers"], "the layer has no weights to copy into"
         for key, tensor in state_dict.items():
             name = key[len(prefix) :]
-            assert getattr(self, name) is None, "touched before it was loaded"
+            assert getattr(self, name) is None, "the weight was set before it was loaded"
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
 
 class LazyEmbedding(nn.Embedding):
-    """The same with a weight on the meta device."""
+    """Like `LazyLinear`, but with a weight on the meta device."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
         super().__init__(num_embeddings, embedding_dim, device="meta")
@@ -229,7 +229,7 @@ def test_networks_of_the_released_sizes_are_of_the_released_family() -> None:
     assert load_model(autoencoder_weights()).family is None
 
 
-# What is refused
+# Refused files
 
 
 class Exploit:
@@ -368,7 +368,7 @@ def test_parts_of_wide_latents_are_detected_by_their_header(tmp_path: Path) -> N
     config, path = (
         unet_config(11, 8),
         tmp_path / "wide.safetensors",
-    )  # denoiser of 8 channels, or predictor of 4
+    )  # a denoiser of 8 channels or a predictor of 4
     assert load_denoiser(denoiser_weights(config)).config == config
     assert load_noise_predictor(denoiser_weights(config)).config == config
     save_file(denoiser_weights(config), path, {"lpnsr.part": "denoiser"})

@@ -1,4 +1,4 @@
-"""How the command line reports errors."""
+"""Error messages of the command line."""
 
 import sys
 

@@ -1,5 +1,5 @@
-"""Networks go to torch.compile whole, and once. That real kernels come of it is for
-`tests/e2e/test_compile.py`."""
+"""torch.compile gets each network as a single graph. `tests/e2e/test_compile.py` tests real
+kernels."""
 
 import gc
 import subprocess
@@ -28,7 +28,7 @@ def rand(name: str, *shape: int) -> Tensor:
 
 @torch.inference_mode()
 def compare(network: Any, *calls: Callable[[], Tensor]) -> None:
-    """All calls, of other steps and pictures, are one graph, and give what they gave."""
+    """Assert that all calls use one graph, and give the same results as without torch.compile."""
     expected = [call() for call in calls]
     graphs: list[Any] = []
     compile_network(network, backend=lambda graph, _: graphs.append(graph) or graph.forward)
@@ -65,7 +65,7 @@ def test_a_decoder() -> None:
 
 @torch.inference_mode()
 def test_every_size_is_compiled() -> None:
-    """PyTorch's own limit is 8."""
+    """PyTorch's default recompile limit is 8."""
     autoencoder, graphs = load_autoencoder(autoencoder_weights()), list[Any]()
     compile_network(autoencoder, backend=lambda graph, _: graphs.append(graph) or graph.forward)
     for i in range(1, 10):
@@ -74,7 +74,7 @@ def test_every_size_is_compiled() -> None:
 
 
 def test_a_compiled_network_goes_when_it_is_let_go() -> None:
-    """At once, without the garbage collector: the host unloads what nobody holds any more."""
+    """It is freed at once, without the garbage collector, so that the host can unload it."""
     autoencoder = load_autoencoder(autoencoder_weights())
     compile_network(autoencoder, backend=lambda graph, _: graph.forward)
     with torch.inference_mode():
@@ -89,7 +89,7 @@ def test_a_compiled_network_goes_when_it_is_let_go() -> None:
 
 
 def test_torch_dynamo_waits_until_something_is_compiled() -> None:
-    """It takes a second and 150 MB of every start of ComfyUI."""
+    """Importing it would add a second and 150 MB to every start of ComfyUI."""
     code = """
 import sys
 import torch
@@ -110,7 +110,7 @@ sys.exit("torch._dynamo" in sys.modules)
 
 
 class WrappedError(Exception):
-    """As torch.compile wraps what goes wrong in a backend."""
+    """Like torch.compile's wrapper around errors of a backend."""
 
     inner_exception = RuntimeError("no compiler\nand a long trace")
 

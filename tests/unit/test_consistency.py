@@ -12,12 +12,12 @@ from tests.golden.fill import noise
 
 
 def lr_picture(b: int = 1, h: int = 17, w: int = 23) -> Picture:
-    """Away from black and white, so that it can be met exactly."""
+    """Make an LR picture away from black and white, so that clamping has no effect."""
     return Picture(0.5 + 0.06 * noise("consistency.lr", (b, 3, h, w)).clamp(-3, 3))
 
 
 def rough(lr: Picture) -> Tensor:
-    """A x4 picture with noise of its own and other colours."""
+    """Make a x4 picture of `lr` with added noise and other colours."""
     b, h, w = lr.size
     sr = 0.9 * bicubic_upsample(lr.rgb) + 0.03 * noise("consistency.sr", (b, 3, 4 * h, 4 * w))
     return sr.clamp(0, 1)
@@ -39,7 +39,7 @@ def test_each_iteration_comes_closer() -> None:
 
 
 def test_back_projection_keeps_detail() -> None:
-    """It changes what downscaling sees, and little else."""
+    """It changes low frequencies, and high frequencies only little."""
     lr = lr_picture()
     detail = 0.1 * torch.tensor([1.0, -1.0]).repeat(46)  # alternates from pixel to pixel
     sr = back_project(bicubic_upsample(lr.rgb) + detail, lr)

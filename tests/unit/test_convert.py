@@ -20,7 +20,7 @@ from lpnsr_impl.config import AutoencoderConfig
 from lpnsr_impl.files.checkpoints import load_model
 from lpnsr_impl.files.convert import convert
 from lpnsr_impl.models import Autoencoder
-from tests.limits import files_of_at_most
+from tests.limits import limit_file_size
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 PARTS = {
@@ -53,7 +53,7 @@ def test_a_converted_file_loads_to_the_same_network(
         assert torch.equal(after.state_dict()[key], tensor)
     assert header == header_of(target)
     assert header["lpnsr.part"] == part
-    assert "lpnsr.family" not in header  # no sizes of a known family
+    assert "lpnsr.family" not in header  # the sizes are not those of a known family
     assert {tensor.dtype for tensor in load_file(target).values()} == {dtype}
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
@@ -108,7 +108,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     torch.save(denoiser_weights(), tmp_path / "in.pth")
-    with files_of_at_most(1_000_000), pytest.raises(OSError, match="File too large"):
+    with limit_file_size(1_000_000), pytest.raises(OSError, match="File too large"):
         convert(tmp_path / "in.pth", tmp_path / "out.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 

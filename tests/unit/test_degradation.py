@@ -1,4 +1,4 @@
-"""The degradation: kernels, frequencies of its branches, and what each step does to a picture."""
+"""The degradation: kernels, frequencies of its random branches, and the effect of each step."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ def picture(h: int = 64, w: int = 48) -> Tensor:
 
 
 def assert_frequency(count: int, n: int, p: float) -> None:
-    """Within four standard deviations of a binomial draw."""
+    """Assert that a count is within four standard deviations of a binomial distribution."""
     assert abs(count - n * p) <= 4 * math.sqrt(n * p * (1 - p)), f"{count} of {n}, expected {p}"
 
 
@@ -227,7 +227,7 @@ def test_jpeg_loses_more_at_lower_quality() -> None:
 
 
 def test_without_blur_resize_noise_the_rest_is_small() -> None:
-    """A gentle degradation stays close to the picture averaged 4x4."""
+    """A weak degradation stays close to the 4x4 average of the picture."""
     ramp = torch.linspace(0.2, 0.8, 64).expand(1, 3, 64, 64).contiguous()
     still = Order(None, Resize(1.0, "area"), Noise("gaussian", 0.0, False, 0))
     gentle = replace(

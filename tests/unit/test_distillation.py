@@ -1,4 +1,4 @@
-"""What small models need: features, a teacher, crops used again, mild pictures, norms."""
+"""Training of small models: feature loss, teacher, reused crops, mild degradations, norms."""
 
 import json
 import sys
@@ -69,7 +69,7 @@ def test_features_teach_the_image_alone_and_keep_their_statistics(features: Feat
     target = torch.rand(1, 3, 32, 32, requires_grad=True)
     features.train()(image, target).backward()
     assert image.grad is not None
-    assert image.grad.abs().min(dim=1).values.median() > 0, "most pixels are taught nothing"
+    assert image.grad.abs().min(dim=1).values.median() > 0, "most pixels get no gradient"
     assert target.grad is None
     assert not any(p.requires_grad for p in features.parameters())
     assert all(torch.equal(value, before[key]) for key, value in features.state_dict().items())
@@ -81,7 +81,7 @@ def test_features_without_their_packages_say_what_to_do(monkeypatch: pytest.Monk
         ImageLoss(LossWeights(features=1))
 
 
-# A teacher, and crops used again
+# A teacher, and reused crops
 
 
 @pytest.mark.parametrize("turn", range(8))
@@ -175,11 +175,12 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
         Teacher(tmp_path / "x2.safetensors")
 
 
-# Milder pictures
+# Mild degradations
 
 
 def test_without_mild_ones_the_draws_are_what_they_were() -> None:
-    """A seed's training pairs stay the same: 0.0 draws no number for the choice."""
+    """With probability 0 no random number is drawn for the choice, so a seed gives the same
+    pairs."""
     hr = read_picture(PICTURE)[None, :, :64, :64]
     rng = np.random.default_rng(4)
     drawn = degrade(hr, draw(rng, 0.0))
@@ -194,7 +195,7 @@ def test_mild_ones_come_as_often_as_asked_and_are_mild() -> None:
     mild = [d for d in drawn if d.first.noise.level <= most[d.first.noise.kind]
             and min(d.first_jpeg, d.final_jpeg) >= 60 and d.final_mode == "area"
             and d.jpeg_last and not d.second]  # fmt: skip
-    assert 0.22 < len(mild) / 2000 < 0.29, "a few of the strong ones look like them"
+    assert 0.22 < len(mild) / 2000 < 0.29, "expected a quarter, plus strong ones that look mild"
     hr = read_picture(PICTURE)[None, :, :128, :128]
     clean = F.avg_pool2d(hr, 4)
 
@@ -225,7 +226,8 @@ def test_groups_of_norms_go_with_the_file(tmp_path: Path) -> None:
 
 
 def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
-    """Of a flat picture, norms of one channel each, 32 of 32, leave little but its border."""
+    """With 32 groups of one channel each, norms remove nearly all of a flat picture but its
+    border."""
     torch.manual_seed(0)
     flat = torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 3, 64, 64)
     differences: list[float] = []
@@ -237,7 +239,7 @@ def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
 
 
 def test_without_norms_what_is_far_changes_nothing(tmp_path: Path) -> None:
-    """Scales and shifts stand for them: the file tells by their shape, with or without a header."""
+    """Scales and shifts replace norms. The shapes in the file show it, with or without a header."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=0, attention=False)).eval()
     path = tmp_path / "a.safetensors"

@@ -1,4 +1,4 @@
-"""Links of the pages: every file and every section that they name exists."""
+"""Links in the Markdown pages lead to existing files and sections."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def pages() -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of the page's headings."""
+    """Return the anchors that GitHub makes from the page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -25,7 +25,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", pages())
 def test_links_lead_to_files_and_sections_that_exist(name: str) -> None:
     page = PACK / name
-    # ComfyUI shows the help pages with pictures from js/docs, wherever the page itself is.
+    # ComfyUI resolves pictures relative to js/docs in all help pages.
     folder = PACK / "js" / "docs" if name.startswith("js/docs/") else page.parent
     broken: list[str] = []
     for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""The report for issues: its content, its advice, and that no file can break it."""
+"""The doctor's report: its contents and advice, and its robustness to broken files."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Downloads over real sockets, from a server that fails as real ones do."""
+"""Downloads over real sockets, from a local server that imitates failures of real ones."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ from lpnsr_impl.files.released import (
 )
 from lpnsr_impl.files.whole import rename_new
 from tests.file_server import GITHUB, HUB, File, FileServer, serving
-from tests.limits import files_of_at_most
+from tests.limits import limit_file_size
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights, unet_config
 
 PACK = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ AUTOENCODER, DENOISER, SWINIR = (
     replace(file, size=None, sha256=None)
     for file in (released.AUTOENCODER, released.DENOISER, released.SWINIR)
 )
-"""Without the published size and SHA-256, which the small files of the tests do not have."""
+"""Released files without the published size and SHA-256, since the tests use small files."""
 
 RESSHIFT = f"{GITHUB}zsyOAOA/ResShift/releases/download/v2.0/"
 SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
@@ -54,7 +54,7 @@ def pickled(weights: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def contents() -> dict[str, bytes]:
-    """Small files of the right kinds by name."""
+    """Small models in place of the released files, by name."""
     torch.manual_seed(0)
     swinir = SwinIR(embed_dim=12, depths=[1], num_heads=[2], upscale=4, upsampler="nearest+conv")
     rsd = denoiser_weights(unet_config(in_channels=7))
@@ -72,7 +72,7 @@ def contents() -> dict[str, bytes]:
 
 
 def published(file: ReleasedFile, content: bytes) -> ReleasedFile:
-    """The file with the size and SHA-256 of this content as the published ones."""
+    """Set the published size and SHA-256 of a file to those of `content`."""
     return replace(file, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -90,14 +90,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 @pytest.fixture
 def denoiser(server: FileServer, contents: dict[str, bytes]) -> File:
-    """ResShift's denoiser on GitHub."""
+    """ResShift's denoiser, served at the address on GitHub."""
     file = server.files[RESSHIFT + DENOISER.name] = File(contents[DENOISER.name])
     return file
 
 
 @pytest.fixture
 def predictor(server: FileServer, contents: dict[str, bytes]) -> File:
-    """The noise predictor on Hugging Face."""
+    """The noise predictor, served at the address on Hugging Face."""
     file = server.files[HUB + PREDICTOR.name] = File(contents[PREDICTOR.name])
     return file
 
@@ -200,7 +200,7 @@ def test_consent_is_needed_for_non_commercial_files_alone() -> None:
 def test_a_broken_connection_gives_the_whole_file_or_an_error(
     denoiser: File, tmp_path: Path
 ) -> None:
-    """Versions of huggingface_hub before 1 give up, later ones ask again."""
+    """huggingface_hub before 1.0 gives up, later versions retry."""
     denoiser.cuts = [1_000_000]
     with suppress(DownloadError):
         get(tmp_path, DENOISER)
@@ -220,7 +220,7 @@ def test_a_stalled_download_is_cancelled_at_once_and_leaves_nothing(
 
     with pytest.raises(CancelledError):
         get(tmp_path, DENOISER, tick=cancel)
-    assert time.monotonic() - last_tick[-1] < 5, "it does not wait for the server"
+    assert time.monotonic() - last_tick[-1] < 5, "it waited for the stalled server"
     assert names_in(tmp_path) == []
     denoiser.stall_at = None
     get(tmp_path, DENOISER)
@@ -383,7 +383,7 @@ def test_a_file_in_any_folder_or_subfolder_is_not_downloaded_again(
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(denoiser: File, tmp_path: Path) -> None:
-    with files_of_at_most(1_000_000), pytest.raises(DownloadError, match="File too large"):
+    with limit_file_size(1_000_000), pytest.raises(DownloadError, match="File too large"):
         get(tmp_path, DENOISER)
     assert names_in(tmp_path) == []
 
@@ -428,7 +428,7 @@ def test_the_command_line_downloads_into_comfyui_only_where_its_models_folder_ex
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A custom_nodes folder that several installations share has no models folder beside it."""
+    """A custom_nodes folder shared by several installations has no models folder beside it."""
     monkeypatch.setattr(cli, "PACK", tmp_path / "custom_nodes" / "LPNSR")
     monkeypatch.setitem(CHOICES, DENOISER.name, (DENOISER,))
     command = ["download", DENOISER.name, "--accept-licences"]
@@ -459,7 +459,7 @@ def test_nothing_of_the_network_is_imported_before_a_download() -> None:
 
 
 def rows_of(text: str) -> dict[str, str]:
-    """Rows of tables of files, by the file's name."""
+    """Return the rows of Markdown tables of files, by file name."""
     return {row.split("`")[1]: row for row in text.splitlines() if row.startswith("| `")}
 
 

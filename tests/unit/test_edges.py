@@ -1,4 +1,4 @@
-"""Images that wrap: no operation shows where they begin."""
+"""Images that wrap: results do not depend on the position of the edge."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser",
 START = "lpnsr_lite_compact_x4.safetensors"
 
 AXES: list[tuple[Wrap, list[int]]] = [("x", [3]), ("y", [2]), ("both", [2, 3])]
-"""And their dimensions."""
+"""Values of `wrap`, and the dimensions that wrap."""
 
 
 def picture(*shape: int) -> Tensor:
@@ -57,15 +57,15 @@ def test_where_a_picture_begins_makes_no_difference(
     for dim in dims:
         result = change(lr, wrap)
         scale = result.shape[2] // 18
-        moved = change(lr.roll(7, dim), wrap)
-        torch.testing.assert_close(moved, result.roll(7 * scale, dim), atol=1e-5, rtol=0)
+        rolled = change(lr.roll(7, dim), wrap)
+        torch.testing.assert_close(rolled, result.roll(7 * scale, dim), atol=1e-5, rtol=0)
         unlike = change(lr.roll(7, dim), "none") - change(lr, "none").roll(7 * scale, dim)
         assert unlike.abs().max() > 1e-3 or change(lr, "none").equal(result)
 
 
 @pytest.mark.parametrize("size", [(17, 22), (11, 13), (19, 31)])
 def test_resampling_to_any_size_goes_on_at_the_other_side(size: tuple[int, int]) -> None:
-    """As in the middle of a picture that shows the period three times."""
+    """The result is the middle of a resampled picture that repeats the period three times."""
     x = picture(1, 2, 18, 23)
     h, w = size
     middle = resample(x.repeat(1, 1, 3, 3), 3 * h, 3 * w, "none")[:, :, h : 2 * h, w : 2 * w]
@@ -93,7 +93,7 @@ def upscaler() -> Upscaler:
 
 
 def waves(h: int, w: int) -> Tensor:
-    """A periodic texture with detail, [1,3,h,w] in [0,1]."""
+    """Make a periodic texture with detail, [1,3,h,w] in [0,1]."""
     x = torch.fft.fft2(noise("waves", (1, 3, h, w)))
     fy, fx = torch.fft.fftfreq(h)[:, None], torch.fft.fftfreq(w)
     x = torch.fft.ifft2(x / (0.02 + fy**2 + fx**2) ** 0.5).real
@@ -101,7 +101,7 @@ def waves(h: int, w: int) -> Tensor:
 
 
 def seam(x: Tensor, dim: int) -> float:
-    """Squared gradient across the wrapped edge over that beside it."""
+    """Return the squared gradient across the wrapped edge, relative to the one beside it."""
     x = x.roll(x.shape[dim] // 2, dim)
     energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])
     edge = x.shape[dim] // 2 - 1
@@ -111,7 +111,7 @@ def seam(x: Tensor, dim: int) -> float:
 
 @pytest.mark.parametrize("tile", [256, 64])
 def test_the_wrapped_seam_is_invisible(upscaler: Upscaler, tile: int) -> None:
-    """As much of an edge as where it lies in the middle of an ordinary run."""
+    """The seam is like the same place in the middle of a rolled picture."""
     upscaler.tile = tile
     lr = waves(48, 56)
     method = Method("", START)

@@ -1,4 +1,5 @@
-"""The engine plans by the memory that is free, and goes on with less where that was too much."""
+"""The engine plans tiles and batches by free memory, and retries with smaller ones when memory runs
+out."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -28,11 +29,11 @@ MB = 1 << 20
 
 
 class Limited(Memory):
-    """Memory of which so much is free, or would be with other models evicted."""
+    """Memory with fixed sizes: `free` now, and `available` after evicting other models."""
 
     def __init__(self, available: float, free: float) -> None:
         self.limits = available, free
-        self.asked: list[float] = []
+        self.loads: list[float] = []
 
     def available(self, networks: Sequence[Any]) -> float:
         return self.limits[0]
@@ -41,11 +42,11 @@ class Limited(Memory):
         return self.limits[1]
 
     def load(self, networks: Sequence[Any], activations: float) -> None:
-        self.asked.append(activations)
+        self.loads.append(activations)
 
 
 class Recorder(Progress):
-    """Keeps the updates."""
+    """Records the updates."""
 
     def __init__(self) -> None:
         self.plans: list[str] = []
@@ -62,7 +63,7 @@ class Recorder(Progress):
 
 
 @pytest.fixture(autouse=True)
-def a_byte_for_each_position(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_byte_per_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled, "activation_bytes", lambda network, h, w, device: h * w)
 
 
@@ -70,7 +71,8 @@ def make_tiles(
     memory: Limited, size: tuple[int, int], tiling: Tiling | None = None, *, images: int = 1,
     fixed: bool = False, progress: Progress | None = None, largest_tile: int = 256,
 ) -> Tiles:  # fmt: skip
-    """Tiles for a U-Net whose deepest windows cover 64 pixels, on a device that is no CPU."""
+    """Make tiles for a U-Net whose deepest windows cover 64 pixels, on a device other than the
+    CPU."""
     network = SimpleNamespace(config=UNetConfig(largest_tile=largest_tile), compiled=fixed)
     managed: Any = Managed(network, torch.device("meta"))  # type: ignore[type-var]
     return Tiles(
@@ -83,7 +85,7 @@ def make_tiles(
 
 
 def run(tiles: Tiles, largest: int, text: str = "x") -> list[slice]:
-    """Run a function for which only so many positions fit; the images that went together."""
+    """Run a function that runs out of memory above `largest` positions. Return the image groups."""
 
     def function(x: Tensor) -> Tensor:
         if len(x) * x.shape[2] * x.shape[3] > largest:
@@ -103,7 +105,7 @@ def test_the_largest_tile_that_fits_is_taken_even_if_others_are_evicted() -> Non
     tiles = make_tiles(memory, (512, 512))
     assert (tiles.plan.rows.tile, tiles.plan.columns.tile, tiles.plan.batch) == (200, 200, 1)
     list(tiles.groups())
-    assert memory.asked == [200 * 200]
+    assert memory.loads == [200 * 200]
 
 
 def test_a_family_may_want_smaller_tiles() -> None:
@@ -150,7 +152,7 @@ def test_less_goes_together_and_then_tiles_halve_with_their_overlap() -> None:
     assert run(tiles, 520 * 520) == [slice(0, 1)]
     assert len(tiles.plan) == 49
     assert tiles.plan.rows.tile <= 520
-    assert progress.done == pytest.approx(1), "work that was lost does not count"
+    assert progress.done == pytest.approx(1), "repeated work was counted"
     assert "overlap 256" in progress.plans[-1]
 
 
@@ -198,7 +200,7 @@ def test_a_folder_of_photos_needs_few_kernels() -> None:
 
 
 def test_small_images_share_a_call_on_a_cpu() -> None:
-    """20 of 16x16 took five times as long as one picture of as many pixels, one by one."""
+    """One by one, 20 images of 16x16 took five times as long as one image with as many pixels."""
     network = SimpleNamespace(config=UNetConfig(trained_resolution=32), compiled=False)
     managed: Any = Managed(network, torch.device("cpu"))  # type: ignore[type-var]
     memory = Limited(1000 * MB, 1000 * MB)
@@ -209,8 +211,8 @@ def test_small_images_share_a_call_on_a_cpu() -> None:
 
 
 def test_three_megapixels_fit_into_three_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a GPU, counted without one. Whole results stay in main memory where they are too large:
-    in fp32 this one has 0.6 GB, and finishing it takes five times that."""
+    """Counts GPU memory without a GPU. Results that are too large stay in main memory: in fp32 this
+    one has 0.6 GB, and finishing it takes five times as much."""
     monkeypatch.undo()
     autoencoder = load_autoencoder(find_weights("lpnsr_lite_autoencoder.safetensors"))
     denoiser = load_denoiser(find_weights("lpnsr_lite_denoiser.safetensors"))
@@ -238,7 +240,7 @@ def test_three_megapixels_fit_into_three_gigabytes(monkeypatch: pytest.MonkeyPat
 
 
 class Nearest:
-    """An upscale model that runs out of memory above a side."""
+    """An upscale model that runs out of memory on images with a side above `largest`."""
 
     scale = 4
 
@@ -252,7 +254,7 @@ class Nearest:
 
 
 def make_start(largest: int) -> Tensor:
-    """The start of a picture of 100x150 pixels by such a model."""
+    """Make the start of a picture of 100x150 pixels with such a model."""
     networks: Any = (None, None, None, {"nearest": Nearest(largest)})
     lr = Picture(torch.rand(1, 3, 100, 150, generator=torch.Generator().manual_seed(1)))
     return Upscaler(*networks).upscale(lr, Method("m", "nearest", steps=0))
@@ -268,7 +270,7 @@ def test_tiles_of_upscale_models_halve_too_and_it_is_said(
         make_start(32)
 
 
-# Images as they come, with the bundled models
+# Various images, with the bundled models
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +291,7 @@ ONE_STEP = Method("m", steps=1)
 
 
 def test_grey_stays_grey(bundled: Upscaler) -> None:
-    """A grey photo given as RGB came back with chroma of up to 51/255."""
+    """Without special treatment, a grey photo given as RGB got chroma of up to 51/255."""
     grey = torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(1))
     lr = grey.expand(-1, 3, -1, -1) + torch.tensor([0, 1 / 255, 0]).view(3, 1, 1)
     lr[1, 0] += 0.1
@@ -300,7 +302,7 @@ def test_grey_stays_grey(bundled: Upscaler) -> None:
 
 
 def edge_width(alpha: Tensor) -> float:
-    """Pixels between 10 % and 90 % along a row."""
+    """Return the number of pixels between 10 % and 90 % in a row."""
     return float(((alpha > 0.1) & (alpha < 0.9)).sum())
 
 
@@ -312,8 +314,8 @@ def test_alpha_is_as_sharp_as_the_colours(bundled: Upscaler) -> None:
     soft, sharp = (bundled.upscale(lr, method)[0, 3] for method in (ONE_STEP, with_model))
     assert edge_width(sharp[48]) < edge_width(soft[48])
     for result in (soft, sharp):
-        assert torch.equal(result[:, :44], torch.zeros(96, 44)), "clear stays clear"
-        assert torch.equal(result[:, -60:], torch.ones(96, 60)), "opaque stays opaque"
+        assert torch.equal(result[:, :44], torch.zeros(96, 44)), "transparent pixels changed"
+        assert torch.equal(result[:, -60:], torch.ones(96, 60)), "opaque pixels changed"
 
 
 def test_smooth_alpha_gets_no_steps(bundled: Upscaler) -> None:
@@ -341,7 +343,7 @@ def test_with_an_empty_mask_no_network_runs(bundled: Upscaler) -> None:
 
 @pytest.mark.parametrize("color", ["white", "black", "grey"])
 def test_flat_images_have_no_spots_in_corners_and_no_rims(bundled: Upscaler, color: str) -> None:
-    """Up to 48/255 off by the zero padding of convolutions."""
+    """Zero padding of convolutions alone would cause errors of up to 48/255."""
     value = {"white": 1.0, "black": 0.0, "grey": 0.5}[color]
     lr = torch.full((1, 3, 32, 32), value)
     result = bundled.upscale(Picture(lr), Method("m"))

@@ -1,4 +1,4 @@
-"""The evaluation harness: metrics against another library, and what goes wrong with pictures."""
+"""Evaluation: metrics compared with scikit-image, resuming, and handling of bad pictures."""
 
 import csv
 import math
@@ -50,7 +50,7 @@ def measurer() -> Measurer:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Three pairs of 24x16 and 96x64."""
+    """Folders with three pairs of LR 24x16 and HR 96x64."""
     lr, hr = tmp_path / "lr", tmp_path / "hr"
     lr.mkdir()
     hr.mkdir()
@@ -192,7 +192,7 @@ def test_a_run_goes_on_where_it_stopped(
     picture = out / "pictures" / "bicubic" / "a.png"
     before = picture.stat().st_mtime_ns
     again = run(upscaler, folders, out, METHODS)
-    assert picture.stat().st_mtime_ns == before, "a picture that was done was done again"
+    assert picture.stat().st_mtime_ns == before, "a finished picture was computed again"
     assert [r["PSNR"] for r in again] == [r["PSNR"] for r in rows]
     with (out / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
@@ -284,7 +284,7 @@ def test_tiles_and_one_tile_nearly_agree(upscaler: Upscaler) -> None:
 
 
 def test_a_denoiser_of_fifteen_steps_runs_them_all(upscaler: Upscaler) -> None:
-    """With its own schedule: the four-step one gives another picture. Switches act as one."""
+    """The schedule of the file is used, so another schedule gives another picture."""
     lr = example()[:, :, :24, :24]
     family = Family(schedule=RESSHIFT_15)
     fifteen = replace(upscaler, noise_predictor=None, family=family)

@@ -1,4 +1,4 @@
-"""Example files come once, and never in the place of a user's."""
+"""Example files are copied once, and never overwrite files of the user."""
 
 import errno
 import io
@@ -41,11 +41,11 @@ def test_what_a_user_deletes_stays_away(shipped: list[Path], inputs: Path, tmp_p
     later = shipped[0].with_name("c.png")
     later.write_bytes(b"c")
     offer([*shipped, later], inputs, record)
-    assert names(inputs) == {"b.mp4", "c.png"}, "what a new version brings"
+    assert names(inputs) == {"b.mp4", "c.png"}, "only the file of a newer version should be added"
     other = tmp_path / "other"
     other.mkdir()
     offer(shipped, other, record)
-    assert names(other) == {"a.png", "b.mp4"}, "another input folder has had none"
+    assert names(other) == {"a.png", "b.mp4"}, "another input folder should get all files"
 
 
 def test_a_users_file_of_the_name_is_kept(

@@ -1,4 +1,4 @@
-"""Folders of model files with links in them."""
+"""Model folders with symbolic links."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 
 from lpnsr_impl.files.folders import weight_files
 from tests.eventually import PATIENCE
-from tests.limits import seconds_at_most
+from tests.limits import limit_time
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A folder with two files, beside another folder with a third."""
+    """A folder with two files, next to another folder with a third."""
     for name in ("models/a.pth", "models/sub/b.pth", "disk/shared/c.safetensors"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def test_links_to_files_and_folders_are_followed(models: Path) -> None:
 def test_a_link_to_a_parent_folder_is_not_followed(models: Path, target: str) -> None:
     (models / "sub" / "up").symlink_to(target)
     (models / "up").symlink_to(target)
-    with seconds_at_most(PATIENCE):
+    with limit_time(PATIENCE):
         assert found(models) == ["a.pth", "sub/b.pth"]
 
 
@@ -42,7 +42,7 @@ def test_a_linked_folder_may_link_back(models: Path) -> None:
     (models / "elsewhere").symlink_to(models.parent / "disk")
     (models.parent / "disk" / "back").symlink_to(models.parent)
     (models.parent / "disk" / "shared" / "again").symlink_to(models)
-    with seconds_at_most(PATIENCE):
+    with limit_time(PATIENCE):
         assert found(models) == ["a.pth", "elsewhere/shared/c.safetensors", "sub/b.pth"]
 
 

@@ -1,4 +1,4 @@
-"""Padding, resampling, seeded noise and colour: pure functions on tensors."""
+"""Padding, resampling, seeded noise and colour fixes."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_noise_depends_on_the_seed_alone() -> None:
     torch.rand(5)  # the global generator does not matter
     assert torch.equal(seeded_noise(7)("step", 3, shape), step3)
     assert torch.equal(seeded_noise(7)("init", 2, shape), first), (
-        "the start is the same for any number of steps"
+        "the initial noise depends on the number of steps"
     )
     draws = [
         first,
@@ -99,7 +99,7 @@ def test_all_64_bits_of_a_seed_count() -> None:
 
 @pytest.mark.parametrize("hidden", [0.0, 2 / 255])
 def test_hidden_colours_do_not_count(hidden: float) -> None:
-    """A yellow disc on black that can hardly be seen comes out yellow all over."""
+    """A yellow disc on (nearly) transparent black is filled with yellow everywhere."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     distance = ((y - 23.5) ** 2 + (x - 23.5) ** 2).sqrt()
     alpha = (16.5 - distance).clamp(0, 1)

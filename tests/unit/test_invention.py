@@ -1,4 +1,4 @@
-"""Deviation over seeds, and its colours."""
+"""Standard deviation over seeds, and the heat map."""
 
 import matplotlib
 import pytest

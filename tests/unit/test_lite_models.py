@@ -1,4 +1,4 @@
-"""The bundled models are what their card says."""
+"""The bundled models agree with their model card."""
 
 import csv
 import json
@@ -82,7 +82,7 @@ FLAT["blue"] = (0, 0, 1)
 
 @pytest.mark.parametrize(("h", "w"), [(32, 32), (64, 48)])
 def test_flat_pictures_stay_flat(upscaler: Upscaler, h: int, w: int) -> None:
-    """Without a margin around them, corners were up to 54 of 255 off."""
+    """Without a margin around the pictures, errors in corners were up to 54/255."""
     colors = torch.tensor(list(FLAT.values())).float()[:, :, None, None]
     (method,) = (m for m in EXPERIMENTS["table1"]([START]) if m.name == "T=4 PreSet-A")
     result = upscaler.upscale(Picture(colors.expand(-1, -1, h, w)), method)
@@ -105,7 +105,7 @@ def test_predicted_noise_is_better_than_random_noise(steps: int) -> None:
 
 
 def test_without_it_at_a_late_step_or_at_all_niqe_is_worse() -> None:
-    """At t = 4 it makes no difference (0.01 better without), as the card says."""
+    """At t = 4 the predictor makes no difference (0.01 better without), as the card says."""
     niqe = means("NIQE")
     for off in ("t=3", "t=2", "4, 3, 2"):
         assert niqe[f"off at {off}"] > niqe["predictor on at 4, 3, 2"] + 0.05

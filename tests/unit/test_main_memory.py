@@ -1,4 +1,4 @@
-"""Main memory that can be planned with."""
+"""Available main memory."""
 
 from types import SimpleNamespace
 

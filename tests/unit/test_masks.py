@@ -1,4 +1,4 @@
-"""Masks choose between the result and the start."""
+"""Masks blend the result with the start."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_feather_fades_over_its_width_half_on_either_side(size: tuple[int, int])
     weights = mask_weights(left_half(*size), 16, 24, 8)
     assert weights.shape == (1, 1, 64, 96)
     row = weights[0, 0, 30]
-    around = 0 if size == (64, 96) else 3  # a resized mask fades by itself, too
+    around = 0 if size == (64, 96) else 3  # resizing a mask blurs its edge, too
     assert (row[: 48 - 16 - around] == 1).all()
     assert (row[48 + 16 + around :] == 0).all()
     assert (row.diff() <= 0).all()

@@ -1,4 +1,4 @@
-"""Networks, on small members of the family: sizes, windows, attention, quantiser, precision."""
+"""Networks of small size: image sizes, windows, attention, quantiser, precision, norms."""
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def test_windows_and_shifts_follow_the_trained_resolution() -> None:
 
 @torch.inference_mode()
 def test_windows_that_stick_out_see_the_edge_mirrored() -> None:
-    """A block on 12x8 is, in its first windows, the block on 12x8 mirrored to 16x8 by hand."""
+    """A block on 12x8 gives the same as on a map that was padded to 16x8 by reflection."""
     torch.manual_seed(0)
     block = SwinBlock(32, 1, 64, window=8, shift=0, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
@@ -99,15 +99,16 @@ def test_shift_mask_parts_left_from_right_columns() -> None:
 
 
 def test_only_the_bottom_row_of_windows_is_masked() -> None:
-    """With values that tell their column half, a masked window never mixes the halves."""
+    """With uniform attention, a masked window averages each half separately, others average
+    both."""
     block = SwinBlock(32, 1, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     for parameter in block.parameters():
         torch.nn.init.zeros_(parameter)
     torch.nn.init.ones_(block.norm1.weight)
-    block.attn.qkv.weight.data[64:] = torch.eye(32)  # equal attention, values as they are
+    block.attn.qkv.weight.data[64:] = torch.eye(32)  # uniform attention, identity values
     block.attn.proj.weight.data = torch.eye(32)
     x = rand("x", 1, 32, 24, 16)
-    y = block.attention(x).roll((-4, -4), (2, 3)).detach()  # as the windows lie
+    y = block.attention(x).roll((-4, -4), (2, 3)).detach()  # aligned with the windows
     for row, column in ((0, 0), (1, 1), (2, 0), (2, 1)):
         window = y[0, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         left, right = window[:, :, :4].flatten(1), window[:, :, 4:].flatten(1)
@@ -136,7 +137,7 @@ def test_timestep_embedding_has_cosines_first() -> None:
 @pytest.mark.parametrize(("h", "w"), [(16, 24), (13, 9), (3, 1)])
 @pytest.mark.parametrize("shift", [0, 4])
 def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
-    """Every pixel comes back from where it went: windows as they are make the map as it was."""
+    """With identity instead of attention, merging windows gives the original map."""
     block = SwinBlock(32, 1, 32, window=8, shift=shift, norm_size=None, operations=torch.nn)
     block.attn.forward = lambda windows, num_masked: windows
     x = rand("x", 2, 32, h, w)
@@ -145,7 +146,7 @@ def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
 
 @torch.inference_mode()
 def test_many_windows_go_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA's grids end at 65,535."""
+    """CUDA limits grid dimensions to 65,535."""
     block = SwinBlock(32, 2, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     x = rand("x", 3, 32, 32, 24)
@@ -155,7 +156,7 @@ def test_many_windows_go_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_attention_never_holds_the_whole_matrix() -> None:
-    """The kernel that does is switched off here, so a layout that needs it would fail."""
+    """Only the flash kernel is enabled, so a layout that it does not support would fail."""
     autoencoder, denoiser = (
         load_autoencoder(autoencoder_weights()),
         load_denoiser(denoiser_weights()),
@@ -208,7 +209,7 @@ def test_autoencoder_refuses_what_it_can_not_compress() -> None:
 
 @pytest.mark.parametrize(("dtype", "bar"), [(torch.bfloat16, 0.04), (torch.float16, 5e-3)])
 def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, bar: float) -> None:
-    """The bars are twice what was measured."""
+    """The limits are twice the measured errors."""
     exact, half = load_autoencoder(autoencoder_weights()), load_autoencoder(autoencoder_weights())
     set_precision(half, dtype, dtype)
     assert half.encoder.conv_in.weight.dtype == dtype
@@ -232,7 +233,7 @@ def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, b
 
 
 def spiked(side: int) -> Tensor:
-    """A map with large values in its border, as zero padding makes them."""
+    """Make a map with large values at its border, like the effect of zero padding."""
     x = torch.randn(1, 64, side, side, generator=torch.Generator().manual_seed(0))
     x[:, :, 2:-2, 2:-2] /= 8
     return x

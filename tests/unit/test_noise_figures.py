@@ -1,4 +1,4 @@
-"""What a recorder keeps of a chain, and the figures made of it."""
+"""Recording of a chain, and figures of its noise."""
 
 import sys
 
@@ -81,7 +81,7 @@ def test_a_figure_says_mean_and_deviation_beside_the_normal_distribution() -> No
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path without packages in it is what a Python without matplotlib has."""
+    """An empty sys.path simulates a Python without matplotlib."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [])

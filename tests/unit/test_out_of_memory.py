@@ -1,4 +1,4 @@
-"""Which errors are a lack of memory: messages of real failures, one of each device and library."""
+"""Recognising out-of-memory errors: real messages of all devices and libraries."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The registry's package: the files that git tracks, except those in .comfyignore."""
+"""The package for the registry: the files that git tracks, except those in .comfyignore."""
 
 import shutil
 import subprocess
@@ -19,9 +19,9 @@ def listed(*options: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as comfy-cli builds it."""
+    """Folder with the contents of the package that comfy-cli builds."""
     if not (PACK / ".git").exists():
-        pytest.skip("only a clone tells what git tracks")
+        pytest.skip("not a git repository, so tracked files are unknown")
     left_out = listed("--cached", "--ignored", f"--exclude-from={PACK / '.comfyignore'}")
     folder = tmp_path_factory.mktemp("package")
     for name in listed() - left_out:

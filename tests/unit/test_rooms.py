@@ -1,4 +1,5 @@
-"""Dependencies of the core point one way: a room uses those before it, and never ComfyUI."""
+"""Dependencies in `lpnsr_impl` point one way: each subpackage imports only those listed before it,
+and never ComfyUI."""
 
 import ast
 from pathlib import Path
@@ -8,11 +9,11 @@ import pytest
 CORE = Path(__file__).parents[2] / "lpnsr_impl"
 ROOMS = ["method", "pictures", "models", "accelerate", "files", "engine", "jobs"]
 SHARED = {"config", "main_memory", "version"}
-"""Modules beside the rooms, which use none of them."""
+"""Modules that all subpackages may import. They import no subpackage."""
 
 
 def imported(path: Path) -> set[str]:
-    """First names below `lpnsr_impl` of all that a module imports from there."""
+    """Return the subpackages and modules of `lpnsr_impl` that a module imports."""
     package = path.relative_to(CORE.parent).parts[:-1]
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

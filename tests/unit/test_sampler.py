@@ -1,4 +1,4 @@
-"""The chain, with networks that are plain functions."""
+"""The sampling chain, with plain functions as networks."""
 
 import pytest
 import torch
@@ -12,13 +12,13 @@ X0, Y0, LR = (noise(f"sampler.{name}", SHAPE) for name in ("x0", "y0", "lr"))
 
 
 class Draws:
-    """A noise source that remembers what it was asked for."""
+    """A noise source that records its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int]] = []
+        self.calls: list[tuple[str, int]] = []
 
     def __call__(self, kind: str, t: int, shape: torch.Size) -> Tensor:
-        self.asked.append((kind, t))
+        self.calls.append((kind, t))
         return noise(f"sampler.{kind}.{t}", shape)
 
 
@@ -87,12 +87,12 @@ def test_noise_is_asked_for_only_where_it_is_used() -> None:
     on = {4: True, 3: False, 2: True}
     draws = Draws()
     sample(blurry, predictor, Schedule(), Y0, LR, predictor_on=on, noise=draws)
-    assert draws.asked == [("init", 4), ("step", 4), ("step", 3), ("step", 2)]
+    assert draws.calls == [("init", 4), ("step", 4), ("step", 3), ("step", 2)]
     draws = Draws()
     sample(
         blurry, predictor, Schedule(), Y0, LR, predictor_on=on, predictor_mode="mean", noise=draws
     )
-    assert draws.asked == [("init", 4), ("step", 3)]
+    assert draws.calls == [("init", 4), ("step", 3)]
 
 
 def test_one_step_never_calls_the_predictor() -> None:
@@ -101,7 +101,7 @@ def test_one_step_never_calls_the_predictor() -> None:
 
     draws = Draws()
     sample(blurry, forbidden, Schedule(), Y0, LR, steps=1, noise=draws)
-    assert draws.asked == [("init", 1)]
+    assert draws.calls == [("init", 1)]
 
 
 def test_a_predictor_of_mean_0_and_variance_1_is_random_noise() -> None:
@@ -149,7 +149,7 @@ def test_the_callback_can_end_a_run() -> None:
     draws = Draws()
     with pytest.raises(KeyboardInterrupt):
         sample(blurry, None, Schedule(), Y0, LR, predictor_on={}, noise=draws, callback=stop)
-    assert draws.asked == [("init", 4), ("step", 4)]
+    assert draws.calls == [("init", 4), ("step", 4)]
 
 
 @pytest.mark.parametrize(

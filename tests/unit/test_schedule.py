@@ -1,4 +1,4 @@
-"""The schedule's properties and the Gaussians of Eq. 1-9."""
+"""Properties of the schedule, and the distributions of Eq. 1-9."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Several trainings by one command."""
+"""Several trainings with one command."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.unit.test_training import UNET_HEADER
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator() -> Iterator[None]:
-    """Accelerate keeps the precision of a process's first training."""
+    """Reset Accelerate, which keeps the precision of the first training in a process."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 

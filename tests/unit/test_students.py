@@ -1,4 +1,4 @@
-"""One-step students: which files they are, and what their one step is."""
+"""One-step students: detection of their files, and their single step."""
 
 import json
 from dataclasses import replace
@@ -41,7 +41,7 @@ def noise_of(seed: int, kind: str, *shape: int) -> Tensor:
     return seeded_noise(seed, T)(kind, T, torch.Size(shape))
 
 
-# Which files they are
+# Detection
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def noise_of(seed: int, kind: str, *shape: int) -> Tensor:
         ),
         ("rsd_student_final.safetensors", RSD, {"cond_lq": "pixel"}, PIXEL),
         ("mine.safetensors", RSD, {"noise_mode": "concat", "cond_lq": "latent"}, RSD),
-        ("mine.pth", RSD, {}, RSD),  # its seven channels tell
+        ("mine.pth", RSD, {}, RSD),  # detected by its seven input channels
         ("mine.safetensors", SINSR, {"lpnsr.student": "SinSR"}, SINSR),
         ("mine.safetensors", RSD, {"lpnsr.student": "RSD", "cond_lq": "pixel"}, PIXEL),
         ("SinSR_v1.safetensors", None, {"lpnsr.student": "none"}, None),
@@ -143,11 +143,11 @@ def test_a_student_goes_with_the_family_and_without_a_predictor(tmp_path: Path) 
         check_family(autoencoder, denoiser, predictor)
 
 
-# The one step
+# The single step
 
 
 class Recording:
-    """A denoiser that keeps what it was called with, and predicts all 0.5."""
+    """A denoiser that records its inputs, and always predicts 0.5."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, int, Tensor]] = []
@@ -190,7 +190,8 @@ def test_one_call_from_t_15_with_its_own_start_and_condition(
 
 
 def test_the_plane_is_noise_of_its_own() -> None:
-    """Not the start's, of which a generator of the same state would begin with the same values."""
+    """It is independent of the start's noise. A generator of the same state would repeat its
+    values."""
     z, eps = noise_of(5, "init", 1, 3, 64, 64), noise_of(5, "plane", 1, 1, 64, 64)
     for channel in z.split(1, dim=1):
         assert abs(float((channel * eps).mean())) < 0.05
@@ -221,7 +222,7 @@ def test_a_picture_takes_one_call_whatever_steps_say_and_tiles_see_one_noise(
     hook = denoiser.register_forward_pre_hook(
         lambda _, args: inputs.append(torch.cat(args[::2], 1))
     )
-    h, w = 64 - 2 * MARGIN, 96 - 2 * MARGIN  # of which one tile has the size 64x96
+    h, w = 64 - 2 * MARGIN, 96 - 2 * MARGIN  # a tile with margin has the size 64x96
     y0, lr = torch.randn(1, 3, h, w), Picture(torch.rand(1, 3, h, w))
     family = Family("unnamed", RESSHIFT_15, student)
     autoencoder = load_autoencoder(autoencoder_weights())
@@ -234,12 +235,12 @@ def test_a_picture_takes_one_call_whatever_steps_say_and_tiles_see_one_noise(
 
     whole = run(steps=4)
     assert len(inputs) == 1
-    (all_of_it,) = inputs
+    (whole_input,) = inputs
     assert torch.equal(whole, run(steps=1))
     tiled = run(Tiling(64, 32))
     left, right = torch.cat(inputs)
-    assert torch.equal(left, all_of_it[0, ..., :64])
-    assert torch.equal(right, all_of_it[0, ..., 32:])
+    assert torch.equal(left, whole_input[0, ..., :64])
+    assert torch.equal(right, whole_input[0, ..., 32:])
     hook.remove()
     assert tiled.shape == whole.shape
     assert (tiled - whole).abs().mean() < 0.5 * whole.std()
@@ -247,23 +248,23 @@ def test_a_picture_takes_one_call_whatever_steps_say_and_tiles_see_one_noise(
 
 @torch.no_grad()
 def test_rsd_is_decoded_as_it_is_and_sinsr_by_codes() -> None:
-    """With all else equal: the two differ by the quantiser alone."""
+    """Only the quantiser differs between the two."""
     autoencoder = load_autoencoder(autoencoder_weights())
     denoiser = load_denoiser(weights_of(SINSR))
     lr = torch.rand(1, 3, 16, 16)
-    asked: list[bool] = []
+    quantized: list[bool] = []
     decode = autoencoder.decode
 
-    def watched(z: Tensor, quantize: bool = True) -> Tensor:
-        asked.append(quantize)
+    def record(z: Tensor, quantize: bool = True) -> Tensor:
+        quantized.append(quantize)
         return decode(z, quantize)
 
-    autoencoder.decode = watched
+    autoencoder.decode = record
     for student in (SINSR, replace(SINSR, quantize=False)):
         family = Family("unnamed", RESSHIFT_15, student)
         upscaler = Upscaler(autoencoder, denoiser, None, {}, family=family)
         assert upscaler.upscale(Picture(lr), Method("x")).shape == (1, 3, 64, 64)
-    assert asked == [True, False]
+    assert quantized == [True, False]
 
 
 def test_the_header_of_a_schedule_comes_before_that_of_the_teacher(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sizes other than x4: which passes reach them."""
+"""Target sizes other than x4, and the passes that reach them."""
 
 import itertools
 import math
@@ -20,8 +20,8 @@ SIDES = st.integers(1, 5000)
 FACTORS = st.floats(1, 16)
 
 
-def pass_ends_where_it_may(each: Pass) -> bool:
-    """Nothing is enlarged but by x4."""
+def never_enlarges_beyond_x4(each: Pass) -> bool:
+    """Return whether the final size of a pass is at most x4, so that it is only downscaled."""
     return all(size <= x4 for size, x4 in zip(each.size, each.x4, strict=True))
 
 
@@ -33,7 +33,7 @@ def test_any_factor_is_reached_from_any_size(h: int, w: int, factor: float) -> N
     for side, wanted in zip(passes[-1].size, (h * factor, w * factor), strict=True):
         assert abs(side - wanted) <= 0.5
     for each in passes:
-        assert pass_ends_where_it_may(each)
+        assert never_enlarges_beyond_x4(each)
     for before, after in itertools.pairwise(passes):
         assert before.size == after.lr
 
@@ -49,13 +49,13 @@ def test_the_longest_side_is_met_exactly_and_the_shape_kept(
     assert max(height, width) == side
     assert abs(height - h * side / max(h, w)) <= 0.5
     assert abs(width - w * side / max(h, w)) <= 0.5
-    assert all(map(pass_ends_where_it_may, passes))
+    assert all(map(never_enlarges_beyond_x4, passes))
 
 
 @settings(deadline=None)
 @given(SIDES, SIDES, FACTORS)
 def test_no_pass_is_wasted(h: int, w: int, factor: float) -> None:
-    """One up to x4, and a second one begins no larger than it must."""
+    """Up to x4 there is one pass. A second pass starts at the smallest size that suffices."""
     passes = plan_passes(h, w, Target(factor))
     assert len(passes) == (1 if factor <= 4 else len(passes))
     for each in passes[1:]:
@@ -120,7 +120,7 @@ def test_a_second_pass_counts_by_its_pixels() -> None:
 
 
 def test_what_does_not_fit_into_memory_is_refused() -> None:
-    """A clip needs its results and its latents; one image is worked on at a time."""
+    """A clip needs memory for all results and latents, and for the processing of one image."""
     x1, x2, x4, x8 = (plan_passes(256, 256, Target(factor)) for factor in (1, 2, 4, 8))
     lr, picture = 256 * 256 * 3 * 4, 1024 * 1024 * 3 * 4
     for passes, needed, batch, channels, has_mask in (

@@ -1,4 +1,4 @@
-"""Tiles cover an image and a margin around it, and blending them leaves no trace."""
+"""Tiles cover an image with its margin, and blending them leaves no seams."""
 
 from itertools import pairwise
 
@@ -25,18 +25,18 @@ def test_tiles_cover_the_image_and_its_margin(
     assert axis.tile % 8 == 0
     assert axis.starts[0] <= -margin
     assert axis.starts[-1] + axis.tile >= size + margin
-    assert abs((axis.starts[-1] + axis.tile - size) + axis.starts[0]) < 8, "as far on either side"
+    assert abs((axis.starts[-1] + axis.tile - size) + axis.starts[0]) < 8, "tiles are not centred"
     shared = [a + axis.tile - b for a, b in pairwise(axis.starts)]
     assert all(overlap <= s for s in shared)
     assert all((b - a) % 8 == 0 for a, b in pairwise(axis.starts))
     if len(axis.starts) > 1:
-        assert tile + (len(axis.starts) - 2) * (tile - overlap) < size, "one tile less would do"
+        assert tile + (len(axis.starts) - 2) * (tile - overlap) < size, "there is a needless tile"
 
 
 @pytest.mark.parametrize(
     ("size", "tile", "expected"),
     [
-        (512, 256, (192, (0, 160, 320))),  # 3 are needed, which need not be 256
+        (512, 256, (192, (0, 160, 320))),  # 3 tiles of 192 suffice
         (1024, 256, (232, (0, 192, 392, 592, 792))),
         (72, 64, (64, (0, 8))),
         (64, 64, (64, (0,))),
@@ -50,7 +50,8 @@ def test_tiles_are_no_larger_than_so_many_need_to_be(
 
 
 def test_tiles_overlap_by_half_at_most() -> None:
-    """256 of 256 was 97 tiles along an axis of 1024, once with a step of 8."""
+    """Without that limit, an overlap of 256 with tiles of 256 gave 97 tiles along an axis of
+    1024."""
     assert plan_axis(1024, 256, 256, multiple=8) == plan_axis(1024, 256, 128, multiple=8)
     assert len(plan_axis(1024, 256, 256, multiple=8).starts) == 7
     assert len(plan_axis(128, 32, 32, multiple=8, min_tile=32).starts) == 7
@@ -93,7 +94,8 @@ def test_beyond_an_edge_its_pixels_repeat_or_the_other_side_follows() -> None:
 
 
 def test_tiles_that_disagree_fade_into_each_other() -> None:
-    """Each tile in a constant of its own: no step between neighbouring pixels beyond the ramp's."""
+    """With a different constant in each tile, steps between pixels are no larger than the
+    ramp's."""
     constants = iter([0.0, 1.0])
     tiles = TilePlan(plan_axis(32, 64, 32), plan_axis(96, 64, 32))
     result = tiles.apply(
@@ -106,7 +108,7 @@ def test_tiles_that_disagree_fade_into_each_other() -> None:
 
 
 def test_a_tile_that_wraps_fades_into_itself() -> None:
-    """A ramp that is a tile: where its ends meet it falls over the overlap, not in one step."""
+    """A tile with a ramp: where its ends meet, the value falls over the whole overlap."""
     axis = plan_axis(64, 64, 32, wraps=True)
     assert (axis.tile, len(axis.starts)) == (96, 1)
     tiles = TilePlan(plan_axis(1, 1, 0), axis)
@@ -117,7 +119,7 @@ def test_a_tile_that_wraps_fades_into_itself() -> None:
 
 
 def mix(x: Tensor) -> Tensor:
-    """Every value depends on its whole tile, as a network's does."""
+    """A function whose values depend on the whole tile, like those of a network."""
     return x.cumsum(2).cumsum(3) + x.mean(dim=(2, 3), keepdim=True)
 
 
@@ -127,11 +129,11 @@ def test_tiles_of_all_images_go_together(h: int, w: int, batch: int) -> None:
     x, sizes, done = torch.randn(5, 3, h, w), [], []
     tiles = plan(h, w, 64, 16, batch, multiple=8)
 
-    def watched(x: Tensor) -> Tensor:
+    def record(x: Tensor) -> Tensor:
         sizes.append(len(x))
         return mix(x)
 
-    together = tiles.apply(watched, [x], callback=lambda *n: done.append(n))
+    together = tiles.apply(record, [x], callback=lambda *n: done.append(n))
     assert max(sizes) == min(batch, 5 * len(tiles))
     assert len(sizes) == -(-5 * len(tiles) // batch)
     assert done[-1] == (5 * len(tiles), 5 * len(tiles))
@@ -140,14 +142,14 @@ def test_tiles_of_all_images_go_together(h: int, w: int, batch: int) -> None:
 
 
 def test_fixed_calls_have_a_full_batch() -> None:
-    """So that kernels for one shape do for any number of tiles."""
+    """Kernels compiled for one shape then suffice for any number of tiles."""
     x, shapes = torch.randn(3, 2, 40, 72), set()
     axes = [plan_axis(size, 48, 8, multiple=32, min_tile=32, margin=4) for size in (40, 72)]
     tiles = TilePlan(*axes, batch=4, fixed=True)
 
-    def watched(x: Tensor) -> Tensor:
+    def record(x: Tensor) -> Tensor:
         shapes.add(tuple(x.shape))
         return x
 
-    torch.testing.assert_close(tiles.apply(watched, [x]), x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(tiles.apply(record, [x]), x, atol=1e-6, rtol=0)
     assert shapes == {(4, 2, 64, 64)}

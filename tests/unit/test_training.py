@@ -1,4 +1,4 @@
-"""The trainer: tasks that learn, stop and go on; data, settings, losses and files."""
+"""The trainer: settings, data, losses, tasks, resuming, exported files, and the commands."""
 
 import json
 import os
@@ -56,7 +56,7 @@ from lpnsr_impl.models import Autoencoder, NoisePredictor
 from lpnsr_impl.pictures.images import to_pm1
 from lpnsr_impl.pictures.reading import read_picture
 from tests.eventually import PATIENCE
-from tests.limits import files_of_at_most
+from tests.limits import limit_file_size
 from tests.small import (
     PICTURE,
     autoencoder_weights,
@@ -80,7 +80,7 @@ UNET_SIZE = {
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator() -> Iterator[None]:
-    """Accelerate keeps the precision of a process's first training."""
+    """Reset Accelerate, which keeps the precision of the first training in a process."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -92,7 +92,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
-    """Small frozen networks, as files."""
+    """Paths of small frozen networks."""
     folder = tmp_path_factory.mktemp("networks")
     autoencoder, denoiser = folder / "autoencoder.safetensors", folder / "denoiser.safetensors"
     save_file(autoencoder_weights(), autoencoder)
@@ -103,7 +103,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
 
 @pytest.fixture(scope="module")
 def configs(networks: Networks) -> dict[str, TrainConfig]:
-    """A small training of each task, with every kind of loss that it has."""
+    """A small training config for each task, with all losses that it supports."""
     shared = {"steps": 6, "batch": 2, "crop": 64, "validation_crop": 64, "family": "small",
               "validate_every": 3, "save_every": 3, "learning_rate": 1e-3,
               "validation_pictures": 2}  # fmt: skip
@@ -294,7 +294,9 @@ def test_the_discriminator_learns_to_tell_two_kinds_apart() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss.detach()) < 0.5, "1 is what a judge gets that cannot tell"
+    assert float(loss.detach()) < 0.5, (
+        "the discriminator learned too little: 1 is the loss of guessing"
+    )
 
 
 def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
@@ -313,7 +315,9 @@ def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss.detach()) < 0.5, "1 is what a judge gets that cannot tell"
+    assert float(loss.detach()) < 0.5, (
+        "the discriminator learned too little: 1 is the loss of guessing"
+    )
     assert torch.equal(weights_of(judge.backbone), before)
 
 
@@ -399,7 +403,8 @@ def test_an_autoencoder_can_be_given_other_norms(networks: Networks) -> None:
 
 
 def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Path) -> None:
-    """By one picture it does the same with that one; a training takes the statistics of many."""
+    """With the statistics of a single picture, its result does not change. A training uses the
+    statistics of many pictures."""
     given = load_autoencoder(networks.autoencoder)
     config = TrainConfig(
         task="autoencoder", steps=1, batch=1, crop=64, degradation=False,
@@ -532,13 +537,13 @@ def test_only_the_predictor_learns_and_every_step_of_the_chain_teaches_it(
     seen: dict[int, float] = {}
     real = type(task.network).forward
 
-    def watched(network: NoisePredictor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def record(network: NoisePredictor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, logvar = real(network, *inputs)
         t = int(inputs[3]) + 1
         mean.register_hook(lambda grad: seen.__setitem__(t, float(grad.abs().sum())))
         return mean, logvar
 
-    task.network.forward = watched.__get__(task.network)  # type: ignore[method-assign]
+    task.network.forward = record.__get__(task.network)  # type: ignore[method-assign]
     sum(task(batch).terms.values()).backward()
     assert seen.keys() == {4, 3, 2}
     assert all(gradient > 0 for gradient in seen.values())
@@ -588,7 +593,7 @@ def trained(
     pictures: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[str, Path, Trainer, Tensor]:
-    """A task, the folder of its training, the trainer at the end, and the weights at the start."""
+    """Task, output folder, trainer after the training, and initial weights."""
     out = tmp_path_factory.mktemp("trained")
     trainer = Trainer(configs[request.param], pictures, out, cpu=True)
     start = weights_of(trainer.task.network).clone()
@@ -715,12 +720,12 @@ def test_a_state_without_its_settings_is_refused(
 def test_a_save_that_fails_leaves_all_of_the_one_before(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
-    """At any size that the disk may have room for."""
+    """This holds for any free disk space."""
     trainer = Trainer(configs["compact"], pictures, tmp_path, cpu=True)
     trainer.run(stop_at=3)
     before = {path: path.read_bytes() for path in tmp_path.glob("[cs]*")}
     for room in (10, 5000):  # config.json has about 1000 bytes, state.pt 100,000
-        with files_of_at_most(room), pytest.raises((OSError, RuntimeError)):
+        with limit_file_size(room), pytest.raises((OSError, RuntimeError)):
             trainer.save()
         assert {path: path.read_bytes() for path in tmp_path.glob("[cs]*")} == before
 
@@ -731,22 +736,22 @@ def test_what_is_saved_is_on_disk_before_it_replaces_what_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And its name is, before the next file is begun."""
+    """The directory entry is synced, too, before the next file is written."""
     trainer = Trainer(configs["compact"], pictures, tmp_path / "out", cpu=True)
     events: list[tuple[str, str, int]] = []
     fsync, move = os.fsync, os.replace
 
-    def synced(file: int) -> None:
+    def sync(file: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{file}"))
         events.append(("sync", path.name, 0 if path.is_dir() else path.stat().st_size))
         fsync(file)
 
-    def moved(source: Path, target: Path) -> None:
+    def record_move(source: Path, target: Path) -> None:
         events.append(("move", Path(source).name, Path(source).stat().st_size))
         move(source, target)
 
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", moved)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", record_move)
     trainer.save()
     expected: list[tuple[str, str, int]] = []
     for name in ("config.json", "state.pt"):
@@ -816,7 +821,7 @@ def test_what_a_task_has_not_is_refused_at_the_start(
 )
 def test_crops_of_the_lite_configs_fit_the_lite_networks(name: str) -> None:
     config = read_config(name)
-    if config.networks.teacher:  # which does not come with the pack
+    if config.networks.teacher:  # the configured teacher does not come with the pack
         teacher = "lpnsr_lite_compact_x4.safetensors"
         config = replace(config, networks=replace(config.networks, teacher=teacher))
     TASKS[config.task](config)
@@ -841,7 +846,7 @@ def test_worker_processes_prepare_the_same_pictures(
         for n in (0, 1)
     ]
     for trainer in trainers:
-        pickle.dumps(trainer.crops)  # as systems that spawn workers do
+        pickle.dumps(trainer.crops)  # needed on systems that spawn workers
         trainer.run()
     assert torch.equal(*(weights_of(trainer.task.network) for trainer in trainers))
 
@@ -879,7 +884,8 @@ def test_bf16_trains(configs: dict[str, TrainConfig], pictures: Path, tmp_path: 
 def test_two_processes_train_as_one(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
-    """By torchrun, with every loss, the discriminator in its first epoch."""
+    """Two processes of torchrun give the same weights as one, with the discriminator and all
+    losses."""
     config = tmp_path / "c.toml"
     networks = configs["noise_predictor"].networks
     config.write_text(

@@ -1,4 +1,4 @@
-"""Colours that alpha hides do not bleed into those that it shows."""
+"""Colours of transparent pixels do not bleed into visible pixels."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ from lpnsr_impl.jobs.upscale.picture import read_picture_data
 from lpnsr_impl.jobs.upscale.plan import make_plan
 from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import PATIENCE, eventually
-from tests.limits import permissions_that_bind_root
+from tests.limits import enforce_permissions
 from tests.small import denoiser_weights
 
 EXAMPLE = Path(__file__).parents[2] / "workflows" / "lpnsr_example.png"
@@ -60,11 +60,11 @@ def folder(tmp_path: Path) -> Path:
     return source
 
 
-def do(
+def run_job(
     networks: Networks, source: Path | str, out: Path | str, *, settings: str = "s",
     format_name: str = "same", overwrite: bool = False,
 ) -> dict[str, Outcome]:  # fmt: skip
-    """Outcomes by name."""
+    """Run a job, and return outcomes by name."""
     plan = make_plan(str(source), str(out), format_name)
     worker = Worker(Job(plan.source, plan.out, settings, overwrite), networks)
     return {item.name: worker.do(item) for item in plan.items}
@@ -75,7 +75,7 @@ def statuses(outcomes: dict[str, Outcome]) -> dict[str, str]:
 
 
 def files(folder: Path) -> set[str]:
-    """All files but records."""
+    """Return all files in a folder except records."""
     found = (p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
     return {p.as_posix() for p in found if p.parts[0] != RECORDS}
 
@@ -86,7 +86,7 @@ def files(folder: Path) -> set[str]:
 def test_a_folder_is_upscaled_with_its_structure(
     networks: Networks, folder: Path, tmp_path: Path
 ) -> None:
-    outcomes = do(networks, folder, tmp_path / "out")
+    outcomes = run_job(networks, folder, tmp_path / "out")
     assert set(statuses(outcomes).values()) == {MADE}
     assert files(tmp_path / "out") == {"a.png", "b.jpg", "sub/c.png"}
     for name, size in (("a.png", (64, 48)), ("b.jpg", (28, 20))):
@@ -97,17 +97,17 @@ def test_a_folder_is_upscaled_with_its_structure(
             assert abs(small - np.asarray(file, dtype=float)).mean() < 12
 
 
-def resized(options: list[str], source: Path, out: Path) -> Outcome:
-    """What becomes of one picture."""
-    return do(Networks(settings(*QUICK, *options)), source, out)[source.name]
+def upscale_one(options: list[str], source: Path, out: Path) -> Outcome:
+    """Upscale a single picture with further options, and return its outcome."""
+    return run_job(Networks(settings(*QUICK, *options)), source, out)[source.name]
 
 
 def test_results_have_the_size_wanted(tmp_path: Path) -> None:
-    """With alpha and metadata."""
+    """This includes alpha and metadata."""
     picture = example(20, 12)
     picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     picture.save(tmp_path / "x.png", dpi=(72, 72))
-    outcome = resized(["--longest-side", "99"], tmp_path / "x.png", tmp_path / "out")
+    outcome = upscale_one(["--longest-side", "99"], tmp_path / "x.png", tmp_path / "out")
     passes = "x4 to 80x48, down to 25x15, x4 to 100x60, down to 99x59"
     assert outcome.text == f"20x12 to 99x59 in 2 passes: {passes}"
     with Image.open(tmp_path / "out" / "x.png") as file:
@@ -122,7 +122,7 @@ def test_results_have_the_size_wanted(tmp_path: Path) -> None:
 def test_a_size_that_cannot_be_reached_is_the_pictures_error(tmp_path: Path) -> None:
     example(20, 12).save(tmp_path / "x.png")
     for side, message in (("19", "expected 20 to 320"), ("321", "expected 20 to 320")):
-        outcome = resized(["--longest-side", side], tmp_path / "x.png", tmp_path / "out")
+        outcome = upscale_one(["--longest-side", side], tmp_path / "x.png", tmp_path / "out")
         assert outcome.status == FAILED
         assert message in outcome.text
     assert files(tmp_path / "out") == set()
@@ -134,7 +134,7 @@ def test_a_result_that_does_not_fit_into_memory_is_refused_before_any_work(
     example(100, 100).save(tmp_path / "x.png")
     monkeypatch.setattr(Memory, "free_for_results", lambda self: 100 << 20)
     monkeypatch.setattr(Engine, "encode", None)
-    outcome = resized(["--factor", "16"], tmp_path / "x.png", tmp_path / "out")
+    outcome = upscale_one(["--factor", "16"], tmp_path / "x.png", tmp_path / "out")
     assert outcome.status == FAILED
     assert "1600x1600 need 0.2 GB of memory for pixels alone, and 0.1 GB are free" in outcome.text
 
@@ -142,7 +142,7 @@ def test_a_result_that_does_not_fit_into_memory_is_refused_before_any_work(
 def test_grey_stays_grey_and_sixteen_bits_stay(networks: Networks, tmp_path: Path) -> None:
     ramp = np.linspace(20000, 21000, 16 * 12).reshape(12, 16).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "x.png")
-    do(networks, tmp_path / "x.png", tmp_path / "out")
+    run_job(networks, tmp_path / "x.png", tmp_path / "out")
     picture = read_picture_data((tmp_path / "out" / "x.png").read_bytes())
     assert (picture.grey, picture.bits) == (True, 16)
     assert len(picture.rgb.unique()) > 256
@@ -169,10 +169,10 @@ def test_what_the_format_cannot_hold_becomes_a_png_beside(
     picture.putalpha(128)
     picture.save(source / "x.bmp", "PNG")
     Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(source / "y.jpg", "PNG")
-    outcomes = do(networks, source, out)
+    outcomes = run_job(networks, source, out)
     assert files(out) == {"x.bmp.png", "y.jpg.png"}
     assert "as x.bmp.png" in outcomes["x.bmp"].text
-    assert set(statuses(do(networks, source, out)).values()) == {DONE}
+    assert set(statuses(run_job(networks, source, out)).values()) == {DONE}
 
 
 def test_a_format_by_option_that_cannot_hold_the_result_is_an_error(
@@ -181,12 +181,12 @@ def test_a_format_by_option_that_cannot_hold_the_result_is_an_error(
     picture = example()
     picture.putalpha(100)
     picture.save(tmp_path / "x.png")
-    outcome = do(networks, tmp_path / "x.png", tmp_path / "x.jpg")["x.png"]
+    outcome = run_job(networks, tmp_path / "x.png", tmp_path / "x.jpg")["x.png"]
     assert outcome.status == FAILED
     assert "jpg can't hold transparency" in outcome.text
     assert not (tmp_path / "x.jpg").exists()
     Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(tmp_path / "y.png")
-    outcome = do(networks, tmp_path / "y.png", tmp_path / "y.jpg")["y.png"]
+    outcome = run_job(networks, tmp_path / "y.png", tmp_path / "y.jpg")["y.png"]
     assert outcome.status == MADE
     assert outcome.text.endswith("; as y.jpg; 16 bits become 8")
 
@@ -203,7 +203,7 @@ def test_names_and_things_that_folders_have(networks: Networks, tmp_path: Path) 
     (source / "loop.png").symlink_to("loop.png")
     os.mkfifo(source / "pipe.png")
     (source / "empty.png").touch()
-    outcomes = do(networks, source, out)
+    outcomes = run_job(networks, source, out)
     made = {"x.png/日本 ü'$ .png", os.fsdecode(b"caf\xe9.png"), "link.png"}
     failed = {"gone.png", "loop.png", "pipe.png", "empty.png"}
     assert statuses(outcomes) == dict.fromkeys(made, MADE) | dict.fromkeys(failed, FAILED)
@@ -215,8 +215,8 @@ def test_names_and_things_that_folders_have(networks: Networks, tmp_path: Path) 
 def test_what_may_not_be_read_is_reported(networks: Networks, folder: Path, tmp_path: Path) -> None:
     (folder / "a.png").chmod(0)
     (folder / "sub").chmod(0)
-    with permissions_that_bind_root():
-        outcomes = do(networks, folder, tmp_path / "out")
+    with enforce_permissions():
+        outcomes = run_job(networks, folder, tmp_path / "out")
         problems = make_plan(str(folder), str(tmp_path / "out"), "same").problems
     (folder / "sub").chmod(0o755)
     assert statuses(outcomes) == {"a.png": FAILED, "b.jpg": MADE}
@@ -228,18 +228,18 @@ def test_what_may_not_be_read_is_reported(networks: Networks, folder: Path, tmp_
 
 
 def test_only_changed_inputs_are_done_again(networks: Networks, folder: Path) -> None:
-    out = folder / "out"  # results within the inputs are no inputs
-    do(networks, folder, out)
+    out = folder / "out"  # results inside the input folder are not inputs
+    run_job(networks, folder, out)
     before = (out / "sub" / "c.png").stat().st_mtime_ns
     old = (folder / "a.png").stat().st_mtime_ns - 10**12
-    os.utime(folder / "a.png", ns=(old, old))  # another picture of the same size, from a backup
+    os.utime(folder / "a.png", ns=(old, old))  # as if replaced by an older file of the same size
     example(9, 9).save(folder / "b.jpg")
     expected = {"a.png": MADE, "b.jpg": MADE, "sub/c.png": DONE}
-    assert statuses(do(networks, folder, out)) == expected
+    assert statuses(run_job(networks, folder, out)) == expected
     with Image.open(out / "b.jpg") as file:
         assert file.size == (36, 36)
     assert (out / "sub" / "c.png").stat().st_mtime_ns == before
-    outcomes = do(networks, folder, out, settings="others")
+    outcomes = run_job(networks, folder, out, settings="others")
     assert set(statuses(outcomes).values()) == {MADE}
 
 
@@ -249,28 +249,28 @@ def test_a_file_that_is_no_result_is_not_replaced(
     out = tmp_path / "out"
     out.mkdir()
     (out / "a.png").write_text("precious")
-    outcome = do(networks, folder, out)["a.png"]
+    outcome = run_job(networks, folder, out)["a.png"]
     assert outcome.status == FAILED
     assert "--overwrite" in outcome.text
     assert (out / "a.png").read_text() == "precious"
-    assert set(statuses(do(networks, folder, out, overwrite=True)).values()) == {MADE}
+    assert set(statuses(run_job(networks, folder, out, overwrite=True)).values()) == {MADE}
 
 
 def test_results_that_were_changed_and_damaged_records_do_not_count(
     networks: Networks, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    do(networks, folder, out)
+    run_job(networks, folder, out)
     (out / "a.png").write_bytes((out / "a.png").read_bytes()[:100])
-    outcome = do(networks, folder, out)["a.png"]
+    outcome = run_job(networks, folder, out)["a.png"]
     assert outcome.status == FAILED
     assert "was changed since it was made: it has 100 bytes" in outcome.text
     (out / "a.png").unlink()
-    assert do(networks, folder, out)["a.png"].status == MADE
+    assert run_job(networks, folder, out)["a.png"].status == MADE
     for record in (out / RECORDS).iterdir():
         record.write_text("{")
-    assert do(networks, folder, out)["a.png"].status == FAILED
-    assert do(networks, folder, out, overwrite=True)["a.png"].status == MADE
+    assert run_job(networks, folder, out)["a.png"].status == FAILED
+    assert run_job(networks, folder, out, overwrite=True)["a.png"].status == MADE
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_bad_pictures_are_listed_at_the_end_and_the_exit_code_tells(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "bad.png").write_text("no picture")
-    example().save(folder / "d.tif")  # which libvips writes
+    example().save(folder / "d.tif")  # written by libvips
     caplog.set_level(logging.INFO)
     assert command(folder, tmp_path / "out") == 1
     assert files(tmp_path / "out") == {"a.png", "b.jpg", "d.tif", "sub/c.png"}
@@ -395,7 +395,7 @@ def test_a_full_disk_ends_the_job_with_what_is_done(
 
     def fsync(file: int) -> None:
         calls.append(file)
-        if len(calls) == 3:  # the second picture; the first had two, one for its record
+        if len(calls) == 3:  # third call: the second picture, after the first one and its record
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file)
 
@@ -417,7 +417,7 @@ def test_ctrl_c_leaves_only_whole_results(folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "lpnsr_impl", *arguments],
         cwd=EXAMPLE.parents[1], stdout=subprocess.PIPE, text=True,
-        # what runs in the background of a shell ignores Control+C, and so do its children
+        # background processes of a shell, and their children, ignore SIGINT
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     eventually(lambda: bool(list(out.glob("*.png"))))
@@ -432,7 +432,7 @@ def test_ctrl_c_leaves_only_whole_results(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_uri_is_as_good_as_a_path(folder: Path, tmp_path: Path) -> None:
-    """Through pyarrow, as s3:// and gs:// go."""
+    """file:// uses pyarrow, like s3:// and gs://."""
     (folder / "out").mkdir()
     example().save(folder / "out" / "no_input.png")
     source, out = folder.as_uri(), (folder / "out").as_uri()

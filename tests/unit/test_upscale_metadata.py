@@ -1,4 +1,4 @@
-"""Metadata of results: what is kept in which format, what is corrected, and what is told."""
+"""Metadata of results: what each format keeps, corrections, and notes about losses."""
 
 import io
 import json
@@ -41,14 +41,14 @@ def png(*chunks: tuple[bytes, bytes], **options: Any) -> bytes:
     return saved("png", pnginfo=info, **options)
 
 
-def enlarged(picture: FilePicture) -> FilePicture:
-    """Four times as large."""
+def enlarge(picture: FilePicture) -> FilePicture:
+    """Enlarge a picture by four."""
     return replace(picture, rgb=torch.nn.functional.interpolate(picture.rgb, scale_factor=4.0))
 
 
-def upscaled(data: bytes, target: str, **changes: Any) -> tuple[bytes, str]:
-    """A result, and the notes about it."""
-    picture = enlarged(replace(read_picture_data(data), **changes))
+def upscale(data: bytes, target: str, **changes: Any) -> tuple[bytes, str]:
+    """Return the encoded result and the notes about it."""
+    picture = enlarge(replace(read_picture_data(data), **changes))
     result, notes = encode_picture(picture, FORMATS[target])
     return result, "; ".join(notes)
 
@@ -92,7 +92,7 @@ def test_exif_profile_and_resolution_are_kept(source: str, target: str, bits: in
     data = saved(source, **options, **({"dpi": (300, 300)} if has_dpi else {}))
     if bits == 16:
         data, _ = encode_picture(replace(read_picture_data(data), bits=16), FORMATS[source])
-    data, notes = upscaled(data, target)
+    data, notes = upscale(data, target)
     assert notes == ""
     file = opened(data)
     assert read_picture_data(data).bits == bits
@@ -102,7 +102,7 @@ def test_exif_profile_and_resolution_are_kept(source: str, target: str, bits: in
         assert read_picture_data(data).metadata.dpi == pytest.approx((300, 300), abs=0.01)
     exif = Image.open(io.BytesIO(data)).getexif()
     assert exif[ExifTags.Base.Make] == "Maker"
-    if source not in ("avif", "tif"):  # where Pillow has written it as ASCII
+    if source not in ("avif", "tif"):  # Pillow writes it as ASCII in these formats
         assert exif[ExifTags.Base.Artist].encode("latin-1") == "Zoë".encode()
     assert (exif.get(ExifTags.Base.Orientation, 1), exif[60000]) == (1, "private")
     details = exif.get_ifd(ExifTags.IFD.Exif)
@@ -119,12 +119,12 @@ def test_the_old_thumbnail_goes() -> None:
     exif = tags.tobytes()
     directory = b"\x01\x00" + b"\x01\x02\x04\x00\x01\x00\x00\x00\x07\x00\x00\x00" + bytes(4)
     count = int.from_bytes(exif[14:16], "little")
-    pointer = 16 + 12 * count  # of the next directory, which is the thumbnail's
+    pointer = 16 + 12 * count  # offset of the next directory, which is for the thumbnail
     offset = (len(exif) - 6).to_bytes(4, "little")
     exif = exif[:pointer] + offset + exif[pointer + 4 :] + directory
     data = saved("jpg", exif=exif)
     assert opened(data).getexif().get_ifd(ExifTags.IFD.IFD1)
-    assert not opened(upscaled(data, "jpg")[0]).getexif().get_ifd(ExifTags.IFD.IFD1)
+    assert not opened(upscale(data, "jpg")[0]).getexif().get_ifd(ExifTags.IFD.IFD1)
 
 
 def test_damaged_exif_is_left_out_and_told() -> None:
@@ -136,7 +136,7 @@ def test_damaged_exif_is_left_out_and_told() -> None:
 @pytest.mark.parametrize("target", list(FORMATS))
 def test_nothing_is_invented(target: str) -> None:
     assert read_picture_data(saved("tif")).metadata.dpi is None
-    data, notes = upscaled(saved("png"), target)
+    data, notes = upscale(saved("png"), target)
     file = opened(data)
     pixels = {*range(256, 260), 262, 273, *range(277, 280), 284, 317, 339}
     assert set(file.getexif()) <= (pixels if target == "tif" else set())
@@ -161,7 +161,7 @@ TEXTS = (
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_png_to_png_keeps_all_text(bits: int) -> None:
-    data, notes = upscaled(png(*TEXTS), "png", bits=bits)
+    data, notes = upscale(png(*TEXTS), "png", bits=bits)
     assert notes == ""
     assert all(contents in data for _, contents in TEXTS)
     assert opened(data).text == opened(png(*TEXTS)).text
@@ -169,11 +169,11 @@ def test_png_to_png_keeps_all_text(bits: int) -> None:
 
 @pytest.mark.parametrize("target", ["jpg", "webp", "avif", "tif"])
 def test_png_text_goes_into_exif(target: str) -> None:
-    data, notes = upscaled(png(*TEXTS), target)
+    data, notes = upscale(png(*TEXTS), target)
     exif = opened(data).getexif()
     comment = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
     assert comment == b"UNICODE\0" + "a cat\nSteps: 20".encode("utf-16-be")
-    # as ComfyUI's SaveAnimatedWEBP writes them
+    # in the format of ComfyUI's SaveAnimatedWEBP
     assert exif[0x0110] == f"prompt:{PROMPT}"
     assert exif[0x010F] == f"workflow:{WORKFLOW}"
     assert exif[0x010E].encode("latin-1") == "Kätzchen".encode()
@@ -184,20 +184,22 @@ def test_png_text_goes_into_exif(target: str) -> None:
 
 def test_text_that_has_no_place_is_told() -> None:
     long = (b"tEXt", b"workflow\0" + b"x" * 70_000)
-    data, notes = upscaled(png(TEXTS[0], long), "jpg")
+    data, notes = upscale(png(TEXTS[0], long), "jpg")
     assert ExifTags.Base.UserComment in opened(data).getexif().get_ifd(ExifTags.IFD.Exif)
     assert notes == "not kept in JPEG: text 'workflow' (too long)"
-    assert upscaled(png(long), "webp")[1] == ""
+    assert upscale(png(long), "webp")[1] == ""
     camera = png(*TEXTS[:3], exif=camera_exif(1).tobytes())
-    data, notes = upscaled(camera, "webp")
-    assert opened(data).getexif()[ExifTags.Base.Make] == "Maker", "the camera's"
+    data, notes = upscale(camera, "webp")
+    assert opened(data).getexif()[ExifTags.Base.Make] == "Maker", (
+        "EXIF of the camera was overwritten"
+    )
     assert notes == "not kept in WEBP: text 'workflow'"
 
 
 def test_exif_that_is_too_long_for_jpeg_is_told() -> None:
     exif = Image.Exif()
     exif[ExifTags.IFD.Exif] = {ExifTags.Base.MakerNote: bytes(70_000)}
-    data, notes = upscaled(png(exif=exif.tobytes()), "jpg")
+    data, notes = upscale(png(exif=exif.tobytes()), "jpg")
     assert not opened(data).getexif()
     assert notes == "not kept in JPEG: EXIF (too long)"
 
@@ -241,7 +243,7 @@ def with_xmp(kind: str, xmp: bytes = XMP.encode()) -> bytes:
     ],
 )
 def test_xmp_is_kept_and_corrected(source: str, target: str) -> None:
-    data, notes = upscaled(with_xmp(source), target)
+    data, notes = upscale(with_xmp(source), target)
     assert notes == ""
     xmp = opened(data).info["xmp"].decode()
     assert xmp.startswith("<?xpacket begin")
@@ -259,20 +261,20 @@ def test_xmp_is_kept_and_corrected(source: str, target: str) -> None:
 def test_a_turned_picture_has_upright_xmp(bits: int) -> None:
     exif = camera_exif(6).tobytes()
     xmp = XMP.replace('Orientation="1"', 'Orientation="6"').encode()
-    data, _ = upscaled(saved("jpg", exif=exif, xmp=xmp), "png", bits=bits)
+    data, _ = upscale(saved("jpg", exif=exif, xmp=xmp), "png", bits=bits)
     xmp = opened(data).info["xmp"].decode()
     assert 'tiff:Orientation="1"' in xmp
     assert 'tiff:ImageWidth="64"' in xmp
-    assert "mwg-rs" not in xmp, "face regions of the picture that was not upright"
+    assert "mwg-rs" not in xmp, "regions refer to the picture before turning"
     assert data.count(b"XML:com.adobe.xmp") == 1
 
 
 def test_damaged_or_long_xmp_is_told() -> None:
-    data, notes = upscaled(with_xmp("png", b"<x:xmpmeta>"), "png")
+    data, notes = upscale(with_xmp("png", b"<x:xmpmeta>"), "png")
     assert "xmp" not in opened(data).info
     assert "not kept in PNG: XMP (damaged: " in notes
     long = XMP.replace("Kätzchen", "x" * 70_000).encode()
-    assert upscaled(with_xmp("png", long), "jpg")[1] == "not kept in JPEG: XMP (too long)"
+    assert upscale(with_xmp("png", long), "jpg")[1] == "not kept in JPEG: XMP (too long)"
 
 
 def with_iptc(kind: str) -> bytes:
@@ -283,7 +285,7 @@ def with_iptc(kind: str) -> bytes:
 @pytest.mark.parametrize("source", ["jpg", "tif"])
 @pytest.mark.parametrize("target", ["jpg", "tif"])
 def test_iptc_is_kept(source: str, target: str) -> None:
-    data, notes = upscaled(with_iptc(source), target)
+    data, notes = upscale(with_iptc(source), target)
     assert notes == ""
     file = opened(data)
     if target == "jpg":
@@ -293,7 +295,7 @@ def test_iptc_is_kept(source: str, target: str) -> None:
 
 
 def test_iptc_that_has_no_place_is_told() -> None:
-    assert upscaled(with_iptc("jpg"), "png")[1] == "not kept in PNG: IPTC"
+    assert upscale(with_iptc("jpg"), "png")[1] == "not kept in PNG: IPTC"
 
 
 @pytest.mark.filterwarnings("ignore:Metadata Warning")
@@ -322,13 +324,13 @@ def test_metadata_is_stripped() -> None:
 def test_colour_chunks_of_png_are_kept(bits: int) -> None:
     gamma = struct.pack(">L", 100000)
     chunks = [(b"gAMA", gamma), (b"cICP", bytes((9, 16, 0, 1)))]
-    data, notes = upscaled(png(*chunks), "png", bits=bits)
+    data, notes = upscale(png(*chunks), "png", bits=bits)
     assert all(struct.pack(">L", len(c)) + kind + c in data for kind, c in chunks)
     assert notes == ""
-    assert "colour space PQ" in upscaled(png(*chunks), "jpg")[1]
-    assert "gAMA" in upscaled(png(chunks[0]), "jpg")[1]
+    assert "colour space PQ" in upscale(png(*chunks), "jpg")[1]
+    assert "gAMA" in upscale(png(chunks[0]), "jpg")[1]
     srgb = (b"gAMA", struct.pack(">L", 45455)), (b"sRGB", b"\0")
-    assert upscaled(png(*srgb), "jpg")[1] == ""
+    assert upscale(png(*srgb), "jpg")[1] == ""
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
@@ -338,9 +340,9 @@ def test_hdr_of_heic_is_kept_in_png_and_else_told(transfer: int, name: str) -> N
         "RGB;16", (64, 64), bytes(64 * 64 * 6), out, quality=95, color_primaries=9,
         transfer_characteristics=transfer, matrix_coefficients=9, full_range_flag=1,
     )  # fmt: skip
-    data, notes = upscaled(out.getvalue(), "png")
+    data, notes = upscale(out.getvalue(), "png")
     assert b"cICP" + bytes((9, transfer, 0, 1)) in data
     assert notes == ""
-    notes = upscaled(out.getvalue(), "webp")[1]
+    notes = upscale(out.getvalue(), "webp")[1]
     assert "16 bits become 8" in notes
     assert f"not kept in WEBP: colour space {name}" in notes

@@ -1,4 +1,4 @@
-"""Reading and writing the pixels of picture files; test_upscale_metadata.py has the rest."""
+"""Reading and writing the pixels of picture files. test_upscale_metadata.py tests metadata."""
 
 import io
 import struct
@@ -68,14 +68,14 @@ def deep_samples(channels: int, w: int = 24, h: int = 16) -> np.ndarray:
 
 
 def deep_file(samples: np.ndarray, suffix: str, **options: Any) -> bytes:
-    """Written by libvips."""
+    """Encode 16-bit samples with libvips."""
     space = "grey16" if samples.shape[2] < 3 else "rgb16"
     image = pyvips.Image.new_from_array(samples).copy(interpretation=space)
     return image.write_to_buffer(suffix, **options)
 
 
 def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
-    """A PNG with one more chunk before its pixels."""
+    """Insert a chunk into a PNG before its pixels."""
     chunk = io.BytesIO()
     putchunk(chunk, kind, content)
     at = png.index(b"IDAT") - 4
@@ -112,9 +112,9 @@ def test_every_mode_is_read(kind: str, mode: str, as_mode: str) -> None:
     assert picture.rgb.shape == (1, 3, 16, 24)
     assert (picture.grey, picture.bits) == (as_mode.startswith("L"), 8)
     assert (picture.alpha is not None) == as_mode.endswith("A")
-    if mode != "LAB":  # which Pillow converts by a profile alone
+    if mode != "LAB":  # Pillow can convert LAB only with a profile
         expected = np.asarray(opened(data).convert(as_mode)).reshape(16, 24, -1)
-        # what is hardly visible takes the colours around it
+        # nearly transparent pixels take the colours around them
         visible = expected[..., -1] >= 32 if picture.alpha is not None else np.s_[:, :]
         np.testing.assert_array_equal(as_samples(picture)[visible], expected[visible])
     else:
@@ -134,18 +134,18 @@ def test_a_transparent_palette_colour_is_alpha() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sixteen_bits_are_read_and_written_as_they_are(suffix: str, channels: int) -> None:
     samples = deep_samples(channels)
-    # Pillow opens no TIFF of grey and alpha with 16 bits.
+    # Pillow cannot open 16-bit TIFFs with grey and alpha.
     source = ".png" if channels == 2 else suffix
     picture = read_picture_data(deep_file(samples, source))
     assert (picture.bits, picture.grey) == (16, channels < 3)
-    if channels in (2, 4):  # what is hardly visible takes the colours around it
+    if channels in (2, 4):  # nearly transparent pixels take the colours around them
         hidden = samples[..., -1] < 65536 / 8
         samples[hidden] = as_samples(picture)[hidden]
     np.testing.assert_array_equal(as_samples(picture), samples)
     data = encoded(picture, FORMATS[suffix[1:]])
     read_again = pyvips.Image.new_from_buffer(data, "").numpy().reshape(samples.shape)
     np.testing.assert_array_equal(read_again, samples)
-    if suffix == ".tif":  # another reader than libtiff
+    if suffix == ".tif":  # read with a library other than libtiff, too
         again = tifffile.imread(io.BytesIO(data)).reshape(samples.shape)
         np.testing.assert_array_equal(again, samples)
 
@@ -275,7 +275,7 @@ def test_sixteen_bit_pictures_are_turned_upright(suffix: str, orientation: int, 
 
 
 def ten_bit(kind: str) -> tuple[bytes, np.ndarray]:
-    """A file, and its samples in 16 bits."""
+    """Return a 10-bit file, and its samples scaled to 16 bits."""
     levels = np.linspace(0, 1023, 64 * 64).round().astype(np.uint16).reshape(64, 64, 1)
     levels = levels.repeat(3, axis=2)
     expected = (levels / 1023 * 65535).round()
@@ -293,7 +293,9 @@ def test_ten_bits_become_sixteen(kind: str) -> None:
     picture = read_picture_data(data)
     assert picture.bits == 16
     difference = as_samples(picture).astype(float) - expected
-    assert abs(difference).max() <= (1 if kind == "AVIF" else 400), "HEIC is lossy here"
+    assert abs(difference).max() <= (1 if kind == "AVIF" else 400), (
+        "the samples differ too much (HEIC is lossy here)"
+    )
     assert len(picture.rgb.unique()) > 512
     assert read_picture_data(encoded(picture, FORMATS["png"])).bits == 16
 
@@ -322,7 +324,7 @@ def test_heic_without_its_package_names_it(monkeypatch: pytest.MonkeyPatch) -> N
         read_picture_data(data)
 
 
-# What is refused
+# Refused files
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
@@ -344,7 +346,7 @@ def test_memory_is_the_only_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) -> 
     data = saved(example(), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 16 // 3)
     assert read_picture_data(data).size == (1, 16, 24)
-    assert Image.MAX_IMAGE_PIXELS == 24 * 16 // 3, "for others"
+    assert Image.MAX_IMAGE_PIXELS == 24 * 16 // 3, "the global limit was changed"
 
 
 def test_a_decompression_bomb_is_refused_by_its_announced_size() -> None:

@@ -1,4 +1,4 @@
-"""Which pictures of a folder are upscaled, and how their results are named."""
+"""Selection of the pictures in a folder, and names of their results."""
 
 import logging
 from pathlib import Path
@@ -24,7 +24,7 @@ def make(folder: Path, *names: str) -> None:
 
 
 def results(source: Path, format_name: str = "same") -> dict[str, str]:
-    """Results by picture."""
+    """Return result names by picture name."""
     plan = make_plan(str(source), str(source.parent / "out"), format_name)
     return {item.name: item.result for item in plan.items}
 
@@ -64,7 +64,7 @@ def test_similar_names_have_distinct_results(folder: Path, format_name: str) -> 
     names = [*SIMILAR, "r2.200.png", "r2.300.png", "dots...png", "dots..png", "trip./a.png"]
     make(folder, *names)
     if LocalFolder(folder).ignores_case():
-        pytest.skip("this file system holds one file of each such pair")
+        pytest.skip("this file system ignores case")
     of_name = results(folder, format_name)
     assert set(names) <= set(of_name)
     assert len(set(of_name.values())) == len(of_name)
@@ -78,7 +78,7 @@ def test_similar_names_are_refused_where_they_are_one_file(
 ) -> None:
     make(folder, *names)
     if LocalFolder(folder).ignores_case():
-        pytest.skip("this file system holds one file of each such pair")
+        pytest.skip("this file system ignores case")
     monkeypatch.setattr(LocalFolder, "ignores_case", lambda self: True)
     with pytest.raises(ValueError, match="would be the same file") as error:
         results(folder)
@@ -98,7 +98,7 @@ def test_names_that_are_too_long_fail_alone(folder: Path) -> None:
     assert list(plan.problems) == [longest]
     assert "more than 255 bytes" in plan.problems[longest]
     assert len(plan.items) == 3
-    assert longest in results(folder), "its own suffix fits"
+    assert longest in results(folder), "the name is not too long with its own suffix"
     with pytest.raises(ValueError, match="more than 255 bytes"):
         make_plan(str(folder / longest), str(folder.parent / "out"), "webp")
 
@@ -137,7 +137,9 @@ def test_results_of_other_jobs_are_no_inputs(folder: Path) -> None:
     make(folder, "sub/x4/a.png", f"sub/x4/{record_name('a.png')}", "sub/x4/d.png")
     assert RECORDS in record_name("a.png")
     assert set(results(folder)) == {"a.png", "b.jpg", "sub/c.png", "sub/x4/d.png"}
-    assert set(results(folder / "sub" / "x4")) == {"a.png", "d.png"}, "unless they are asked for"
+    assert set(results(folder / "sub" / "x4")) == {"a.png", "d.png"}, (
+        "results that are given as the source are inputs"
+    )
 
 
 @pytest.mark.parametrize(

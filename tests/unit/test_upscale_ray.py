@@ -24,7 +24,7 @@ from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE
 from lpnsr_impl.jobs.upscale.plan import make_plan
 from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import PATIENCE, eventually
-from tests.limits import seconds_at_most
+from tests.limits import limit_time
 
 PACK = Path(__file__).parents[2]
 PICTURES = 16
@@ -52,9 +52,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def actors() -> list[psutil.Process]:
-    """Processes of this test's own pool: of its descendants, those with the title of its actors.
+    """Return the actor processes of this test: descendants of this process with an actor's title.
 
-    Never of the whole machine: somebody else may run a cluster there.
+    Other processes are left alone, since another cluster may run on this machine.
     """
     found: list[psutil.Process] = []
     for process in psutil.Process().children(recursive=True):
@@ -65,14 +65,14 @@ def actors() -> list[psutil.Process]:
 
 
 class Killer(threading.Thread):
-    """Kills a worker without warning, once some pictures are done and both have begun another."""
+    """Kills a worker when some pictures are done and both workers have begun another."""
 
     def __init__(self, out: Path, tries: Any, gate: Any) -> None:
         super().__init__()
         self._out = out
         self._tries = tries
         self._gate = gate
-        self.done: dict[str, int] = {}  # before the kill: names and times
+        self.done: dict[str, int] = {}  # results before the kill: names and times
 
     def run(self) -> None:
         eventually(self._begun, BEFORE_KILL + 2)
@@ -86,7 +86,8 @@ class Killer(threading.Thread):
 
 @ray.remote(num_cpus=0)
 class Gate:
-    """Stands before a counter: lets so many pictures begin, and the others once it is open."""
+    """Wraps the counter: the first `BEFORE_KILL` pictures begin at once, others wait until it is
+    open."""
 
     def __init__(self, tries: Any) -> None:
         self._tries = tries
@@ -107,7 +108,7 @@ class Gate:
 
 @pytest.fixture
 def tries(cluster: None) -> Any:
-    """The counter of the job to come."""
+    """The counter of tries for a job."""
     return ray_job.Tries.remote()
 
 
@@ -137,7 +138,9 @@ def test_a_killed_worker_loses_no_picture_and_repeats_none_that_was_done(
     assert {name: (out / name).stat().st_mtime_ns for name in killer.done} == killer.done
     begun: dict[str, int] = ray.get(tries.all.remote())
     assert set(begun) == expected
-    assert sum(begun.values()) == PICTURES + 1, "only the killed worker's was begun again"
+    assert sum(begun.values()) == PICTURES + 1, (
+        "expected one repeated try, of the killed worker's picture"
+    )
 
 
 def test_a_picture_that_kills_its_workers_is_given_up(
@@ -171,7 +174,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(
     plan = make_plan(str(folder), str(tmp_path / "out"), "same")
     job = Job(plan.source, plan.out, "settings")
     message = rf"--ray-workers is {workers}, and .* room for 2: it has 2 CPUs.* Give 1 to 2"
-    with seconds_at_most(PATIENCE), pytest.raises(ValueError, match=message):
+    with limit_time(PATIENCE), pytest.raises(ValueError, match=message):
         list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", workers))
 
 

@@ -1,4 +1,4 @@
-"""Results on disk: after kills, and with two jobs in one folder."""
+"""Results on disk, after killed jobs and with two jobs in one folder."""
 
 import os
 import time
@@ -25,7 +25,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def results(out: Path, settings: str, kind: type = LocalFolder) -> Results:
-    """Of a new job."""
+    """Make the results of a new job."""
     places = (out.parent / "in", out)
     source, target = (p.as_uri() if kind is ArrowFolder else str(p) for p in places)
     return Results(Job(source, target, settings))
@@ -44,7 +44,7 @@ def files(out: Path) -> list[Path]:
 def before_operation(
     patch: pytest.MonkeyPatch, kind: type, number: int, action: Callable[[], None]
 ) -> list[str]:
-    """Act before the operation of this number. Returns the operations done so far."""
+    """Run an action before the given operation. Returns a list that records the operations."""
     done: list[str] = []
 
     def wrap(name: str) -> Callable[..., None]:
@@ -64,7 +64,7 @@ def before_operation(
 
 
 class KilledError(BaseException):
-    """Stands for a kill: cleaning up fails as well."""
+    """Simulates a kill, after which cleaning up fails, too."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,10 +77,10 @@ def test_a_killed_job_is_completed_by_the_next_run(
         commit(results(out, "before", kind), old)
 
     def kill() -> None:
-        def killed(*_: object) -> None:
+        def fail(*_: object) -> None:
             raise KilledError
 
-        patch.setattr(kind, "delete", killed)
+        patch.setattr(kind, "delete", fail)
         raise KilledError
 
     with monkeypatch.context() as patch:
@@ -113,7 +113,7 @@ def test_two_jobs_in_one_folder_take_nothing_from_each_other(
         assert len(done) == 10
     assert results(out, "now", kind).is_done(ITEM)
     assert (out / ITEM.result).read_bytes() == b"new"
-    assert len(files(out)) == 2, "the result and its record"
+    assert len(files(out)) == 2, "expected the result and its record"
 
 
 def test_a_failed_write_leaves_no_temporary_files(

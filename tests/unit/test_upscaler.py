@@ -1,4 +1,4 @@
-"""An upscaler on a GPU, without one: FakeTensors have a device and no values."""
+"""The upscaler on a GPU, tested without one: FakeTensors have a device but no values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ CUDA = torch.device("cuda")
 
 
 class Plenty(Memory):
-    """Memory that believes to have room for everything."""
+    """Memory with room for everything."""
 
     def free(self, networks: Sequence[Any]) -> float:
         return 1e12
@@ -33,7 +33,7 @@ class Plenty(Memory):
 
 
 class Card(TorchDispatchMode):
-    """A GPU without values, which has no room for a tensor of more bytes than `limit`."""
+    """A fake GPU that runs out of memory on tensors larger than `limit` bytes."""
 
     def __init__(self, limit: float = float("inf")) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Card(TorchDispatchMode):
         return result
 
 
-def on_card(network: nn.Module) -> None:
+def move_to_card(network: nn.Module) -> None:
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             with FAKE:
@@ -66,7 +66,7 @@ def on_card(network: nn.Module) -> None:
 
 @pytest.fixture
 def calls() -> list[tuple[str, int]]:
-    """Each call of a network: which one, and how many tiles it got."""
+    """Calls of networks: (name, number of tiles)."""
     return []
 
 
@@ -77,7 +77,7 @@ def watch(calls: list[tuple[str, int]], name: str) -> Callable[..., None]:
 def make_upscaler(
     calls: list[tuple[str, int]], device: torch.device, upscale_models: Any = None
 ) -> Upscaler:
-    """Narrow networks without attention."""
+    """Make an upscaler with narrow networks without attention."""
     config = replace(AUTOENCODER, level_channels=(32, 32, 32), attention=False)
     autoencoder = Autoencoder(config).eval()
     denoiser = load_denoiser(denoiser_weights())
@@ -85,8 +85,8 @@ def make_upscaler(
     for name, part in parts.items():
         part.register_forward_pre_hook(watch(calls, name))
     if device == CUDA:
-        on_card(autoencoder)
-        on_card(denoiser)
+        move_to_card(autoencoder)
+        move_to_card(denoiser)
     return Upscaler(autoencoder, denoiser, None, upscale_models or {}, device, memory=Plenty())
 
 
@@ -94,7 +94,7 @@ ONE_STEP = Method("m", steps=1, color_fix="none")
 
 
 def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
-    """The result of 12.6 MB fits nowhere on this card, the activations of a tile of 64 do."""
+    """The result of 12.6 MB does not fit on this GPU, but the activations of a tile of 64 do."""
     upscaler = make_upscaler(calls, CUDA)
     with FAKE, Card(limit=12e6):
         lr = Picture(torch.zeros(1, 3, 256, 256))
@@ -104,7 +104,8 @@ def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
 
 
 def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, int]]) -> None:
-    """Upscale model and autoencoder took turns every 4 frames, and were moved each time."""
+    """All frames go through a network before the next one runs, so that each is loaded only
+    once."""
 
     class Nearest:
         scale = 4
@@ -127,7 +128,7 @@ def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, 
 
 
 def test_small_pictures_share_calls_on_a_cpu(calls: list[tuple[str, int]]) -> None:
-    """One at a time, 20 of 16x16 took five times as long as one picture of as many pixels."""
+    """One by one, 20 images of 16x16 took five times as long as one image with as many pixels."""
     lr = Picture(torch.rand(20, 3, 16, 16))
     result = make_upscaler(calls, torch.device("cpu")).upscale(lr, ONE_STEP)
     assert result.shape == (20, 3, 64, 64)

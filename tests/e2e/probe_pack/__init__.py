@@ -1,5 +1,5 @@
-"""A custom node pack for the tests: puts any tensor on a wire of the real ComfyUI, and takes any
-off it."""
+"""A custom node pack for the tests: feeds tensors into a real ComfyUI and reads them back,
+simulates faults, and checks the state of models."""
 
 import ast
 import copy
@@ -42,13 +42,15 @@ LAYOUTS = {
     "strided": lambda x, b, h, w, c: x.new_empty(b, 2 * h, 3 * w, c)[:, 1::2, ::3],
     "offset": lambda x, b, h, w, c: x.new_empty(x.numel() + 1)[1:].view(x.shape),
 }
-"""What the strides of an IMAGE can be. Empty tensors for a [b,h,w,c] x."""
+"""Memory layouts of an IMAGE. Each makes an empty tensor of the shape of x, [b,h,w,c]."""
 
 
 class ProbeLoad(io.ComfyNode):
-    """IMAGE from the tensor `image` of a safetensors file in the input folder, of its dtype.
+    """Loads an IMAGE from the tensor `image` of a safetensors file in the input folder, in its
+    dtype.
 
-    layout: a key of LAYOUTS, "expanded" for the first picture in all places of the batch, or "".
+    layout: a key of LAYOUTS, "" for contiguous, or "expanded" to repeat the first picture with
+        stride 0.
     """
 
     @classmethod
@@ -89,18 +91,18 @@ class ProbeSave(io.ComfyNode):
         return io.NodeOutput()
 
 
-def core_of(network, module):
-    """A module, as "room.name", of the pack that made a network; the host decides what the pack
-    is called."""
+def module_of_pack(network, module):
+    """Import a module, "room.name", from the pack that a network belongs to, since the host chooses
+    the name of the pack's package."""
     return importlib.import_module(f"{type(network).__module__.rpartition('.models.')[0]}.{module}")
 
 
 FAKE = FakeTensorMode()
-"""Tensors without values, which still know their device: "cuda" on a machine that has none."""
+"""Makes tensors without values, which can be on "cuda" without a GPU."""
 
 
 class NoValues(TorchDispatchMode):
-    """Where the value of such a tensor is asked for, it is 1, or true."""
+    """Returns 1, or true, when the value of a fake tensor is read."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket.__name__ in ("_local_scalar_dense", "item", "is_nonzero"):
@@ -108,10 +110,10 @@ class NoValues(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def offloaded(network, dtype):
-    """A copy in the given precision, whose fake weights are all on the CPU."""
+def offload(network, dtype):
+    """Copy a network in the given precision, with fake weights on the CPU."""
     network = copy.deepcopy(network)
-    accelerate = core_of(network, "accelerate")
+    accelerate = module_of_pack(network, "accelerate")
     accelerate.set_precision(network, dtype, dtype)
     accelerate.accelerate(network, torch.device("cuda"))
     for module in network.modules():
@@ -124,10 +126,10 @@ def offloaded(network, dtype):
 
 
 class ProbeOffloaded(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if the engine upscales a picture on "cuda", in batches of tiles,
-    while the weights of all networks are on the CPU, for the host's layers to bring.
+    """Passes LPNSR_MODELS on, after a run of the engine on a fake "cuda", in batches of tiles,
+    while all weights are on the CPU and the host's layers move them.
 
-    Another device or dtype in between is an error of PyTorch's.
+    PyTorch raises an error if devices or dtypes do not match.
     """
 
     @classmethod
@@ -140,9 +142,9 @@ class ProbeOffloaded(io.ComfyNode):
     def execute(cls, models, precision):
         dtype = getattr(torch, precision)
         parts = (models.autoencoder, models.denoiser, models.noise_predictor)
-        networks = [offloaded(part.network, dtype) for part in parts]
+        networks = [offload(part.network, dtype) for part in parts]
         engine, memory, picture, finish, sampler, tiled = (
-            core_of(networks[0], module)
+            module_of_pack(networks[0], module)
             for module in (
                 "engine.engine",
                 "engine.memory",
@@ -176,8 +178,9 @@ class ProbeOffloaded(io.ComfyNode):
         return io.NodeOutput(models)
 
 
-def limited(network, limit, *parts):
-    """The network itself, whose parts now run out of memory on inputs wider than `limit`."""
+def limit_width(network, limit, *parts):
+    """Let parts of a network run out of memory on inputs wider than `limit`. Returns the
+    network."""
 
     def refuse(module, inputs):
         if inputs[0].shape[3] > limit:
@@ -201,7 +204,7 @@ class ProbeOutOfMemory(io.ComfyNode):
     def execute(cls, models, limit, part):
         name = "autoencoder" if part in ("encoder", "decoder") else part
         managed = getattr(models, name)
-        network = limited(copy.deepcopy(managed.network), limit, part if part != name else "")
+        network = limit_width(copy.deepcopy(managed.network), limit, part if part != name else "")
         patcher = ModelPatcher(network, managed.patcher.load_device, managed.patcher.offload_device)
         copied = dataclasses.replace(managed, network=network, patcher=patcher)
         return io.NodeOutput(dataclasses.replace(models, **{name: copied}))
@@ -219,13 +222,13 @@ class ProbeUpscaleOutOfMemory(io.ComfyNode):
     @classmethod
     def execute(cls, upscale_model, limit):
         descriptor = copy.deepcopy(upscale_model)
-        limited(descriptor.model, limit, "")
+        limit_width(descriptor.model, limit, "")
         return io.NodeOutput(descriptor)
 
 
 class ProbeWithoutPatcher(io.ComfyNode):
-    """Passes on an UPSCALE_MODEL as loaders of other packs make it: ComfyUI's own adds a patcher
-    since 0.29."""
+    """Removes the patcher from an UPSCALE_MODEL. ComfyUI's loader adds one since 0.29, loaders of
+    other packs do not."""
 
     @classmethod
     def define_schema(cls):
@@ -241,8 +244,8 @@ class ProbeWithoutPatcher(io.ComfyNode):
 
 
 class ProbeForgotten(io.ComfyNode):
-    """Passes LPNSR_MODELS on, after the host has come to list a model whose patcher is gone, and
-    has counted what it could unload without it."""
+    """Passes LPNSR_MODELS on. First makes the host list a loaded model whose patcher was deleted,
+    and checks that the pack still can count evictable memory."""
 
     @classmethod
     def define_schema(cls):
@@ -254,12 +257,12 @@ class ProbeForgotten(io.ComfyNode):
     @classmethod
     def execute(cls, models):
         network = torch.nn.Linear(8, 8)
-        network.itself = [network]  # so that it outlives its patcher
+        network.itself = [network]  # a reference cycle, so that it outlives its patcher
         patcher = ModelPatcher(network, mm.get_torch_device(), torch.device("cpu"))
         mm.load_models_gpu([patcher])
         del patcher, network
         if all(mm.loaded_models()):
-            raise RuntimeError("the host lists no patcher that is gone")
+            raise RuntimeError("the host lists no model without a patcher")
         manage = importlib.import_module(type(models.autoencoder).__module__)
         gc.disable()
         try:
@@ -270,7 +273,7 @@ class ProbeForgotten(io.ComfyNode):
 
 
 class ProbeMemory(io.ComfyNode):
-    """Gives unused memory back to the system, and counts the tensors that are left."""
+    """Returns unused memory to the system, and counts the remaining tensors."""
 
     @classmethod
     def define_schema(cls):
@@ -285,8 +288,8 @@ class ProbeMemory(io.ComfyNode):
 
 
 class ProbeSharedWeights(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if the VAE has the autoencoder's own weights and patcher, and the
-    models answer what ComfyUI's RAM cache asks of outputs."""
+    """Passes LPNSR_MODELS on, if the VAE shares weights and patcher with the autoencoder, and the
+    models have the methods that ComfyUI's RAM cache calls on outputs."""
 
     @classmethod
     def define_schema(cls):
@@ -300,9 +303,9 @@ class ProbeSharedWeights(io.ComfyNode):
         if vae.patcher is not ours.patcher or vae.first_stage_model is not ours.network:
             raise RuntimeError("the VAE is not the autoencoder")
         if vae.model_size() != ours.patcher.model_size():
-            raise RuntimeError("the VAE gives another size")
+            raise RuntimeError("the VAE has a different model_size()")
         if models.is_dynamic():
-            raise RuntimeError("the networks are said to be in dynamic VRAM")
+            raise RuntimeError("is_dynamic() is true without dynamic VRAM")
         return io.NodeOutput(models)
 
 
@@ -330,8 +333,8 @@ class ProbeVAEAttributes(io.ComfyNode):
 
 
 class ProbeClosedVAE(io.ComfyNode):
-    """Load LPNSR Models in a host whose VAE class refuses a state dict with the key `closed`, or
-    any if that is empty."""
+    """Runs Load LPNSR Models while the host's VAE class refuses state dicts with the key `closed`,
+    or all state dicts if that is empty."""
 
     @classmethod
     def define_schema(cls):
