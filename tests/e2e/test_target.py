@@ -1,5 +1,6 @@
 """LPNSR Upscale in sizes other than x4, in the real ComfyUI."""
 
+import json
 import re
 from typing import Any
 
@@ -157,3 +158,22 @@ def test_a_linked_factor_is_checked_too(graph: Graph, picture: Tensor) -> None:
 def test_what_no_memory_holds_is_refused_at_once(graph: Graph) -> None:
     with pytest.raises(PromptError, match=r"32000x32000 need 70\.1 GB of memory for pixels alone"):
         upscale(graph, torch.zeros(1, 2000, 2000, 3), factor=16.0)
+
+
+@pytest.mark.parametrize("node", ["LPNSRPreUpsample", "LPNSRDecode", "LPNSRInventionMap"])
+def test_other_nodes_refuse_what_main_memory_does_not_hold(graph: Graph, node: str) -> None:
+    prompt = graph.stages(random_image(1, 64, 64, 3))
+    widgets: dict[str, Any] = {}
+    if node == "LPNSRPreUpsample":
+        links = {"image": ["image", 0]}
+    elif node == "LPNSRDecode":
+        links = {"models": ["models", 0], "samples": ["encode", 0]}
+        widgets = {"color_fix": "wavelet"}
+    else:
+        links = {"models": ["models", 0], "image": ["image", 0]}
+        widgets = {"seed": 7, "seeds": 2, "steps": 1, "kappa": 2.0, "use_predictor": True}
+        widgets |= {"predictor_mode": "sample", "color_fix": "wavelet"}
+    inputs = {"node": node, "widgets": json.dumps(widgets), **links}
+    prompt["probe"] = {"class_type": "ProbeScarceMemory", "inputs": inputs}
+    with pytest.raises(PromptError, match=r"256x256 need .* GB of memory for pixels alone"):
+        graph.run(prompt, "probe")

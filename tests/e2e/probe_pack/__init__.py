@@ -17,6 +17,7 @@ from unittest import mock
 import comfy.model_management as mm
 import comfy.sd
 import folder_paths
+import psutil
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
@@ -356,6 +357,27 @@ class ProbeClosedVAE(io.ComfyNode):
             return nodes.NODE_CLASS_MAPPINGS["LoadLPNSRModels"].execute(**inputs)
 
 
+class ProbeScarceMemory(io.ComfyNode):
+    """Runs a node of the pack while the system reports 1 MB of available main memory."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [
+            io.String.Input("node"),
+            io.String.Input("widgets", tooltip="JSON"),
+            io.Image.Input("image", optional=True),
+            io.Custom("LPNSR_MODELS").Input("models", optional=True),
+            io.Latent.Input("samples", optional=True),
+        ]
+        return io.Schema("ProbeScarceMemory", inputs=inputs, outputs=[io.Image.Output("image")])
+
+    @classmethod
+    def execute(cls, node, widgets, **inputs):
+        memory = psutil.virtual_memory()._replace(available=1 << 20)
+        with mock.patch.object(psutil, "virtual_memory", return_value=memory):
+            return nodes.NODE_CLASS_MAPPINGS[node].execute(**inputs, **json.loads(widgets))
+
+
 class ProbePublished(io.ComfyNode):
     """Replaces fields in LPNSR's table of released files, given as JSON {name: {field: value}}."""
 
@@ -392,6 +414,7 @@ class ProbeExtension(ComfyExtension):
             ProbeVAEAttributes,
             ProbeClosedVAE,
             ProbePublished,
+            ProbeScarceMemory,
         ]
 
 
