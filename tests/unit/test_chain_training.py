@@ -17,12 +17,12 @@ from lpnsr_impl.jobs.training import trainer
 from lpnsr_impl.jobs.training.config import Discriminator, LossWeights, Networks, TrainConfig
 from lpnsr_impl.jobs.training.data import Crops
 from lpnsr_impl.jobs.training.discriminator import discriminator_loss
+from lpnsr_impl.jobs.training.random_inference import RandomInference
 from lpnsr_impl.jobs.training.tasks.decoder import DecoderTask
 from lpnsr_impl.jobs.training.tasks.denoiser import DenoiserTask
 from lpnsr_impl.jobs.training.tasks.noise_predictor import NoisePredictorTask
 from lpnsr_impl.jobs.training.teacher import Teacher
 from lpnsr_impl.jobs.training.trainer import Trainer
-from lpnsr_impl.jobs.training.user_runs import UserRuns
 from tests.small import (
     autoencoder_weights,
     denoiser_weights,
@@ -108,7 +108,7 @@ def test_latents_are_made_once_for_each_crop_however_it_is_turned(
     assert len({int(batch["turn"]) for batch in batches}) > 2
     with torch.no_grad():
         first = task(batches[0])
-        task.denoiser = task.user = None  # cached, so they are not called again
+        task.denoiser = task.inference = None  # cached, so they are not called again
         for batch in batches[1:]:
             losses = task(batch)
             assert losses.fake is not None
@@ -167,7 +167,7 @@ def test_validation_is_of_the_chain_and_of_the_round_trip(
     ("missing", "message"),
     [
         ("init", "networks.init is empty"),
-        ("denoiser", "give networks.denoiser"),
+        ("denoiser", "Give networks.denoiser"),
     ],
 )
 def test_what_it_needs_is_said(config: TrainConfig, missing: str, message: str) -> None:
@@ -196,7 +196,7 @@ def test_a_rollout_is_the_chain_that_the_nodes_run(
     pictures: Path,
 ) -> None:
     task, batch = DenoiserTask(rollout), batch_of(pictures, 0, 1)
-    runs = UserRuns(rollout.networks, task.autoencoder_model, task.model)
+    runs = RandomInference(rollout.networks, task.autoencoder_model, task.model)
     with torch.no_grad():
         ends: list[Tensor] = []
         for i, index in enumerate(batch["index"]):
@@ -288,11 +288,11 @@ def test_a_predictor_learns_from_both_starts(
     settings = replace(config, task="noise_predictor", networks=networks, reuse=1, chain=0.0)
     task, batch = NoisePredictorTask(settings), batch_of(pictures, *range(12))
     assert task.start is not None
-    own, bicubic = task.start(batch["lr"]), super(NoisePredictorTask, task).upsampled(batch)
+    own, bicubic = task.start(batch["lr"]), super(NoisePredictorTask, task).upsample(batch)
     is_own = [
-        torch.allclose(x, y, atol=1e-5) for x, y in zip(task.upsampled(batch), own, strict=True)
+        torch.allclose(x, y, atol=1e-5) for x, y in zip(task.upsample(batch), own, strict=True)
     ]
-    is_bicubic = [torch.equal(x, y) for x, y in zip(task.upsampled(batch), bicubic, strict=True)]
+    is_bicubic = [torch.equal(x, y) for x, y in zip(task.upsample(batch), bicubic, strict=True)]
     assert is_bicubic == [not one for one in is_own]
     assert 2 <= sum(is_own) <= 10
 

@@ -19,7 +19,7 @@ from lpnsr_impl.files.folders import find_weights
 from lpnsr_impl.files.weights import UnsupportedCheckpointError
 from lpnsr_impl.jobs.degradation import degrade, draw
 from lpnsr_impl.jobs.training.config import LossWeights, Networks, TrainConfig
-from lpnsr_impl.jobs.training.data import Crops, turned, turned_back
+from lpnsr_impl.jobs.training.data import Crops, apply_turn, undo_turn
 from lpnsr_impl.jobs.training.export import export_network
 from lpnsr_impl.jobs.training.features import FeatureLoss
 from lpnsr_impl.jobs.training.losses import ImageLoss
@@ -87,8 +87,8 @@ def test_features_without_their_packages_say_what_to_do(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("turn", range(8))
 def test_turning_can_be_undone(turn: int) -> None:
     x = torch.arange(12.0).view(3, 2, 2)
-    assert torch.equal(turned_back(turned(x, turn), turn), x)
-    assert len({tuple(turned(x, t).flatten().tolist()) for t in range(8)}) == 8
+    assert torch.equal(undo_turn(apply_turn(x, turn), turn), x)
+    assert len({tuple(apply_turn(x, t).flatten().tolist()) for t in range(8)}) == 8
 
 
 def test_one_of_reuse_samples_is_new_and_the_others_are_earlier_ones_turned(pictures: Path) -> None:
@@ -102,7 +102,7 @@ def test_one_of_reuse_samples_is_new_and_the_others_are_earlier_ones_turned(pict
         assert crop == index // 4 if index % 4 == 0 else crop <= index // 4
         assert index % 4 or turn == 0
         for key in ("hr", "lr"):
-            assert torch.equal(sample[key], turned(once[crop][key], turn))
+            assert torch.equal(sample[key], apply_turn(once[crop][key], turn))
         turns.add(turn)
     assert len(turns) > 5
 
@@ -115,14 +115,14 @@ def test_a_teachers_pictures_are_made_once_and_turned_with_the_crop(
     batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
     assert set(batch["crop"].tolist()) == {0}
     teacher = Teacher(find_weights(TEACHER))
-    first = teacher.remember(batch, tmp_path / "kept")
+    first = teacher.upscale_cached(batch, tmp_path / "kept")
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["0000000.png"]
     made = teacher(samples[0]["lr"][None])[0]
     for picture, sample in zip(first, samples, strict=True):
-        expected = turned(made, int(sample["turn"]))
+        expected = apply_turn(made, int(sample["turn"]))
         assert (picture - expected).abs().max() <= 1 / 255 + 1e-6  # 8 bits
     del teacher.network
-    assert torch.equal(teacher.remember(batch, tmp_path / "kept"), first)
+    assert torch.equal(teacher.upscale_cached(batch, tmp_path / "kept"), first)
 
 
 def test_a_start_learns_its_teachers_pictures_and_the_truth_as_they_are_weighted(
@@ -158,7 +158,7 @@ def test_a_training_with_a_teacher_goes_on_bit_for_bit(pictures: Path, tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"networks": Networks()}, "give networks.teacher"),
+        ({"networks": Networks()}, "Give networks.teacher"),
         ({"task": "autoencoder", "size": {}, "loss": LossWeights(l1=1)}, "no LR pictures"),
         ({"networks": Networks(teacher="no.pth")}, "There is no file 'no.pth'"),
     ],

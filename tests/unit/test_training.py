@@ -174,12 +174,12 @@ def test_settings_can_be_overridden() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stepz=5", "'stepz' is unknown, expected some of task, steps, batch"),
+        ("stepz=5", "'stepz' is unknown, expected one of task, steps, batch"),
         ("steps=0", "steps is 0, expected greater than or equal to 1"),
         ("steps=1.5", "steps is 1.5, expected a valid integer"),
         ("crop=130", "multiple of 4"),
         ('task="gan"', "task is 'gan', expected 'autoencoder', 'decoder'"),
-        ("loss.l2=1.0", "'l2' is unknown, expected some of l1, lpips"),
+        ("loss.l2=1.0", "'l2' is unknown, expected one of l1, lpips"),
         ("betas=[0.9]", r"betas\.1 is missing"),
         ("steps", "Strings need quotes"),
         ("loss={l1=0.0}", "all losses are 0"),
@@ -339,7 +339,7 @@ def test_a_predictors_judge_sees_latents_or_by_features_pictures(
 
 
 def test_a_crop_too_small_for_the_discriminator_is_named() -> None:
-    with pytest.raises(ValueError, match=r"judges 16x16, expected 24 or more"):
+    with pytest.raises(ValueError, match=r"16x16, expected at least 24x24"):
         PatchDiscriminator(3)(torch.zeros(1, 3, 16, 16))
     assert PatchDiscriminator(3)(torch.zeros(1, 3, 24, 24)).shape[1] == 1
 
@@ -424,7 +424,7 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
     )
     path = tmp_path / "fixed.safetensors"
     export_network(model, path, provenance={})
-    with pytest.raises(ValueError, match="norm_groups is 32, but fixed"):
+    with pytest.raises(ValueError, match="norm_groups is 32, expected 0, since fixed"):
         make_model(replace(config, networks=Networks(init=str(path)), size={"norm_groups": 32}))
     with pytest.raises(ValueError, match="a decoder's latents must stay"):
         make_model(replace(config, task="decoder"))
@@ -487,7 +487,7 @@ def test_the_loss_is_that_of_the_chain_that_the_nodes_run(
     task, batch = make_task(config, pictures)
     task.network.load_state_dict(predictor_weights(task.network.config))
     losses = task(batch)
-    _, y0 = task.latents(batch)
+    _, y0 = task.encode_latents(batch)
     x0 = sample(task.denoiser, task.network, Schedule(), y0, batch["lr"], noise=task.noise(batch))
     image = task.autoencoder.decode(x0)
     expected = nn.functional.l1_loss(image, batch["hr"])
@@ -505,7 +505,7 @@ def test_a_denoiser_of_fifteen_steps_brings_its_schedule_along(
     networks = replace(config.networks, denoiser=str(path))
     config = replace(config, networks=networks, loss=LossWeights(l1=1))
     task, batch = make_task(config, pictures)
-    losses, (_, y0) = task(batch), task.latents(batch)
+    losses, (_, y0) = task(batch), task.encode_latents(batch)
     x0 = sample(
         task.denoiser,
         task.network,
@@ -788,9 +788,9 @@ def test_niqe_can_pick_the_best(
     [
         ("compact", {"best": "fid"}, "minus_psnr"),
         ("compact", {"loss": LossWeights(latent=1)}, "no loss latent"),
-        ("compact", {"loss": LossWeights(gan=1)}, "another loss beside it"),
+        ("compact", {"loss": LossWeights(gan=1)}, "loss.gan is the only loss"),
         ("denoiser", {"loss": LossWeights(latent=1, noise=1)}, "no loss noise"),
-        ("denoiser", {"chain": 0.5}, "chain is 0.5, and the task 'denoiser' has no such option"),
+        ("denoiser", {"chain": 0.5}, "chain is 0.5, but the task 'denoiser' does not support"),
         ("compact", {"rollout": 0.5}, "rollout is 0.5"),
         ("noise_predictor", {"fit_codes": True}, "fit_codes is True"),
         ("denoiser", {"loss": LossWeights(latent=1, l1=1)}, "Set both or none"),

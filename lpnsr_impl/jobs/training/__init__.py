@@ -1,3 +1,4 @@
-"""Trains the four networks of a family: Algorithm 1 for the noise predictor, and what comes before
-it. One trainer (`trainer`), five tasks (`tasks`, `decoder`), settings as small
-files (`configs/*.toml`)."""
+"""Trains the four networks of a family, including the noise predictor by Algorithm 1.
+
+One trainer (`trainer`) runs five tasks (`tasks`). Their settings are TOML files (`configs`).
+"""

@@ -1,4 +1,4 @@
-"""Codes of an autoencoder, fitted anew to its latents."""
+"""Fits the codebook of an autoencoder to its latents with k-means."""
 
 from collections.abc import Iterable
 
@@ -12,25 +12,25 @@ from ...models import Autoencoder
 
 @torch.no_grad()
 def fit_codes(autoencoder: Autoencoder, pictures: Iterable[Tensor], seed: int) -> None:
-    """Set the codes to the means of k-means over the latents of pictures.
+    """Set the codes to the k-means centroids of the pictures' latents.
 
     Args:
-        autoencoder: only its codes change.
+        autoencoder: only its codebook changes.
         pictures: [B,3,H,W] each, in [-1,1].
-        seed: of the latents that k-means begins with.
+        seed: seed for choosing the initial centroids among the latents.
 
     Raises:
-        ValueError: the pictures have fewer latents than there are codes.
+        ValueError: there are fewer latents than codes.
     """
     codes = autoencoder.quantize.embedding.weight
     latents = torch.cat([autoencoder.encode(x).movedim(1, -1).flatten(0, 2) for x in pictures])
     if len(latents) < len(codes):
         raise ValueError(
-            f"{len(latents)} latents for {len(codes)} codes, expected as many or more. Give larger "
-            "crops, or set fit_codes to false."
+            f"Got {len(latents)} latents for {len(codes)} codes, expected at least as many latents "
+            "as codes. Use larger crops, or set fit_codes to false."
         )
     x = latents.cpu().double().numpy()
-    first = np.random.default_rng(seed).choice(len(x), len(codes), replace=False)
-    # a mean that no latent is near stays as it is, the latent that it began with
-    means, _ = kmeans2(x, x[first], iter=8, minit="matrix", missing="warn")
-    codes.copy_(torch.from_numpy(means))
+    initial = np.random.default_rng(seed).choice(len(x), len(codes), replace=False)
+    # missing="warn": a centroid whose cluster is empty keeps its position.
+    centroids, _ = kmeans2(x, x[initial], iter=8, minit="matrix", missing="warn")
+    codes.copy_(torch.from_numpy(centroids))

@@ -1,4 +1,4 @@
-"""Settings of a training, read from a TOML file. Every key, its meaning and its default."""
+"""Training settings and their defaults, read from a TOML file."""
 
 import json
 import sys
@@ -26,104 +26,105 @@ SHIPPED = Path(__file__).parent / "configs"
 MAY_CHANGE = frozenset(
     {"workers", "save_every", "validate_every", "validation_niqe", "compile", "checkpointing"}
 )
-"""Settings that a training can go on with others of: what it learns does not depend on them."""
+"""Settings that may differ when a training is resumed, since the result does not depend on them."""
 
 
 class _Table:
-    """A table of the file: unknown keys and values of other types are errors."""
+    """A table of the config file. Unknown keys and values of the wrong type are errors."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
 class Networks(_Table):
-    """Weights: paths, or names of files in `lpnsr_impl/weights`; empty for none."""
+    """Model files: paths, or names of files in `lpnsr_impl/weights`. Empty for no file."""
 
-    init: str = ""  # start from these; a denoiser's file may start a noise predictor
-    autoencoder: str = ""  # frozen; for denoiser and noise predictor
-    denoiser: str = ""  # frozen; for the noise predictor, and the chain of a decoder
-    noise_predictor: str = ""  # frozen; for the chain of a decoder, and rollouts
-    start: str = ""  # upscale model x4 that half of all chains start from; else bicubic
-    teacher: str = ""  # an upscale model x4 whose pictures are learnt instead of HR
+    init: str = ""  # initial weights; a noise predictor can also start from a denoiser
+    autoencoder: str = ""  # frozen; needed by denoiser and noise predictor
+    denoiser: str = ""  # frozen; needed by the noise predictor, and by a decoder with `chain`
+    noise_predictor: str = ""  # frozen; optional for `chain` and `rollout`
+    start: str = ""  # x4 upscale model that starts half of the chains; bicubic starts the rest
+    teacher: str = ""  # x4 upscale model whose output replaces HR as the training target
 
 
 @dataclass(frozen=True)
 class LossWeights(_Table):
-    """Factors of the losses; 0 leaves one out. Images are in [-1,1]."""
+    """Weights of the losses; 0 disables a loss. Images are in [-1,1]."""
 
-    l1: float = 0.0  # image (Eq. 12)
-    lpips: float = 0.0  # image, VGG (Eq. 12)
-    features: float = 0.0  # image, EfficientNet-Lite0: where LPIPS's weights can't be had
-    truth: float = 0.0  # L1 of the image to HR, beside a teacher's
-    gan: float = 0.0  # hinge, of pictures; of a noise predictor's latents (Eq. 12)
-    pyramid: float = 0.0  # L1 of pictures averaged 2x2 and 4x4: keeps colours
-    gradient: float = 0.0  # L1 of differences between neighbours: keeps edges
+    l1: float = 0.0  # L1 between image and target (Eq. 12)
+    lpips: float = 0.0  # LPIPS with VGG (Eq. 12)
+    features: float = 0.0  # EfficientNet-Lite0 features; replaces LPIPS without a download
+    truth: float = 0.0  # L1 between image and HR, in addition to the losses against a teacher
+    gan: float = 0.0  # hinge loss on images, or on latents for a noise predictor (Eq. 12)
+    pyramid: float = 0.0  # L1 between images averaged 2x2 and 4x4; preserves colours
+    gradient: float = 0.0  # L1 between differences of neighbouring pixels; preserves edges
     latent: float = 0.0  # squared error of x0_pred (ResShift's objective)
-    codebook: float = 0.0  # codes to latents, and 0.25 of it the other way (VQ)
-    noise: float = 0.0  # Gaussian likelihood of the optimal noise of Eq. 9, one step at a time
+    codebook: float = 0.0  # VQ codebook loss, plus 0.25 times the commitment loss
+    noise: float = 0.0  # Gaussian negative log-likelihood of the optimal noise of Eq. 9
 
 
 @dataclass(frozen=True)
 class Discriminator(_Table):
-    """Spectral-norm PatchGAN, or heads on features, used where `loss.gan` is above 0."""
+    """Spectral-norm PatchGAN, or heads on image features. Used if `loss.gan` is above 0."""
 
-    features: bool = False  # judge EfficientNet-Lite0's features of pictures
+    features: bool = False  # score EfficientNet-Lite0 features of images instead of patches
     channels: int = 64
-    layers: OneOrMore = 3  # of the PatchGAN; features have five depths
-    start_epoch: int = 2  # the first epoch is 1
-    every: OneOrMore = 2  # updated at every second step
+    layers: OneOrMore = 3  # strided convolutions of the PatchGAN; ignored with `features`
+    start_epoch: int = 2  # epochs count from 1
+    every: OneOrMore = 2  # steps between updates of the discriminator
     learning_rate: float = 5e-5
 
 
 @dataclass(frozen=True)
 class TrainConfig(_Table):
-    """A training. Sizes of crops are in HR pixels."""
+    """Settings of one training. Crop sizes are in HR pixels."""
 
     task: TaskName
     steps: OneOrMore
-    batch: OneOrMore  # over all processes
+    batch: OneOrMore  # total over all processes
     crop: Annotated[HRSize, Field(ge=16)]
-    family: str = ""  # stored in the exported file; networks of one family go together
-    size: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of a network made anew
+    family: str = ""  # stored in the exported file; only networks of one family can be combined
+    size: Mapping[str, Any] = field(default_factory=dict[str, Any])  # network hyperparameters
     networks: Networks = Networks()
     loss: LossWeights = LossWeights()
     discriminator: Discriminator = Discriminator()
     learning_rate: AboveZero = 5e-5
-    learning_rate_end: AboveZero = 1e-5  # cosine
+    learning_rate_end: AboveZero = 1e-5  # reached by a cosine schedule
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    clip: AboveZero = 1.0  # gradient norm
-    ema: float = 0.999
+    clip: AboveZero = 1.0  # maximum gradient norm
+    ema: float = 0.999  # decay
     precision: Literal["no", "fp16", "bf16"] = "no"  # mixed precision
     checkpointing: bool = False  # recompute the chain's activations in the backward pass
     compile: bool = False
-    degradation: bool = True  # else LR is the picture averaged 4x4
+    degradation: bool = True  # if false, LR is HR averaged over 4x4 blocks
     mild: Share = 0.0  # probability of a mild degradation
-    fit_codes: bool = False  # autoencoder: begin with codes by k-means of its latents
-    chain: Share = 0.0  # decoder: part of the crops whose latents the chain makes from LR
-    rollout: Share = 0.0  # denoiser: part of the steps that are of the ends of its own chain
-    together: OneOrMore = 1  # denoiser: rollouts of one draw, which a GPU runs as one batch
-    reuse: OneOrMore = 1  # times that a degraded crop is used, flipped and turned anew
+    fit_codes: bool = False  # autoencoder: initialise the codes by k-means of the latents
+    chain: Share = 0.0  # decoder: probability that a crop's latents are sampled from LR
+    rollout: Share = 0.0  # denoiser: probability that a step trains on a rollout of the chain
+    together: OneOrMore = 1  # denoiser: number of rollouts that run as one batch
+    reuse: OneOrMore = 1  # times each degraded crop is used, with random flips and rotations
     seed: int = 0
-    workers: int = 0  # processes that prepare pictures
-    validation_pictures: OneOrMore = 16  # kept out of the training
+    workers: int = 0  # data loader processes
+    validation_pictures: OneOrMore = 16  # held out of the training
     validation_crop: HRSize = 256
-    validate_every: OneOrMore = 500
-    validation_niqe: bool = False  # adds the figure "niqe"; needs pyiqa, and crops above 192
-    best: str = "l1"  # which of the task's validation figures picks the best; the lowest wins
-    save_every: OneOrMore = 250
+    validate_every: OneOrMore = 500  # steps
+    validation_niqe: bool = False  # adds the metric "niqe"; needs pyiqa and crops above 192
+    best: str = "l1"  # validation metric that selects the best checkpoint; lower is better
+    save_every: OneOrMore = 250  # steps
 
 
 def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a config.
+    """Read a config file and apply overrides.
 
     Args:
-        name: path of a TOML file, or the name of a shipped one, such as "lite-denoiser".
+        name: path of a TOML file, or the name of a shipped config, such as "lite-denoiser".
         overrides: "key=value" with TOML values, such as "steps=50" or "loss.gan=0.0".
 
     Raises:
-        FileNotFoundError: there is no such file and no shipped config of that name.
-        ValueError: a key is unknown or missing, or a value has the wrong type or range.
+        FileNotFoundError: there is neither a file nor a shipped config of that name.
+        ValueError: a key is unknown or missing, a value has the wrong type or range, or all
+            losses are 0.
     """
     path = Path(name)
     if not path.is_file():
@@ -131,7 +132,7 @@ def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
         raise FileNotFoundError(
-            f"There is no config {name!r}: give the path of a .toml file, or one of {shipped}."
+            f"There is no config {name!r}. Give the path of a .toml file, or one of {shipped}."
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -139,21 +140,22 @@ def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
             _merge(table, tomllib.loads(override))
     except tomllib.TOMLDecodeError as e:
         raise ValueError(
-            f"{path.name} {list(overrides)}: {e}. Strings need quotes, Windows paths single ones."
+            f"{path.name} {list(overrides)}: {e}. Strings need quotes; Windows paths need single "
+            "quotes."
         ) from e
     try:
         config = TypeAdapter(TrainConfig).validate_json(json.dumps(table, default=str))
     except ValidationError as e:
-        problems = "; ".join(_problem(error) for error in e.errors())
+        problems = "; ".join(_describe_error(error) for error in e.errors())
         raise ValueError(f"{path.name}: {problems}.") from e
     if not any(vars(config.loss).values()):
         names = ", ".join(vars(config.loss))
-        raise ValueError(f"{path.name}: all losses are 0; set one of [loss] {names}.")
+        raise ValueError(f"{path.name}: all losses are 0. Set one of {names} in [loss].")
     return config
 
 
-def _problem(error: ErrorDetails) -> str:
-    """Such as "steps is 0, expected greater than or equal to 1"."""
+def _describe_error(error: ErrorDetails) -> str:
+    """Describe an error, such as "steps is 0, expected greater than or equal to 1"."""
     *tables, name = error["loc"]
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "missing":
@@ -162,21 +164,24 @@ def _problem(error: ErrorDetails) -> str:
         kind: Any = reduce(
             lambda kind, table: get_type_hints(kind)[str(table)], tables, TrainConfig
         )
-        return f"{name!r} is unknown, expected some of {', '.join(get_type_hints(kind))}"
+        return f"{name!r} is unknown, expected one of {', '.join(get_type_hints(kind))}"
     return f"{key} is {error['input']!r}, {error['msg'].replace('Input should be', 'expected')}"
 
 
 def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
-    """What a training that goes on would do otherwise, such as "loss.gan is 0.1, expected 0.0".
+    """Describe each setting that must not change when a training is resumed, but did.
 
     Args:
-        before: the config that it began with, as a table. What an older version had not is at its
-            default.
-        now: settings to go on with.
+        before: saved config of the training, as a table. Missing keys, which an older version did
+            not have, count as their defaults.
+        now: config to resume with.
+
+    Returns:
+        Descriptions such as "loss.gan is 0.1, expected 0.0".
     """
     defaults = TrainConfig(now.task, now.steps, now.batch, now.crop)
-    old = _flat(asdict(defaults)) | _flat(before)
-    new = _flat(asdict(now))
+    old = _flatten(asdict(defaults)) | _flatten(before)
+    new = _flatten(asdict(now))
     return [
         f"{key} is {new.get(key)!r}, expected {old.get(key)!r}"
         for key in sorted(old | new)
@@ -184,18 +189,19 @@ def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
     ]
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, tuples as the lists that files have."""
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Map dotted keys to values, with tuples as lists, as JSON stores them."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
 
 
 def _merge(table: dict[str, Any], other: dict[str, Any]) -> None:
+    """Update a table in place, and the tables in it."""
     for key, value in other.items():
         if isinstance(value, dict) and isinstance(table.get(key), dict):
             _merge(table[key], value)

@@ -1,5 +1,8 @@
-"""Crops of a folder of pictures, and their degraded LR. Sample `index` depends on the seed and on
-`index` alone, so a resumed training goes on with just the samples it would have had."""
+"""Datasets of HR crops and their degraded LR counterparts.
+
+A sample depends only on the seed and its index, so a resumed training sees the same samples as an
+uninterrupted one.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,20 +24,21 @@ Sample = dict[str, Tensor]
 
 @dataclass(eq=False)
 class Crops(Dataset[Sample]):
-    """HR crops with their LR.
+    """Dataset of HR crops and their LR counterparts.
 
-    A sample is {"hr": [3,s,s], "lr": [3,s/4,s/4]} in [-1,1], and int64 [] each "index", "crop" (the
-    number of what was cut and degraded) and "turn" (how it was flipped and turned afterwards).
+    A sample is {"hr": [3,s,s], "lr": [3,s/4,s/4]} in [-1,1], with three int64 scalars: "index",
+    "crop" (number of the degraded crop), and "turn" (how it was flipped and rotated after the
+    degradation, see `apply_turn`).
 
     Attributes:
-        pictures: files.
-        crop: s, a multiple of 4; smaller pictures are mirrored to it.
-        seed: of all draws.
-        degraded: degrade; else LR is the crop averaged 4x4.
-        augment: crop, flip and turn at random; else the middle of each picture, upright.
+        pictures: image files.
+        crop: side s of the crops, a multiple of 4. Smaller images are padded by reflection.
+        seed: seed of all random choices.
+        degraded: degrade the LR images; if false, average HR over 4x4 blocks.
+        augment: crop, flip and rotate at random; if false, take the centre of each image.
         mild: probability of a mild degradation.
-        reuse: times that a crop is used; one of that many samples is new, the others are drawn from
-            all before, turned anew.
+        reuse: number of times each crop is used. Every `reuse`-th sample is a new crop, and the
+            others repeat one of the crops so far, flipped and rotated.
     """
 
     pictures: list[Path]
@@ -44,29 +48,30 @@ class Crops(Dataset[Sample]):
     augment: bool
     mild: float = 0.0
     reuse: int = 1
-    _order: tuple[int, np.ndarray] | None = field(default=None, init=False)  # of the last epoch
+    # (epoch, permutation of the images) of the last epoch
+    _order: tuple[int, np.ndarray] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        """Any index from 0 up; a pass over all pictures is an epoch."""
+        """Make the sample of any index from 0. Indices beyond the length start a new epoch."""
         crop, turn = index // self.reuse, 0
         if index % self.reuse:
             rng = np.random.default_rng([self.seed, index, 4])
             crop, turn = int(rng.integers(crop + 1)), int(rng.integers(8))
         epoch, position = divmod(crop, len(self.pictures))
         rng = np.random.default_rng([self.seed, crop])
-        which = int(self._epoch_order(epoch)[position]) if self.augment else position
-        hr = self._cut(read_picture(self.pictures[which]), rng)
+        picture = int(self._epoch_order(epoch)[position]) if self.augment else position
+        hr = self._cut(read_picture(self.pictures[picture]), rng)
         if self.degraded:
             lr = degrade(hr[None], draw(rng, self.mild))[0]
         else:
             lr = F.avg_pool2d(hr, SCALE)
         numbers = {"index": index, "crop": crop, "turn": turn}
         return {
-            "hr": turned(to_pm1(hr), turn),
-            "lr": turned(to_pm1(lr), turn),
+            "hr": apply_turn(to_pm1(hr), turn),
+            "lr": apply_turn(to_pm1(lr), turn),
             **{key: torch.tensor(number) for key, number in numbers.items()},
         }
 
@@ -79,22 +84,25 @@ class Crops(Dataset[Sample]):
     def _cut(self, hr: Tensor, rng: np.random.Generator) -> Tensor:
         s = self.crop
         hr = reflect_pad(hr[None], max(s, hr.shape[1]), max(s, hr.shape[2]))[0]
-        spare_y, spare_x = hr.shape[1] - s, hr.shape[2] - s
+        max_y, max_x = hr.shape[1] - s, hr.shape[2] - s
         if not self.augment:
-            return hr[:, spare_y // 2 :, spare_x // 2 :][:, :s, :s].contiguous()
-        y, x = int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1))
+            return hr[:, max_y // 2 :, max_x // 2 :][:, :s, :s].contiguous()
+        y, x = int(rng.integers(max_y + 1)), int(rng.integers(max_x + 1))
         hr = hr[:, y : y + s, x : x + s]
         flip = rng.random() < 0.5
-        return turned(hr, int(rng.integers(4)) + 4 * flip)
+        return apply_turn(hr, int(rng.integers(4)) + 4 * flip)
 
 
-def turned(x: Tensor, turn: int) -> Tensor:
-    """A square picture flipped if `turn` is 4 or more, then turned `turn` quarters. [C,s,s]"""
+def apply_turn(x: Tensor, turn: int) -> Tensor:
+    """Flip a square image if `turn` is 4 or more, then rotate it by `turn % 4` times 90 degrees.
+
+    [C,s,s] -> [C,s,s]
+    """
     return torch.rot90(x.flip(2) if turn >= 4 else x, turn % 4, (1, 2)).contiguous()
 
 
-def turned_back(x: Tensor, turn: int) -> Tensor:
-    """What `turned` made of it, undone. [C,s,s]"""
+def undo_turn(x: Tensor, turn: int) -> Tensor:
+    """Invert `apply_turn`. [C,s,s] -> [C,s,s]"""
     x = torch.rot90(x, -turn % 4, (1, 2))
     return (x.flip(2) if turn >= 4 else x).contiguous()
 
@@ -102,8 +110,11 @@ def turned_back(x: Tensor, turn: int) -> Tensor:
 def split_pictures(
     pictures: list[Path], validation: int, seed: int
 ) -> tuple[list[Path], list[Path]]:
-    """Training and validation pictures. Of few pictures at most a quarter is for validation; with
-    fewer than four, the one is both."""
+    """Split images at random into training and validation images.
+
+    At most a quarter of the images is for validation. If there are fewer than four, the first one
+    is used for both.
+    """
     order = np.random.default_rng([seed, 2]).permutation(len(pictures))
     held_out = min(validation, len(pictures) // 4)
     kept = [pictures[i] for i in sorted(order[held_out:])]
@@ -113,8 +124,8 @@ def split_pictures(
 def batches(
     first_step: int, steps: int, batch: int, rank: int = 0, processes: int = 1
 ) -> Iterator[list[int]]:
-    """Sample numbers of each step for one of several processes, which share out each batch."""
-    share = batch // processes
+    """Yield the sample indices of each step for the process `rank`; processes split each batch."""
+    local_batch = batch // processes
     for step in range(first_step, steps):
-        start = step * batch + rank * share
-        yield list(range(start, start + share))
+        start = step * batch + rank * local_batch
+        yield list(range(start, start + local_batch))

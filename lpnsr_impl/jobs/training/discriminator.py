@@ -1,4 +1,4 @@
-"""Spectral-norm PatchGAN, one by features, and their hinge losses (paper Eq. 12, L_g)."""
+"""Discriminators (spectral-norm PatchGAN, feature heads) and hinge losses (paper Eq. 12, L_g)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +10,18 @@ from .features import CHANNELS, FeatureLoss
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges patches: `layers` halvings, the channels doubled at each up to eight times.
+    """Scores patches of latents or images (PatchGAN).
 
     Args:
-        in_channels: of latents or images.
-        channels: after the first convolution.
+        in_channels: channels of the input.
+        channels: channels after the first convolution. They double with each layer, up to eight
+            times as many.
         layers: number of convolutions of stride 2.
     """
 
     def __init__(self, in_channels: int, channels: int = 64, layers: int = 3) -> None:
         super().__init__()
-        self.smallest = 3 * 2**layers
+        self.min_size = 3 * 2**layers
         widths = [channels * min(2**i, 8) for i in range(layers + 1)]
         inputs = [in_channels, *widths[:-1]]
         body: list[nn.Module] = []
@@ -38,25 +39,24 @@ class PatchDiscriminator(nn.Module):
         Raises:
             ValueError: h or w is below 3 * 2^layers.
         """
-        if min(x.shape[2:]) < self.smallest:
+        if min(x.shape[2:]) < self.min_size:
             raise ValueError(
-                f"The discriminator judges {x.shape[3]}x{x.shape[2]}, expected {self.smallest} or "
-                "more each way. Give a larger crop, or fewer discriminator.layers."
+                f"The discriminator got an input of {x.shape[3]}x{x.shape[2]}, expected at least "
+                f"{self.min_size}x{self.min_size}. Set a larger crop or fewer discriminator.layers."
             )
         return self.body(x)
 
 
 class FeatureDiscriminator(nn.Module):
-    """Judges pictures by features of EfficientNet-Lite0, of each depth by itself.
+    """Scores images with a small head on each feature map of a frozen EfficientNet-Lite0.
 
-    The backbone stays as ImageNet left it and only small heads learn (Sauer et al. 2021, Projected
-    GANs).
+    Only the heads are trained (Sauer et al. 2021, Projected GANs).
 
     Args:
-        channels: in the heads.
+        channels: hidden channels of the heads.
 
     Raises:
-        RuntimeError: the backbone's packages are missing.
+        RuntimeError: the packages of the backbone are not installed.
     """
 
     def __init__(self, channels: int = 64) -> None:
@@ -72,12 +72,12 @@ class FeatureDiscriminator(nn.Module):
         )
 
     def requires_grad_(self, requires_grad: bool = True) -> "FeatureDiscriminator":
-        """Of the heads; the backbone never learns."""
+        """Set `requires_grad` of the heads. The backbone stays frozen."""
         self.heads.requires_grad_(requires_grad)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores by each depth. [B,3,H,W] in [-1,1] -> [B,5,H/4,W/4]"""
+        """Score images, one channel per feature map. [B,3,H,W] in [-1,1] -> [B,5,H/4,W/4]"""
         size = (x.shape[2] // 4, x.shape[3] // 4)
         scores = [
             F.interpolate(head(features), size, mode="bilinear")
@@ -87,10 +87,10 @@ class FeatureDiscriminator(nn.Module):
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge loss of the discriminator from its scores."""
+    """Hinge loss of the discriminator, from its scores."""
     return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What the generator minimises: minus the mean score."""
+    """Hinge loss of the generator: the negative mean score."""
     return -torch.mean(fake)

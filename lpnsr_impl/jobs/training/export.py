@@ -1,4 +1,4 @@
-"""Networks to safetensors files that load in the nodes, with their provenance in the header."""
+"""Exports networks as safetensors files that the nodes load, with provenance in the header."""
 
 import json
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ def export_network(
     provenance: Mapping[str, Any],
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write weights and header, whole or not at all.
+    """Write weights and header atomically.
 
     Args:
-        model: of the family, or an upscale model of spandrel.
-        path: file to write; an older one is replaced.
-        provenance: data, steps and what else should be known of the training.
-        dtype: of the stored weights.
+        model: network of a family, or a spandrel upscale model.
+        path: file to write; an existing file is replaced.
+        provenance: facts about the training, such as data and number of steps.
+        dtype: dtype of the stored weights.
     """
     header = {
         **model.header(),

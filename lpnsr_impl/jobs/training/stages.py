@@ -1,4 +1,4 @@
-"""Trainings one after another, each with the networks of those before it."""
+"""Runs several trainings in sequence, each with the networks that the earlier ones trained."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,22 +17,25 @@ def train_stages(
     *,
     cpu: bool = False,
 ) -> None:
-    """Train by several configs, in folders of `out` named after them.
+    """Train several configs in sequence, each in a subfolder of `out` named after the config.
 
-    A training goes on where it stopped, and one that is done is skipped. Its `best.safetensors`
-    replaces the file of its part in the `networks` of the later configs that name one.
+    Unfinished trainings are resumed and finished ones skipped. The `best.safetensors` of a training
+    replaces the file for its network in the `networks` of later configs, where these have one.
 
     Args:
-        names: of configs, as in `read_config`.
-        overrides: for all of them.
+        names: config names, see `read_config`.
+        overrides: overrides for all configs, see `read_config`.
         data: folder of HR pictures.
         out: folder to write to.
         validation: folder of HR pictures to validate on; None holds some of `data` out.
         cpu: use the CPU even if there is a GPU.
+
+    Raises:
+        ValueError: two configs have the same name. See also `read_config` and `Trainer`.
     """
     configs = {Path(name).stem: read_config(name, overrides) for name in names}
     if len(configs) < len(names):
-        raise ValueError(f"These configs have the same name: {', '.join(names)}.")
+        raise ValueError(f"Two of the configs {', '.join(names)} have the same name. Rename one.")
     trained: dict[str, str] = {}
     for name, config in configs.items():
         networks = {part: path for part, path in trained.items() if getattr(config.networks, part)}

@@ -1,4 +1,4 @@
-"""An upscale model whose pictures a smaller one learns, and the pictures it made."""
+"""Upscale model whose output is the training target of a smaller network, with a cache on disk."""
 
 import os
 from pathlib import Path
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from ...config import SCALE
 from ...pictures.images import to_01, to_pm1
 from ...pictures.reading import read_picture, to_pil
-from .data import Sample, turned, turned_back
+from .data import Sample, apply_turn, undo_turn
 
 
 class Teacher(nn.Module):
-    """A frozen upscale model x4 of any architecture that spandrel knows.
+    """Frozen x4 upscale model of any architecture that spandrel supports.
 
     Raises:
-        ValueError: it does not turn RGB pictures into ones of four times their size.
+        ValueError: the file is not a x4 upscale model for RGB images.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,26 +36,26 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, lr: Tensor) -> Tensor:
-        """[B,3,h,w] -> float32 [B,3,4h,4w], both in [-1,1]"""
+        """Upscale. [B,3,h,w] -> float32 [B,3,4h,4w], both in [-1,1]"""
         return to_pm1(self.network(to_01(lr)).float().clamp(0, 1))
 
-    def remember(self, batch: Sample, folder: Path) -> Tensor:
-        """Its pictures of a batch, each made once for each crop and kept as 8-bit PNG.
+    def upscale_cached(self, batch: Sample, folder: Path) -> Tensor:
+        """Upscale a batch with a cache of one 8-bit PNG file per crop.
 
         Args:
             batch: {"lr": [B,3,s/4,s/4] in [-1,1], "crop": int64 [B], "turn": int64 [B]}.
-            folder: of this training; it is made if need be.
+            folder: cache folder; created if it does not exist. Use a separate one per training.
 
         Returns:
-            [B,3,s,s] in [-1,1], turned as the batch is.
+            [B,3,s,s] in [-1,1], flipped and rotated like the batch.
         """
         pictures: list[Tensor] = []
         for lr, crop, turn in zip(batch["lr"], batch["crop"], batch["turn"], strict=True):
-            kept = folder / f"{int(crop):07}.png"
-            if not kept.exists():
+            path = folder / f"{int(crop):07}.png"
+            if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                part = kept.with_suffix(f".{os.getpid()}.part")
-                to_pil(to_01(self(turned_back(lr, int(turn))[None]))).save(part, "PNG")
-                part.replace(kept)
-            pictures.append(turned(to_pm1(read_picture(kept)), int(turn)))
+                part = path.with_suffix(f".{os.getpid()}.part")
+                to_pil(to_01(self(undo_turn(lr, int(turn))[None]))).save(part, "PNG")
+                part.replace(path)
+            pictures.append(apply_turn(to_pm1(read_picture(path)), int(turn)))
         return torch.stack(pictures).to(batch["lr"].device)

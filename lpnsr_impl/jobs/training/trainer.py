@@ -1,7 +1,7 @@
 """The training loop: optimiser, cosine schedule, EMA, mixed precision, discriminator, checkpoints.
 
-Several processes (accelerate launch, torchrun) share out each batch; sample numbers and their noise
-do not depend on how many there are.
+With several processes (accelerate launch, torchrun), each takes an equal part of every batch.
+Samples and their noise do not depend on the number of processes.
 """
 
 import hashlib
@@ -40,16 +40,16 @@ from .tasks import TASKS, Losses, Task
 
 logger = logging.getLogger(__name__)
 
-LOG_EVERY = 10
-SHOWN = 4
-"""Validation pictures written to TensorBoard."""
+LOG_EVERY = 10  # steps
+NUM_SHOWN = 4
+"""Number of validation pictures written to TensorBoard."""
 
 
 class Trainer:
-    """One training in one folder, which it goes on with if it holds a `state.pt`.
+    """Runs one training in one folder, and resumes it if the folder has a `state.pt`.
 
-    Files in `out`: `state.pt` (to resume), `last.safetensors` and `best.safetensors` (averaged
-    weights, for the nodes), `config.json`, and TensorBoard's events.
+    Files in `out`: `state.pt` (to resume), `last.safetensors` and `best.safetensors` (EMA weights,
+    for the nodes), `config.json`, and TensorBoard events.
 
     Args:
         config: settings.
@@ -59,8 +59,8 @@ class Trainer:
         cpu: use the CPU even if there is a GPU.
 
     Raises:
-        ValueError: there are no pictures, the batch does not divide among the processes, or `out`
-        holds a training with other settings.
+        ValueError: a folder has no pictures, the batch size is not a multiple of the number of
+            processes, or `out` holds a training with other settings or pictures.
     """
 
     def __init__(
@@ -79,7 +79,8 @@ class Trainer:
         processes = self.accelerator.num_processes
         if config.batch % processes:
             raise ValueError(
-                f"batch is {config.batch} and there are {processes} processes; it must divide."
+                f"batch is {config.batch}, expected a multiple of {processes}, the number of "
+                "processes."
             )
         pictures = readable_pictures(data)
         held_out: list[Path] = readable_pictures(validation) if validation else []
@@ -111,7 +112,7 @@ class Trainer:
 
     @property
     def task(self) -> Task:
-        """The task without wrappers."""
+        """The task without data-parallel and mixed-precision wrappers."""
         return self.accelerator.unwrap_model(self.wrapped)
 
     def _make_networks(self) -> None:
@@ -136,52 +137,50 @@ class Trainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(task, optimizer)
         self.judge: nn.Module | None = None
         if config.loss.gan:
-            of = config.discriminator
+            settings = config.discriminator
             torch.manual_seed(config.seed + 1)
             judge: nn.Module
-            if of.features:
-                judge = FeatureDiscriminator(of.channels)
+            if settings.features:
+                judge = FeatureDiscriminator(settings.channels)
             else:
-                judge = PatchDiscriminator(task.gan_channels, of.channels, of.layers)
+                judge = PatchDiscriminator(task.gan_channels, settings.channels, settings.layers)
             parameters = [p for p in judge.parameters() if p.requires_grad]
             optimizer = AdamW(
-                parameters, of.learning_rate, config.betas, weight_decay=config.weight_decay
+                parameters, settings.learning_rate, config.betas, weight_decay=config.weight_decay
             )
             self.judge, self.judge_optimizer = self.accelerator.prepare(judge, optimizer)
 
-    # Running
-
     def run(self, stop_at: int | None = None) -> dict[str, float]:
-        """Train to the last step, or to `stop_at`.
+        """Train up to the last step, or up to step `stop_at`.
 
         Returns:
-            The last validation's figures.
+            Metrics of the last validation; empty if there was nothing to do.
         """
         stop = min(self.config.steps, stop_at or self.config.steps)
         if self.step >= stop:
             logger.info("already trained for %d steps", self.step)
             return {}
-        writer = self._writer()
-        loader = self._loader(stop)
-        figures: dict[str, float] = {}
-        began, first = time.perf_counter(), self.step
+        writer = self._make_writer()
+        loader = self._make_loader(stop)
+        metrics: dict[str, float] = {}
+        start_time, first_step = time.perf_counter(), self.step
         for batch in loader:
             terms = self._train_step(
                 {key: x.to(self.accelerator.device) for key, x in batch.items()}
             )
             self.step += 1
             if self.step % LOG_EVERY == 0 or self.step == stop:
-                seconds = (time.perf_counter() - began) / (self.step - first)
+                seconds = (time.perf_counter() - start_time) / (self.step - first_step)
                 self._log(writer, terms, seconds, stop)
             if self.step % self.config.validate_every == 0 or self.step == stop:
-                figures = self.validate(writer)
+                metrics = self.validate(writer)
             if self.step % self.config.save_every == 0 or self.step == stop:
                 self.save()
         if writer:
             writer.close()
-        return figures
+        return metrics
 
-    def _loader(self, stop: int) -> DataLoader[Sample]:
+    def _make_loader(self, stop: int) -> DataLoader[Sample]:
         processes = self.accelerator.num_processes
         rank = self.accelerator.process_index
         return DataLoader(
@@ -194,8 +193,8 @@ class Trainer:
         with self.accelerator.autocast():
             losses: Losses = self.wrapped(batch)
         terms = dict(losses.terms)
-        judging = self._judging() and losses.fake is not None
-        if judging and self.judge is not None and losses.fake is not None:
+        use_judge = self._is_judge_active() and losses.fake is not None
+        if use_judge and self.judge is not None and losses.fake is not None:
             self.judge.requires_grad_(False)
             with self.accelerator.autocast():
                 score = generator_loss(self.accelerator.unwrap_model(self.judge)(losses.fake))
@@ -205,7 +204,7 @@ class Trainer:
         self._check_finite("loss", total, terms)
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(self.task.network.parameters(), self.config.clip)
-        if self.accelerator.scaler is None:  # which skips such steps itself
+        if self.accelerator.scaler is None:  # a scaler skips steps with infinite gradients
             self._check_finite("gradient", torch.as_tensor(norm), terms)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -213,7 +212,7 @@ class Trainer:
         self.ema.update_parameters(self.task.network)
         report = {name: term.detach() for name, term in terms.items()}
         report["gradient_norm"] = torch.as_tensor(norm)
-        if judging and self.step % self.config.discriminator.every == 0:
+        if use_judge and self.step % self.config.discriminator.every == 0:
             report["discriminator"] = self._train_judge(losses)
         return {name: float(value) for name, value in report.items()}
 
@@ -222,10 +221,12 @@ class Trainer:
             raise FloatingPointError(
                 f"The {what} is {float(value)} at step {self.step}: "
                 f"{ {name: float(term.detach()) for name, term in terms.items()} }. Lower "
-                "learning_rate, or use precision 'bf16' or 'no'; the last saved state is untouched."
+                "learning_rate, or set precision to 'bf16' or 'no', and resume from the last saved "
+                "state."
             )
 
-    def _judging(self) -> bool:
+    def _is_judge_active(self) -> bool:
+        """Whether there is a discriminator, and its first epoch has begun."""
         epoch = self.step * self.config.batch // len(self.crops) + 1
         return self.judge is not None and epoch >= self.config.discriminator.start_epoch
 
@@ -241,45 +242,46 @@ class Trainer:
         self.judge_optimizer.zero_grad()
         return loss.detach()
 
-    # Validating
-
     @torch.no_grad()
     def validate(self, writer: SummaryWriter | None = None) -> dict[str, float]:
-        """Figures of the averaged weights, a mean over the validation pictures. The best so far are
-        exported."""
+        """Measure the EMA weights, and export them as last and, if they are better, as best.
+
+        Returns:
+            Metrics, averaged over the validation pictures; empty except on the main process.
+        """
         if not self.accelerator.is_main_process:
             return {}
         network = self.ema.module.eval()
-        sums: dict[str, float] = {}
+        means: dict[str, float] = {}
         for i in range(len(self.held_out)):
             sample = {
                 key: x[None].to(self.accelerator.device) for key, x in self.held_out[i].items()
             }
-            figures, image = self.task.validate(network, sample)
+            metrics, image = self.task.validate(network, sample)
             if self.measurer is not None:
-                figures["niqe"] = self.measurer.measure(to_01(image), None)["NIQE"]
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + value / len(self.held_out)
-            if writer and i < SHOWN:
+                metrics["niqe"] = self.measurer.measure(to_01(image), None)["NIQE"]
+            for name, value in metrics.items():
+                means[name] = means.get(name, 0.0) + value / len(self.held_out)
+            if writer and i < NUM_SHOWN:
                 row = [bicubic_upsample(sample["lr"]), image, sample["hr"]]
                 writer.add_image(f"lr, ours, hr/{i}", to_01(torch.cat(row, dim=3)[0]), self.step)
-        logger.info("step %d: %s", self.step, "  ".join(f"{k} {v:.4f}" for k, v in sums.items()))
+        logger.info("step %d: %s", self.step, "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
         if writer:
-            for name, value in sums.items():
+            for name, value in means.items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
-        if sums[self.config.best] < self.best:
-            self.best = sums[self.config.best]
-            self._export("best.safetensors", sums)
-        self._export("last.safetensors", sums)
-        return sums
+        if means[self.config.best] < self.best:
+            self.best = means[self.config.best]
+            self._export("best.safetensors", means)
+        self._export("last.safetensors", means)
+        return means
 
-    def _export(self, name: str, figures: dict[str, float]) -> None:
+    def _export(self, name: str, metrics: dict[str, float]) -> None:
         provenance = {
             "data": self.data.name,
             "pictures": len(self.crops),
             "steps": self.step,
             "config": asdict(self.config),
-            "validation": figures,
+            "validation": metrics,
         }
         export_network(
             replace(self.task.model, network=self.ema.module, family=self.config.family),
@@ -287,7 +289,7 @@ class Trainer:
             provenance=provenance,
         )
 
-    def _writer(self) -> SummaryWriter | None:
+    def _make_writer(self) -> SummaryWriter | None:
         if not self.accelerator.is_main_process:
             return None
         self.out.mkdir(parents=True, exist_ok=True)
@@ -310,10 +312,8 @@ class Trainer:
             "  ".join(f"{name} {value:.4f}" for name, value in terms.items()),
         )
 
-    # Saving and resuming
-
-    def _parts(self) -> dict[str, Any]:
-        """All that has a state_dict, by its name in `state.pt`."""
+    def _stateful_parts(self) -> dict[str, Any]:
+        """Objects whose state_dict is saved, by their key in `state.pt`."""
         parts = {
             "network": self.task.network,
             "ema": self.ema,
@@ -327,23 +327,28 @@ class Trainer:
             parts["scaler"] = self.accelerator.scaler
         return parts
 
-    def _pictures(self) -> str:
-        """Changes with the names of training and validation pictures."""
+    def _hash_picture_names(self) -> str:
+        """Hash the names of training and validation pictures."""
         names = [[p.name for p in crops.pictures] for crops in (self.crops, self.held_out)]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
     def save(self) -> None:
-        """Write all that a later run needs to go on as if it had not stopped."""
+        """Write the config and the full training state, from which a later run resumes."""
         if self.accelerator.is_main_process:
             with written_whole(self.out / "config.json") as file:
                 file.write(json.dumps(asdict(self.config), indent=2).encode())
-            state = {name: part.state_dict() for name, part in self._parts().items()}
-            state |= {"step": self.step, "best": self.best, "pictures": self._pictures()}
+            state = {name: part.state_dict() for name, part in self._stateful_parts().items()}
+            state |= {"step": self.step, "best": self.best, "pictures": self._hash_picture_names()}
             with written_whole(self.out / "state.pt") as file:
                 torch.save(state, file)
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> None:
+        """Load `state.pt` if it exists.
+
+        Raises:
+            ValueError: it was saved with other settings or pictures, or config.json is unreadable.
+        """
         path = self.out / "state.pt"
         if not path.exists():
             return
@@ -351,30 +356,30 @@ class Trainer:
             before = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
             raise ValueError(
-                f"{path} is of a training whose config.json can't be read: {e}. Put it back, or "
-                "give another --out."
+                f"{path} can't be resumed, since its config.json can't be read: {e}. Restore that "
+                "file, or give another --out."
             ) from e
         if changed := changed_settings(before, self.config):
             raise ValueError(
-                f"{self.out} holds a training with other settings: {'; '.join(changed)}. Go on "
+                f"{self.out} holds a training with other settings: {'; '.join(changed)}. Resume it "
                 "with the same settings, or give another --out."
             )
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        if state["pictures"] != self._pictures():
+        if state["pictures"] != self._hash_picture_names():
             raise ValueError(
-                f"{self.out} holds a training on other pictures. Go on with the same folders, or "
-                "give another --out."
+                f"{self.out} holds a training on other pictures. Resume it with the same folders, "
+                "or give another --out."
             )
         self.step, self.best = state["step"], state["best"]
-        for name, part in self._parts().items():
+        for name, part in self._stateful_parts().items():
             part.load_state_dict(state[name])
-        logger.info("goes on at step %d of %s", self.step, self.out)
+        logger.info("resuming %s at step %d", self.out, self.step)
 
 
 def compile_networks(task: Task) -> None:
-    """torch.compile in place: keys of state dicts stay as they are."""
+    """Compile the networks of a task in place, without changing the keys of their state dicts."""
     for network in task.children():
-        if isinstance(network, Autoencoder):  # entered by encode and decode, not by forward
+        if isinstance(network, Autoencoder):  # it has encode and decode in place of forward
             network.encoder.compile()
             network.decoder.compile()
         else:

@@ -1,4 +1,4 @@
-"""The trainings, by the names that configs give them."""
+"""The training tasks, by their names in configs."""
 
 from .autoencoder import AutoencoderTask
 from .compact import CompactTask

@@ -10,22 +10,22 @@ from ..codes import fit_codes
 from ..config import TrainConfig
 from ..data import Crops, Sample
 from ..fixed_norms import fix_norms
-from .task import IMAGE_LOSSES, Losses, Task, figures_of
+from .task import IMAGE_LOSSES, Losses, Task, measure
 
 COMMITMENT = 0.25
-"""Weight of the commitment loss beside the codebook loss (VQ-VAE, beta)."""
+"""Weight of the commitment loss relative to the codebook loss (beta of VQ-VAE)."""
 FITTED_ON = 48
-"""Crops whose statistics become scales and shifts, and whose latents codes."""
+"""Number of crops that initial codes and fixed norms are computed from."""
 
 
 class AutoencoderTask(Task):
-    """VQ autoencoder: reconstruction, and codes that follow the latents."""
+    """Trains a VQ autoencoder by image losses of the reconstruction and the codebook loss."""
 
     network: Autoencoder
-    taught = False
-    uses = IMAGE_LOSSES | {"codebook"}
-    options = frozenset({"fit_codes"})
-    figures = ("l1", "minus_psnr", "code")
+    accepts_teacher = False
+    supported_losses = IMAGE_LOSSES | {"codebook"}
+    supported_options = frozenset({"fit_codes"})
+    metrics = ("l1", "minus_psnr", "code")
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
@@ -33,18 +33,19 @@ class AutoencoderTask(Task):
             self.network.quantize.requires_grad_(False)
 
     def prepare(self, crops: Crops) -> None:
-        """Fit what stands for the norms of the file that it starts from, and codes, if asked."""
+        """Replace the norms of `networks.init` if `size.norm_groups` is 0, and fit the codes if
+        `fit_codes` is set."""
         init = self.config.networks.init
         if init and not self.network.config.norm_groups:
-            given = load_autoencoder(find_weights(init))
-            if given.config.norm_groups:
-                fix_norms(given, self.network, (crops[i]["hr"][None] for i in range(FITTED_ON)))
+            source = load_autoencoder(find_weights(init))
+            if source.config.norm_groups:
+                fix_norms(source, self.network, (crops[i]["hr"][None] for i in range(FITTED_ON)))
         if self.config.fit_codes:
             pictures = (crops[i]["hr"][None] for i in range(FITTED_ON))
             fit_codes(self.network, pictures, self.config.seed)
 
     def forward(self, batch: Sample) -> Losses:
-        """Encode, quantise (straight through), decode."""
+        """Encode, quantise with a straight-through gradient, and decode."""
         hr = batch["hr"]
         z = self.network.encode(hr)
         z_q = self.network.quantize(z)
@@ -56,11 +57,11 @@ class AutoencoderTask(Task):
         return Losses(terms, fake=image, real=hr)
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Error of the reconstruction, and of codes from latents."""
+        """Measure the reconstruction, and as "code" the squared error between codes and latents."""
         assert isinstance(network, Autoencoder)
         z = network.encode(batch["hr"])
         image = network.decode(z)
         return {
-            **figures_of(image, batch["hr"]),
+            **measure(image, batch["hr"]),
             "code": float(F.mse_loss(network.quantize(z), z)),
         }, image

@@ -1,28 +1,28 @@
-"""Training of PreSet-B's start."""
+"""Training of the upscale model that PreSet-B starts from."""
 
 from torch import Tensor, nn
 
 from ....pictures.images import bicubic_upsample, to_01, to_pm1
 from ..data import Sample
-from .task import IMAGE_LOSSES, Losses, Task, figures_of
+from .task import IMAGE_LOSSES, Losses, Task, measure
 
 
 class CompactTask(Task):
-    """A regressor for PreSet-B's start, in an architecture that spandrel loads."""
+    """Trains the upscale model that PreSet-B starts from, a Real-ESRGAN Compact network."""
 
-    uses = IMAGE_LOSSES
-    figures = ("l1", "minus_psnr", "bicubic_l1")
+    supported_losses = IMAGE_LOSSES
+    metrics = ("l1", "minus_psnr", "bicubic_l1")
 
     def forward(self, batch: Sample) -> Losses:
-        """Image losses."""
+        """Upscale LR and compute the image losses."""
         return self.image_losses(self._upscale(self.network, batch), batch)
 
     def _upscale(self, network: nn.Module, batch: Sample) -> Tensor:
         return to_pm1(network(to_01(batch["lr"])))
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Error of the picture, and of bicubic for comparison."""
+        """Measure the upscaled image, and the L1 of bicubic upsampling for comparison."""
         image = self._upscale(network, batch)
-        bicubic = figures_of(bicubic_upsample(batch["lr"]), batch["hr"])
-        figures = figures_of(image, batch["hr"])
-        return {**figures, "bicubic_l1": bicubic["l1"]}, image
+        bicubic = measure(bicubic_upsample(batch["lr"]), batch["hr"])
+        metrics = measure(image, batch["hr"])
+        return {**metrics, "bicubic_l1": bicubic["l1"]}, image

@@ -1,6 +1,6 @@
-"""Training of the autoencoder's decoder alone, also on latents as the chain makes them.
+"""Training of an autoencoder's decoder with a frozen encoder and codebook.
 
-Encoder and codes stay, so denoisers and noise predictors of these latents do.
+The latents stay the same, so denoisers and noise predictors that were trained on them still fit.
 """
 
 import os
@@ -12,51 +12,57 @@ from torch import Tensor, nn
 from ....files.folders import find_weights
 from ....models import Autoencoder
 from ..config import TrainConfig
-from ..data import Sample, turned_back
+from ..data import Sample, undo_turn
 from ..networks import load_stepwise_denoiser
-from ..user_runs import UserRuns
-from .task import IMAGE_LOSSES, Losses, Task, figures_of
+from ..random_inference import RandomInference
+from .task import IMAGE_LOSSES, Losses, Task, measure
 
 
 class DecoderTask(Task):
-    """HR from latents that stay as they are: those that the encoder makes of HR and, for a part
-    `chain` of the crops, those that the frozen chain makes of LR, in ways that vary.
+    """Trains a decoder on latents of HR and on latents sampled from LR.
 
-    Where crops are used more than once, the chain's latents are kept in `folder`, and not turned,
-    since the latent of a turned picture is another one.
+    Each crop's latents are sampled from LR with probability `chain`, by `RandomInference`; the
+    others are encoded from HR. If crops are used more than once, the sampled latents are cached in
+    `folder`, and crops are not flipped or rotated, since the latents of a rotated picture differ
+    from its rotated latents.
     """
 
     network: Autoencoder
-    uses = IMAGE_LOSSES
-    options = frozenset({"chain"})
-    figures = ("l1", "minus_psnr", "round_trip_l1", "round_trip_minus_psnr")
+    supported_losses = IMAGE_LOSSES
+    supported_options = frozenset({"chain"})
+    metrics = ("l1", "minus_psnr", "round_trip_l1", "round_trip_minus_psnr")
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         names = config.networks
         if not names.init:
-            raise ValueError("networks.init is empty; a decoder is trained for latents that exist.")
-        for fixed in (self.network.encoder, self.network.quant_conv, self.network.quantize):
-            fixed.requires_grad_(False)
-        self.denoiser = self.user = None
+            raise ValueError(
+                "networks.init is empty, expected an autoencoder whose decoder is to be trained."
+            )
+        for frozen in (self.network.encoder, self.network.quant_conv, self.network.quantize):
+            frozen.requires_grad_(False)
+        self.denoiser = self.inference = None
         if config.chain:
             if not names.denoiser:
-                raise ValueError("chain is above 0; give networks.denoiser.")
+                raise ValueError(
+                    f"chain is {config.chain}, but there is no denoiser to sample latents. Give "
+                    "networks.denoiser, or set chain=0.0."
+                )
             denoiser = load_stepwise_denoiser(find_weights(names.denoiser))
             self.denoiser = denoiser.network
-            self.user = UserRuns(names, self.model, denoiser)
+            self.inference = RandomInference(names, self.model, denoiser)
 
     def forward(self, batch: Sample) -> Losses:
-        """Image losses of what the decoder makes of codes."""
+        """Decode quantised latents of HR or from the chain, and compute the image losses."""
         if self.config.reuse > 1:
-            batch = upright(batch)
+            batch = undo_turns(batch)
         latents, targets = list[Tensor](), list[Tensor]()
         with torch.no_grad():
             for i in range(len(batch["hr"])):
                 sample = {key: x[i : i + 1] for key, x in batch.items()}
                 rng = np.random.default_rng([self.config.seed, int(sample["crop"]), 5])
                 if rng.random() < self.config.chain:
-                    latents.append(self._latent(sample, rng))
+                    latents.append(self._sample_cached(sample, rng))
                     targets.append(self.target(sample))
                 else:
                     latents.append(self.network.encode(sample["hr"]))
@@ -65,40 +71,43 @@ class DecoderTask(Task):
         image = self.network.decode(codes, quantize=False)
         return self.image_losses(image, batch, torch.cat(targets))
 
-    def _latent(self, batch: Sample, rng: np.random.Generator) -> Tensor:
-        """x0 that the chain makes of one crop, [1,C,h,w]."""
+    def _sample_cached(self, batch: Sample, rng: np.random.Generator) -> Tensor:
+        """Sample x0 of one crop from LR, [1,C,h,w], with a cache file if crops are reused."""
         if self.folder is None or self.config.reuse == 1:
-            return self._run(batch, rng)
-        kept = self.folder / "latents" / f"{int(batch['crop']):07}.pt"
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            part = kept.with_suffix(f".{os.getpid()}.part")
-            torch.save(self._run(batch, rng).cpu(), part)
-            part.replace(kept)
-        return torch.load(kept, map_location=batch["hr"].device, weights_only=True)
+            return self._sample(batch, rng)
+        path = self.folder / "latents" / f"{int(batch['crop']):07}.pt"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            torch.save(self._sample(batch, rng).cpu(), part)
+            part.replace(path)
+        return torch.load(path, map_location=batch["hr"].device, weights_only=True)
 
-    def _run(self, batch: Sample, rng: np.random.Generator) -> Tensor:
-        assert self.user is not None
+    def _sample(self, batch: Sample, rng: np.random.Generator) -> Tensor:
+        assert self.inference is not None
         assert self.denoiser is not None
-        return self.user.run(self.denoiser, batch["lr"], rng)
+        return self.inference.run(self.denoiser, batch["lr"], rng)
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Errors of the round trip, and of the chain's picture, or without a chain of the same."""
+        """Measure the reconstruction of HR ("round_trip_...") and the image sampled from LR.
+
+        With `chain` = 0, both are the reconstruction.
+        """
         assert isinstance(network, Autoencoder)
         image = network.decode(network.encode(batch["hr"]))
-        round_trip = figures_of(image, batch["hr"])
-        figures = {f"round_trip_{name}": value for name, value in round_trip.items()}
+        round_trip = measure(image, batch["hr"])
+        metrics = {f"round_trip_{name}": value for name, value in round_trip.items()}
         if self.denoiser:
             rng = np.random.default_rng([self.config.seed, int(batch["crop"]), 6])
-            image = network.decode(self._run(batch, rng))
-        return {**figures, **figures_of(image, batch["hr"])}, image
+            image = network.decode(self._sample(batch, rng))
+        return {**metrics, **measure(image, batch["hr"])}, image
 
 
-def upright(batch: Sample) -> Sample:
-    """A batch as it was before it was turned."""
+def undo_turns(batch: Sample) -> Sample:
+    """Undo the flips and rotations of a batch."""
     turns = [int(turn) for turn in batch["turn"]]
     pictures = {
-        key: torch.stack([turned_back(x, turn) for x, turn in zip(batch[key], turns, strict=True)])
+        key: torch.stack([undo_turn(x, turn) for x, turn in zip(batch[key], turns, strict=True)])
         for key in ("hr", "lr")
     }
     return {**batch, **pictures, "turn": torch.zeros_like(batch["turn"])}

@@ -1,4 +1,4 @@
-"""Training of the denoiser, ResShift's."""
+"""Training of the denoiser with ResShift's objective."""
 
 import numpy as np
 import torch
@@ -8,22 +8,23 @@ from torch import Tensor, nn
 from ....models import Denoiser
 from ..config import TrainConfig
 from ..data import Sample
-from ..user_runs import UserRuns
+from ..random_inference import RandomInference
 from .latent_task import LatentTask
-from .task import IMAGE_LOSSES, Losses, figures_of
+from .task import IMAGE_LOSSES, Losses, measure
 
 
 class DenoiserTask(LatentTask):
-    """ResShift's objective: x0 from q(x_t | x0, y0), t uniform over 1...T.
+    """Trains a denoiser to predict x0 from x_t ~ q(x_t | x0, y0), with t uniform over 1...T.
 
-    A part `rollout` of the steps has image losses instead, of the last step of chains that the
-    network runs by itself, so that it learns to mend what it leaves in x_1.
+    With probability `rollout`, a step trains on rollouts instead: the network runs the whole chain,
+    and image losses train its last step (t = 1), which learns to correct the errors of the earlier
+    ones.
     """
 
     network: Denoiser
-    uses = IMAGE_LOSSES | {"latent"}
-    options = frozenset({"rollout"})
-    figures = ("l1", "minus_psnr", "latent", *(f"latent_t{t}" for t in range(1, 5)))
+    supported_losses = IMAGE_LOSSES | {"latent"}
+    supported_options = frozenset({"rollout"})
+    metrics = ("l1", "minus_psnr", "latent", *(f"latent_t{t}" for t in range(1, 5)))
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
@@ -31,59 +32,59 @@ class DenoiserTask(LatentTask):
         if self.has_image_losses != (config.rollout > 0):
             no = "" if self.has_image_losses else "no "
             raise ValueError(
-                f"rollout is {config.rollout} and there are {no}image losses; a denoiser's "
-                "image losses are those of rollouts. Set both or none."
+                f"rollout is {config.rollout} and there are {no}image losses. A denoiser's image "
+                "losses are computed from rollouts only. Set both or none."
             )
-        self.user = None
+        self.inference = None
         if config.rollout:
-            self.user = UserRuns(config.networks, self.autoencoder_model, self.model)
+            self.inference = RandomInference(config.networks, self.autoencoder_model, self.model)
 
     def forward(self, batch: Sample) -> Losses:
-        """Squared error of x0_pred, or image losses of rollouts."""
-        if self._rolls(batch):
-            return self._rolled(batch)
-        x0, y0 = self.latents(batch, self.target(batch))
+        """Compute the squared error of x0_pred, or the image losses of rollouts."""
+        if self._is_rollout_step(batch):
+            return self._rollout_losses(batch)
+        x0, y0 = self.encode_latents(batch, self.target(batch))
         t = batch["index"] % self.schedule.num_timesteps + 1
         x0_pred = self._predict(self.network, batch, x0, y0, t)
         return Losses({"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)})
 
-    def _rolls(self, batch: Sample) -> bool:
-        """The same for all samples of a step, so that several processes do the same."""
+    def _is_rollout_step(self, batch: Sample) -> bool:
+        """Draw whether a step trains on rollouts. All processes get the same answer."""
         step = int(batch["index"][0]) // self.config.batch
         rng = np.random.default_rng([self.config.seed, step, 7])
         return bool(rng.random() < self.config.rollout)
 
-    def _rolled(self, batch: Sample) -> Losses:
-        assert self.user is not None
-        ends: list[Tensor] = []
-        together = self.config.together
-        first = batch["index"][::together]
-        for index, lr in zip(first, batch["lr"].split(together), strict=True):
+    def _rollout_losses(self, batch: Sample) -> Losses:
+        assert self.inference is not None
+        latents: list[Tensor] = []
+        group_size = self.config.together
+        first_indices = batch["index"][::group_size]
+        for index, lr in zip(first_indices, batch["lr"].split(group_size), strict=True):
             rng = np.random.default_rng([self.config.seed, int(index), 8])
-            ends.append(self.user.run(self._last_alone, lr, rng))
-        image = self.decoded(torch.cat(ends))
+            latents.append(self.inference.run(self._denoise_last_with_grad, lr, rng))
+        image = self.decode_quantized(torch.cat(latents))
         return self.image_losses(image, batch)
 
-    def _last_alone(self, x: Tensor, t_index: int, lr: Tensor) -> Tensor:
-        """The network, learning at t = 1 alone."""
+    def _denoise_last_with_grad(self, x: Tensor, t_index: int, lr: Tensor) -> Tensor:
+        """Run the network, with gradients only at t = 1 (t_index 0)."""
         with torch.set_grad_enabled(t_index == 0 and torch.is_grad_enabled()):
             return self.network(x, t_index, lr)
 
     def _predict(
         self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
     ) -> Tensor:
-        x_t = self.diffused(batch, x0, y0, t)
-        return network(self.scaled(x_t, t), t - 1, batch["lr"])
+        x_t = self.diffuse(batch, x0, y0, t)
+        return network(self.scale_inputs(x_t, t), t - 1, batch["lr"])
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Squared error of x0_pred at each t, their mean, and pictures of the whole chain."""
-        x0, y0 = self.latents(batch)
-        figures: dict[str, float] = {}
+        """Measure x0_pred at each t and on average, and the image from the whole chain."""
+        x0, y0 = self.encode_latents(batch)
+        metrics: dict[str, float] = {}
         for step in range(1, self.schedule.num_timesteps + 1):
             t = torch.full_like(batch["index"], step)
             x0_pred = self._predict(network, batch, x0, y0, t)
-            figures[f"latent_t{step}"] = float(F.mse_loss(x0_pred, x0))
-        figures["latent"] = sum(figures.values()) / len(figures)
+            metrics[f"latent_t{step}"] = float(F.mse_loss(x0_pred, x0))
+        metrics["latent"] = sum(metrics.values()) / len(metrics)
         assert isinstance(network, Denoiser)
-        image = self.autoencoder.decode(self.chain(network, None, batch, y0))
-        return {**figures, **figures_of(image, batch["hr"])}, image
+        image = self.autoencoder.decode(self.run_chain(network, None, batch, y0))
+        return {**metrics, **measure(image, batch["hr"])}, image

@@ -19,27 +19,29 @@ from ..data import Sample
 from ..networks import load_stepwise_denoiser
 from ..teacher import Teacher
 from .latent_task import LatentTask
-from .task import IMAGE_LOSSES, Losses, figures_of
+from .task import IMAGE_LOSSES, Losses, measure
 
 
 class NoisePredictorTask(LatentTask):
-    """Algorithm 1: through the whole chain and the decoder to the picture (Eq. 10-12).
+    """Trains a noise predictor end to end through the chain and the decoder (Eq. 10-12).
 
-    Its discriminator judges latents, or pictures where it does so by features.
+    The discriminator scores latents, as in the paper, or images with `discriminator.features`.
 
-    With `loss.noise`, also or instead: regression on the optimal noise of Eq. 9, one step at a
-    time, from x_t ~ q(x_t | x0, y0).
+    `loss.noise`, which may also be the only loss, fits the optimal noise of Eq. 9 at a single step,
+    from x_t ~ q(x_t | x0, y0).
     """
 
     network: NoisePredictor
-    uses = IMAGE_LOSSES | {"noise"}
-    figures = ("l1", "minus_psnr", *(f"noise_t{t}" for t in range(2, 5)))
+    supported_losses = IMAGE_LOSSES | {"noise"}
+    metrics = ("l1", "minus_psnr", *(f"noise_t{t}" for t in range(2, 5)))
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         name = config.networks.denoiser
         if not name:
-            raise ValueError("networks.denoiser is empty; training a noise predictor needs one.")
+            raise ValueError(
+                "networks.denoiser is empty, but training a noise predictor needs a denoiser."
+            )
         denoiser = load_stepwise_denoiser(find_weights(name))
         check_family(self.autoencoder_model, denoiser, None)
         self.model = replace(self.model, schedule=denoiser.schedule)
@@ -51,9 +53,10 @@ class NoisePredictorTask(LatentTask):
             self.gan_channels = self.denoiser.config.out_channels
         self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
 
-    def upsampled(self, batch: Sample) -> Tensor:
-        """Bicubic x4; with `networks.start`, half of them by that upscale model (PreSet-B)."""
-        pictures = super().upsampled(batch)
+    def upsample(self, batch: Sample) -> Tensor:
+        """Upsample LR by bicubic interpolation, or half of the samples, chosen at random, by the
+        upscale model `networks.start` (PreSet-B). [B,3,s,s]"""
+        pictures = super().upsample(batch)
         if self.start is not None:
             for i, index in enumerate(batch["index"]):
                 if np.random.default_rng([self.config.seed, int(index), 6]).random() < 0.5:
@@ -61,12 +64,12 @@ class NoisePredictorTask(LatentTask):
         return pictures
 
     def forward(self, batch: Sample) -> Losses:
-        """The chain from t = T with the predictor on at every step."""
-        x0, y0 = self.latents(batch, self.target(batch))
+        """Run the chain from t = T with the predictor at every step, and compute the losses."""
+        x0, y0 = self.encode_latents(batch, self.target(batch))
         losses = Losses({})
         if self.has_image_losses:
-            x0_pred = self._chain(self.network, batch, y0)
-            image = self._recomputed(self.decoded, x0_pred)
+            x0_pred = self._run_chain(self.network, batch, y0)
+            image = self._checkpoint(self.decode_quantized, x0_pred)
             losses = self.image_losses(image, batch)
             if self.judges_latents:
                 losses = replace(losses, fake=x0_pred, real=x0)
@@ -75,27 +78,32 @@ class NoisePredictorTask(LatentTask):
             losses.terms["noise"] = self.config.loss.noise * self._noise_loss(batch, x0, y0, t)
         return losses
 
-    def _chain(self, network: nn.Module, batch: Sample, y0: Tensor) -> Tensor:
-        denoiser = partial(self._recomputed, self.denoiser)
-        return self.chain(denoiser, partial(self._recomputed, network), batch, y0)
+    def _run_chain(self, network: nn.Module, batch: Sample, y0: Tensor) -> Tensor:
+        denoiser = partial(self._checkpoint, self.denoiser)
+        return self.run_chain(denoiser, partial(self._checkpoint, network), batch, y0)
 
-    def _recomputed(self, function: Callable[..., Any], *inputs: Any) -> Any:
+    def _checkpoint(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """Call a function, with gradient checkpointing if the config enables it."""
         if self.config.checkpointing and torch.is_grad_enabled():
             return checkpoint(function, *inputs, use_reentrant=False)
         return function(*inputs)
 
     def _noise_loss(self, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor) -> Tensor:
-        """Negative log-likelihood of z*, a mean over the latent's elements, less its constant."""
+        """Negative log-likelihood of the optimal noise, averaged, without its constant."""
         mean, logvar, z = self._regress(self.network, batch, x0, y0, t)
         return (logvar + (z - mean).square() * torch.exp(-logvar)).mean() / 2
 
     def _regress(
         self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Predicted mean and log-variance, and the optimal noise, [B,C,h,w] each."""
-        x_t = self.diffused(batch, x0, y0, t)
+        """Predict the noise of a single step. All tensors are [B,C,h,w].
+
+        Returns:
+            Predicted mean and log-variance, and the optimal noise z* of Eq. 9.
+        """
+        x_t = self.diffuse(batch, x0, y0, t)
         with torch.no_grad():
-            x0_pred = self.denoiser(self.scaled(x_t, t), t - 1, batch["lr"])
+            x0_pred = self.denoiser(self.scale_inputs(x_t, t), t - 1, batch["lr"])
         z = torch.stack(
             [
                 self.schedule.optimal_noise(x0[i], y0[i], x_t[i], x0_pred[i], int(t_i))
@@ -106,13 +114,16 @@ class NoisePredictorTask(LatentTask):
         return mean, logvar, z
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Error of the chain's picture, and of the predicted mean from z* at each t, relative to
-        the power of z* (1: no better than mean 0)."""
-        x0, y0 = self.latents(batch)
-        image = self.autoencoder.decode(self._chain(network, batch, y0))
-        figures = figures_of(image, batch["hr"])
+        """Measure the image from the whole chain, and the predicted mean at each t.
+
+        "noise_t..." is the squared error of the mean from z*, divided by the power of z*: 1 is no
+        better than predicting 0.
+        """
+        x0, y0 = self.encode_latents(batch)
+        image = self.autoencoder.decode(self._run_chain(network, batch, y0))
+        metrics = measure(image, batch["hr"])
         for step in range(2, self.schedule.num_timesteps + 1):
             t = torch.full_like(batch["index"], step)
             mean, _, z = self._regress(network, batch, x0, y0, t)
-            figures[f"noise_t{step}"] = float((mean - z).square().mean() / z.square().mean())
-        return figures, image
+            metrics[f"noise_t{step}"] = float((mean - z).square().mean() / z.square().mean())
+        return metrics, image

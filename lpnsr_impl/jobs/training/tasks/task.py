@@ -1,7 +1,7 @@
-"""What each training computes: a loss from a batch, and figures for validation.
+"""Base class of the training tasks, which compute losses and validation metrics from batches.
 
-A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1] and int64 [B] each "index", "crop" and
-"turn" (see `Crops`); all noise of a sample is drawn from the seed and its index.
+A batch is {"hr": [B,3,s,s], "lr": [B,3,s/4,s/4]} in [-1,1], with "index", "crop" and "turn" as
+int64 [B] (see `Crops`). The noise of a sample depends only on the seed and its index.
 """
 
 from abc import ABC, abstractmethod
@@ -25,13 +25,13 @@ from ..networks import make_model
 from ..teacher import Teacher
 
 IMAGE_LOSSES = frozenset({"l1", "lpips", "features", "gan", "pyramid", "gradient", "truth"})
-OPTIONS = frozenset({"fit_codes", "chain", "rollout"})
-"""Settings that only some tasks have."""
+TASK_OPTIONS = frozenset({"fit_codes", "chain", "rollout"})
+"""Settings that only some tasks support."""
 
 
 @dataclass
 class Losses:
-    """Weighted losses by name, and what the discriminator judges."""
+    """Weighted losses by name, and the fake and real inputs of the discriminator."""
 
     terms: dict[str, Tensor]
     fake: Tensor | None = None
@@ -39,51 +39,60 @@ class Losses:
 
 
 class Task(nn.Module, ABC):
-    """Network in training, frozen networks and losses.
+    """Holds the trained network, the frozen networks and the losses.
 
-    `forward` is one step, so that data-parallel wrappers see one forward for each backward.
+    `forward` computes all losses of a step, so that data-parallel wrappers see one forward pass per
+    backward pass.
 
     Attributes:
-        model: the network in training, with its part and schedule.
-        network: the same without them.
-        schedule: what it is trained with.
-        gan_channels: channels of what the discriminator judges.
-        taught: whether a teacher's pictures can stand for HR.
-        folder: where it may keep what is costly to make again, or None.
+        model: descriptor of the trained network, with its part and schedule.
+        network: the trained network.
+        schedule: schedule that it is trained with.
+        gan_channels: input channels of the discriminator.
+        accepts_teacher: whether a teacher's output can replace HR as the target.
+        folder: folder for caches; None disables them.
+        supported_losses: names of the losses that the task can compute.
+        supported_options: names of the `TASK_OPTIONS` that the task supports.
+        metrics: names of the metrics that `validate` returns.
 
     Raises:
-        ValueError: the settings ask for what the task has not.
+        ValueError: the task does not support a setting, or a setting lacks another one.
     """
 
     gan_channels = 3
-    taught = True
+    accepts_teacher = True
     folder: Path | None = None
-    uses: frozenset[str]  # names of the losses it has
-    options: frozenset[str] = frozenset()  # of `OPTIONS`, those it has
-    figures: tuple[str, ...] = ("l1", "minus_psnr")  # what `validate` gives
+    supported_losses: frozenset[str]
+    supported_options: frozenset[str] = frozenset()
+    metrics: tuple[str, ...] = ("l1", "minus_psnr")
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        unused = {name for name, weight in vars(config.loss).items() if weight} - self.uses
-        if unused:
+        enabled = {name for name, weight in vars(config.loss).items() if weight}
+        if unsupported := enabled - self.supported_losses:
             raise ValueError(
-                f"The task {config.task!r} has no loss {', '.join(sorted(unused))}; it has "
-                f"{', '.join(sorted(self.uses))}. Set the others to 0.0."
+                f"The task {config.task!r} has no loss {', '.join(sorted(unsupported))}, expected "
+                f"some of {', '.join(sorted(self.supported_losses))}. Set other losses to 0.0."
             )
-        for name in sorted(OPTIONS - self.options):
+        for name in sorted(TASK_OPTIONS - self.supported_options):
             if value := getattr(config, name):
                 raise ValueError(
-                    f"{name} is {value}, and the task {config.task!r} has no such option; leave "
-                    "it out."
+                    f"{name} is {value}, but the task {config.task!r} does not support this "
+                    "option. Leave it out."
                 )
         if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
-            raise ValueError("loss.gan needs another loss beside it.")
+            raise ValueError("loss.gan is the only loss, expected another one. Set one above 0.0.")
         teacher = config.networks.teacher
-        if teacher and not self.taught:
-            raise ValueError(f"The task {config.task!r} has no LR pictures for networks.teacher.")
+        if teacher and not self.accepts_teacher:
+            raise ValueError(
+                f"The task {config.task!r} has no LR pictures for networks.teacher. Leave it out."
+            )
         if config.loss.truth and not teacher:
-            raise ValueError("loss.truth stands beside a teacher's losses; give networks.teacher.")
-        known = (*self.figures, "niqe") if config.validation_niqe else self.figures
+            raise ValueError(
+                "loss.truth is only for training with a teacher. Give networks.teacher, or set "
+                "loss.truth=0.0."
+            )
+        known = (*self.metrics, "niqe") if config.validation_niqe else self.metrics
         if config.best not in known:
             raise ValueError(f"best is {config.best!r}, expected one of {', '.join(known)}.")
         self.config = config
@@ -95,18 +104,21 @@ class Task(nn.Module, ABC):
         self.schedule = Schedule(**vars(self.model.schedule))
 
     def prepare(self, crops: Crops) -> None:
-        """What a new training needs of its pictures before the first step."""
+        """Initialise weights from the training crops. Called before the first step, not on resume.
+
+        The default does nothing.
+        """
 
     @abstractmethod
     def forward(self, batch: Sample) -> Losses: ...
 
     def image_losses(self, image: Tensor, batch: Sample, target: Tensor | None = None) -> Losses:
-        """Losses of pictures, [B,3,s,s] in [-1,1].
+        """Compute the image losses.
 
         Args:
-            image: they are of this.
-            batch: with "hr", for the truth.
-            target: what it is compared with; None is the teacher's picture, or HR without one.
+            image: output of the networks, [B,3,s,s] in [-1,1].
+            batch: "hr" is used for `loss.truth`.
+            target: [B,3,s,s] in [-1,1]; None for `self.target(batch)`.
         """
         target = self.target(batch) if target is None else target
         terms = self.image_loss(image, target)
@@ -115,21 +127,29 @@ class Task(nn.Module, ABC):
         return Losses(terms, fake=image, real=target)
 
     def target(self, batch: Sample) -> Tensor:
-        """The teacher's pictures of LR, kept in `folder` where crops are used more than once; HR
-        without a teacher. [B,3,s,s] in [-1,1]"""
+        """Training target: the teacher's output for LR, or HR without a teacher.
+
+        The teacher's output is cached in `folder` if crops are used more than once.
+
+        Returns:
+            [B,3,s,s] in [-1,1].
+        """
         if self.teacher is None:
             return batch["hr"]
         if self.folder is None or self.config.reuse == 1:
             return self.teacher(batch["lr"])
-        return self.teacher.remember(batch, self.folder / "teacher")
+        return self.teacher.upscale_cached(batch, self.folder / "teacher")
 
     @abstractmethod
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Figures of `network` (the averaged weights), lower being better, and its pictures
-        [B,3,H,W] in [-1,1]."""
+        """Measure a network, normally `self.network` with EMA weights.
+
+        Returns:
+            The metrics named in `metrics` (lower is better), and images [B,3,H,W] in [-1,1].
+        """
 
     def noise(self, batch: Sample) -> NoiseSource:
-        """The noise of each sample, [B,C,h,w]."""
+        """Noise source whose [B,C,h,w] noise depends on the seed and the samples' indices."""
         rngs = [np.random.default_rng([self.config.seed, int(i), 3]) for i in batch["index"]]
         steps = self.schedule.num_timesteps
         sources = [seeded_noise(int(rng.integers(2**63)), steps) for rng in rngs]
@@ -138,8 +158,8 @@ class Task(nn.Module, ABC):
         )
 
 
-def figures_of(image: Tensor, hr: Tensor) -> dict[str, float]:
-    """L1 in [-1,1], and minus PSNR in dB over all channels of each picture."""
+def measure(image: Tensor, hr: Tensor) -> dict[str, float]:
+    """Measure images [B,3,H,W] in [-1,1]: L1, and the negative mean PSNR in dB."""
     mse = (to_01(image) - to_01(hr)).square().mean(dim=(1, 2, 3))
     return {
         "l1": float(F.l1_loss(image.clamp(-1, 1), hr)),

@@ -1,4 +1,4 @@
-"""Runs of the chain as users have them, to train on what it leaves."""
+"""Samples latents as at inference, with random settings, to train networks on them."""
 
 import numpy as np
 import torch
@@ -15,17 +15,20 @@ from .config import Networks
 from .teacher import Teacher
 
 
-class UserRuns(nn.Module):
-    """Half of them in all steps, half from the upscale model `names.start`, if there is one, and
-    three in four with the noise predictor, if there is one.
+class RandomInference(nn.Module):
+    """Runs the sampling chain on LR pictures with random settings.
+
+    Half of the runs take all steps, and the others a random number of steps. Half start from the
+    upscale model `names.start`, if given, and the others from bicubic upsampling. Three in four use
+    the noise predictor, if given.
 
     Args:
-        names: of the files.
-        autoencoder: makes y0.
-        denoiser: gives the schedule, and the family that the noise predictor has to be of.
+        names: model files; `noise_predictor` and `start` are used.
+        autoencoder: encodes the starts.
+        denoiser: its schedule is used, and its family must match that of the other networks.
 
     Raises:
-        ValueError: the networks do not belong together.
+        ValueError: the networks are of different families.
     """
 
     def __init__(
@@ -44,16 +47,16 @@ class UserRuns(nn.Module):
         self.start = Teacher(find_weights(names.start)) if names.start else None
 
     def run(self, denoiser: sampler.Denoiser, lr: Tensor, rng: np.random.Generator) -> Tensor:
-        """Latents x0 of LR pictures in [-1,1]; only what `denoiser` does has gradients.
+        """Sample latents x0 of LR pictures in [-1,1]. Gradients flow only through `denoiser`.
 
         [B,3,h,w] -> float32 [B,C,h,w]
         """
-        most = self.schedule.num_timesteps
-        steps = most if rng.random() < 0.5 else int(rng.integers(1, most + 1))
-        predicted, own_start = rng.random() < 0.75, rng.random() < 0.5
-        predictor = self.noise_predictor if predicted else None
+        max_steps = self.schedule.num_timesteps
+        steps = max_steps if rng.random() < 0.5 else int(rng.integers(1, max_steps + 1))
+        use_predictor, use_model_start = rng.random() < 0.75, rng.random() < 0.5
+        predictor = self.noise_predictor if use_predictor else None
         with torch.no_grad():
-            start = self.start(lr) if self.start and own_start else bicubic_upsample(lr)
+            start = self.start(lr) if self.start and use_model_start else bicubic_upsample(lr)
             y0 = self.autoencoder.encode(start)
         return sampler.sample(
             denoiser,
@@ -62,6 +65,6 @@ class UserRuns(nn.Module):
             y0,
             lr,
             steps=steps,
-            predictor_on=dict.fromkeys(range(2, most + 1), predictor is not None),
-            noise=seeded_noise(int(rng.integers(2**63)), most),
+            predictor_on=dict.fromkeys(range(2, max_steps + 1), predictor is not None),
+            noise=seeded_noise(int(rng.integers(2**63)), max_steps),
         ).float()
