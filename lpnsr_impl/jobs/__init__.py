@@ -1,1 +1,1 @@
-"""What the command line does: upscale, train, evaluate, degrade."""
+"""Jobs of the command line: upscaling, training, evaluation and degradation."""

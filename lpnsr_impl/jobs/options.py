@@ -1,4 +1,4 @@
-"""Methods and models from the options that `evaluate` and `upscale` share."""
+"""Interprets the command-line options that `evaluate` and `upscale` share."""
 
 import argparse
 import hashlib
@@ -18,38 +18,38 @@ from .upscaler import BICUBIC, Method
 logger = logging.getLogger(__name__)
 
 
-def chosen_student(options: argparse.Namespace) -> StudentConfig | None:
-    """Settings of the chosen denoiser if it is a one-step student, else None.
+def read_student(options: argparse.Namespace) -> StudentConfig | None:
+    """Read the student settings of --denoiser; None if it is not a one-step student.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnsupportedCheckpointError: the file is not a supported denoiser.
+        UnsupportedCheckpointError: the file can't be read, or is not a supported denoiser.
     """
     checkpoint = read_checkpoint(find_weights(options.denoiser))
     if describe(checkpoint, "denoiser") != DENOISER.title:
-        return None  # loading it raises the error
+        return None  # loading the file raises an error later
     return student_of(checkpoint)
 
 
-def preset_method(
+def make_preset_method(
     options: argparse.Namespace, starts: Sequence[str], student: StudentConfig | None = None
 ) -> Method:
-    """Method of the chosen preset. `with_options` adds the other options.
+    """Make the method of --preset, with steps and switches. `apply_options` adds other options.
 
     Args:
         options: see `lpnsr_impl.cli`.
         starts: files of upscale models; PreSet-B starts from the first.
-        student: replaces the preset's steps; the start stays.
+        student: one-step student that replaces the preset's steps, but not its start.
 
     Raises:
-        ValueError: PreSet-B has no upscale model.
+        ValueError: the preset is PreSet-B, and there is no upscale model.
     """
     preset = options.preset or ("B" if starts else "A")
     if preset == "B" and not starts:
         raise ValueError("PreSet-B starts from an upscale model. Give its file as --upscale-model.")
     start = Path(starts[0]).name if preset == "B" else BICUBIC
     if student:
-        logger.info("%s takes its one step, whatever --steps and switches say.", student.name)
+        logger.info("%s takes one step; --steps and --predictor-off are ignored.", student.name)
         return Method(student.name, start=start, steps=1)
     off = set(ALL_ON) if preset == "ResShift" else set(options.predictor_off)
     return Method(
@@ -60,29 +60,28 @@ def preset_method(
     )
 
 
-def with_options(
+def apply_options(
     methods: Sequence[Method], options: argparse.Namespace, student: StudentConfig | None = None
 ) -> list[Method]:
-    """Add predictor mode, colour fix and seed of the options to methods, and limit a student to one
-    step.
+    """Set predictor mode, colour fix and seed of methods, and limit a student to one step.
 
     Raises:
-        ValueError: a method needs a noise predictor, and --noise-predictor is none.
+        ValueError: a method needs a noise predictor, but --noise-predictor is none.
     """
     if student:
         methods = [replace(m, steps=min(m.steps, 1), predictor_on={}) for m in methods]
-    needy = [m.name for m in methods if predictor_steps(m.steps, m.predictor_on)]
-    if options.noise_predictor == "none" and needy:
+    with_predictor = [m.name for m in methods if predictor_steps(m.steps, m.predictor_on)]
+    if options.noise_predictor == "none" and with_predictor:
         raise ValueError(
-            f"{', '.join(needy)} needs a noise predictor, and --noise-predictor is none. Give "
-            "one, or --preset ResShift."
+            f"{', '.join(with_predictor)} needs a noise predictor, but --noise-predictor is none. "
+            "Give a noise predictor, or --preset ResShift."
         )
     shared = {key: getattr(options, key) for key in ("predictor_mode", "color_fix", "seed")}
     return [replace(method, **shared) for method in methods]
 
 
-def model_fingerprints(names: Sequence[str]) -> dict[str, str]:
-    """Shortened SHA-256 of each model file, by name; "none" is left out."""
+def fingerprint_models(names: Sequence[str]) -> dict[str, str]:
+    """Map the name of each model file to its shortened SHA-256. "none" is left out."""
     return {
         name: hashlib.sha256(find_weights(name).read_bytes()).hexdigest()[:16]
         for name in names

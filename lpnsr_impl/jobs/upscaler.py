@@ -1,4 +1,4 @@
-"""The networks of a family, loaded from files, for the command line."""
+"""Loads the networks of a family and upscales with them, for the command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,10 +31,14 @@ BICUBIC = "bicubic"
 
 @dataclass(frozen=True)
 class Method:
-    """One way to upscale: a row of a table.
+    """Settings of one way to upscale, such as a row of an evaluation table.
 
-    `start` is "bicubic" or the name of an upscale model's file. Without `steps` the start is the
-    result.
+    Attributes:
+        name: name for tables and logs.
+        start: "bicubic", or the file name of an upscale model.
+        steps: number of sampling steps. With 0, the result is the start itself.
+        predictor_on: whether each step t uses the noise predictor or random noise.
+        predictor_mode, color_fix, seed: as in the nodes.
     """
 
     name: str
@@ -64,12 +68,12 @@ class Upscaler:
     """Upscales images with the networks of one family, on one device.
 
     Attributes:
-        autoencoder, denoiser, noise_predictor: on the device; the last may be None.
-        upscale_models: for starts, by file name.
-        device: of all of them.
+        autoencoder, denoiser, noise_predictor: networks on `device`; the last may be None.
+        upscale_models: upscale models for starts, by file name.
+        device: device of all networks.
         tile: largest side of a tile, in LR pixels.
-        memory: where they run.
-        family: what the networks have in common.
+        memory: memory of the device, which limits tiles and batches.
+        family: family of the networks, with their schedule.
     """
 
     autoencoder: Autoencoder
@@ -100,14 +104,14 @@ class Upscaler:
         Args:
             lr: B images.
             method: settings.
-            target: the size; None for x4, as for a method without steps.
+            target: size of the results; None for x4. Ignored if the method has no steps.
 
         Returns:
             [B,3,H,W] in [0,1] in main memory, or [B,4,H,W] with alpha.
 
         Raises:
-            ValueError: the size cannot be reached, or a result is not finite.
-            MemoryError: the result does not fit, or not even one tile of the smallest size does.
+            ValueError: the size can't be reached, or a result is not finite.
+            MemoryError: the result does not fit into memory, or the smallest tile does not.
         """
         engine, start = self.engine, self._start(method.start)
         if not method.steps:
@@ -121,7 +125,7 @@ class Upscaler:
         return engine.upscale(lr, start, sampling, Finish(method.color_fix), target)[0]
 
     def _start(self, name: str) -> Start | None:
-        """Starts by an upscale model; None for bicubic."""
+        """Make a function that computes starts with an upscale model; None for bicubic."""
         if name == BICUBIC:
             return None
         model = self.upscale_models[name]
@@ -151,20 +155,20 @@ def load_upscaler(
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
 ) -> Upscaler:
-    """Load files, by path or by the name of a bundled one.
+    """Load the networks of an upscaler. Files are given by path, or by the name of a bundled file.
 
     Args:
         autoencoder, denoiser: files.
         noise_predictor: file, or "none".
-        upscale_models: files of any architecture that spandrel knows.
-        device: where they run.
-        tile: largest tile, in LR pixels.
-        dtype: of weights and activations.
-        compiled: whether torch.compile makes the kernels.
+        upscale_models: files of any architecture that spandrel supports.
+        device: device to run on.
+        tile: largest side of a tile, in LR pixels.
+        dtype: dtype of weights and activations.
+        compiled: whether to compile the networks with torch.compile.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        UnsupportedCheckpointError: a file is not what it should be.
+        FileNotFoundError: a file does not exist.
+        UnsupportedCheckpointError: a file does not hold the expected network.
         ValueError: the networks are of different families, or an upscale model is not for RGB.
         RuntimeError: torch.compile does not work on the device.
     """
@@ -194,5 +198,5 @@ def load_upscaler(
 def _load_upscale_model(path: Path) -> ImageModelDescriptor[Any]:
     model = ModelLoader("cpu").load_from_file(str(path))
     if not isinstance(model, ImageModelDescriptor) or model.input_channels != 3:
-        raise ValueError(f"{path.name} is no upscale model for RGB pictures.")
+        raise ValueError(f"{path.name} is not an upscale model for RGB pictures. Give another one.")
     return model.eval()

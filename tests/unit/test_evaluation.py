@@ -17,7 +17,7 @@ from torch import Tensor
 from lpnsr_impl import load_autoencoder, load_denoiser, load_noise_predictor
 from lpnsr_impl.cli import main, parser
 from lpnsr_impl.config import RESSHIFT_15, Family
-from lpnsr_impl.jobs.evaluation.command import chosen_methods
+from lpnsr_impl.jobs.evaluation.command import make_methods
 from lpnsr_impl.jobs.evaluation.experiments import EXPERIMENTS
 from lpnsr_impl.jobs.evaluation.metrics import Measurer
 from lpnsr_impl.jobs.evaluation.noise_maps import record_noise
@@ -372,7 +372,7 @@ def test_noise_of_a_predictor_that_predicts_nothing_is_as_far_as_random_noise() 
     steps = record_noise(upscaler, lr, hr, seed=1)
     assert [step.t for step in steps] == [4, 3, 2]
     for step in steps:
-        distance = step.distance()
+        distance = step.errors()
         assert distance is not None
         of_mean, of_used, of_random = distance
         assert of_mean == 1
@@ -408,7 +408,7 @@ def test_the_command_writes_table_sheet_and_pictures(
 )
 def test_presets(options: list[str], expected: tuple[str, str, set[int]]) -> None:
     parsed = parser().parse_args(["evaluate", "--lr", "x", "--out", "y", *options])
-    bicubic, method = chosen_methods(parsed)
+    bicubic, method = make_methods(parsed)
     assert (bicubic.start, bicubic.steps) == ("bicubic", 0)
     on = {t for t, on in method.predictor_on.items() if on}
     assert (method.name, method.start, on) == expected
@@ -425,7 +425,7 @@ def test_presets(options: list[str], expected: tuple[str, str, set[int]]) -> Non
 def test_options_that_contradict_each_other(options: list[str], message: str) -> None:
     parsed = parser().parse_args(["evaluate", "--lr", "x", "--out", "y", *options])
     with pytest.raises(ValueError, match=message):
-        chosen_methods(parsed)
+        make_methods(parsed)
 
 
 def test_a_student_is_a_row_of_its_own_name_and_has_no_steps_to_compare(
@@ -442,10 +442,10 @@ def test_a_student_is_a_row_of_its_own_name_and_has_no_steps_to_compare(
     out = tmp_path / "out"
     with caplog.at_level("INFO"):
         assert main([*command, "--out", str(out)]) == 0
-    assert "SinSR takes its one step, whatever --steps and switches say" in caplog.text
+    assert "SinSR takes one step; --steps and --predictor-off are ignored" in caplog.text
     assert "| SinSR |" in (out / "table.md").read_text(encoding="utf-8")
     assert main([*command, "--out", str(tmp_path / "x"), "--experiment", "table1"]) == 1
-    assert "SinSR has one step and none. Leave it out" in caplog.text
+    assert "SinSR has one step and no noise predictor. Leave --experiment out" in caplog.text
 
 
 @pytest.mark.parametrize("experiment", ["table1", "noise"])
@@ -454,7 +454,7 @@ def test_an_experiment_takes_no_preset(
 ) -> None:
     command = ["evaluate", "--lr", str(folders[0]), "--out", str(tmp_path / "out")]
     assert main([*command, "--experiment", experiment, "--steps", "2"]) == 1
-    assert "leave them out" in caplog.text
+    assert "--predictor-off out" in caplog.text
 
 
 def test_a_missing_model_is_named(folders: tuple[Path, Path], tmp_path: Path,

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from lpnsr_impl.cli import main, parser
 from lpnsr_impl.engine.engine import Engine
 from lpnsr_impl.engine.memory import Memory
-from lpnsr_impl.jobs.upscale.command import chosen_settings
+from lpnsr_impl.jobs.upscale.command import make_settings
 from lpnsr_impl.jobs.upscale.formats import RECORDS
 from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE, Outcome, Worker, duration
 from lpnsr_impl.jobs.upscale.networks import Networks, Settings
@@ -41,7 +41,7 @@ def example(w: int = 16, h: int = 12, at: int = 40) -> Image.Image:
 
 
 def settings(*options: str) -> Settings:
-    return chosen_settings(parser().parse_args(["upscale", "x", "y", "--device", "cpu", *options]))
+    return make_settings(parser().parse_args(["upscale", "x", "y", "--device", "cpu", *options]))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def run_job(
     """Run a job, and return outcomes by name."""
     plan = make_plan(str(source), str(out), format_name)
     worker = Worker(Job(plan.source, plan.out, settings, overwrite), networks)
-    return {item.name: worker.do(item) for item in plan.items}
+    return {item.name: worker.upscale(item) for item in plan.items}
 
 
 def statuses(outcomes: dict[str, Outcome]) -> dict[str, str]:
@@ -208,8 +208,8 @@ def test_names_and_things_that_folders_have(networks: Networks, tmp_path: Path) 
     failed = {"gone.png", "loop.png", "pipe.png", "empty.png"}
     assert statuses(outcomes) == dict.fromkeys(made, MADE) | dict.fromkeys(failed, FAILED)
     assert files(out) == made
-    assert "link to nothing" in outcomes["gone.png"].text
-    assert "no regular file" in outcomes["pipe.png"].text
+    assert "broken link" in outcomes["gone.png"].text
+    assert "not a regular file" in outcomes["pipe.png"].text
 
 
 def test_what_may_not_be_read_is_reported(networks: Networks, folder: Path, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_bad_pictures_are_listed_at_the_end_and_the_exit_code_tells(
     assert files(tmp_path / "out") == {"a.png", "b.jpg", "d.tif", "sub/c.png"}
     assert "1 of 5: a.png, 16x12 to 64x48" in caplog.text
     assert "4 made, 1 failed" in caplog.text
-    assert caplog.records[-1].getMessage().startswith("failed: bad.png: it is no picture")
+    assert caplog.records[-1].getMessage().startswith("failed: bad.png: it is damaged")
     assert not [record for record in caplog.records if record.name.startswith("pyvips")]
     (folder / "bad.png").unlink()
     assert command(folder, tmp_path / "out") == 0

@@ -21,8 +21,8 @@ from lpnsr_impl.jobs.upscale.formats import FORMATS, Format
 from lpnsr_impl.jobs.upscale.picture import (
     FilePicture,
     encode_picture,
+    find_loss,
     read_picture_data,
-    what_is_lost,
 )
 from lpnsr_impl.pictures.images import fill_transparent
 
@@ -338,7 +338,7 @@ def test_several_frames_are_refused(kind: str) -> None:
 def test_a_phones_extra_pictures_are_told() -> None:
     data = saved(example(), "MPO", save_all=True, append_images=[ImageOps.mirror(example())])
     picture = read_picture_data(data)
-    assert picture.notes == ("left out: 1 more pictures in it (preview, depth or gain map)",)
+    assert picture.notes == ("left out: 1 more pictures in the file (preview, depth, gain map)",)
     assert abs(as_samples(picture) - np.asarray(example(), dtype=float)).mean() < 10
 
 
@@ -372,7 +372,7 @@ def test_sixteen_bit_files_that_are_cut_short_are_refused(suffix: str) -> None:
 
 
 def test_what_is_no_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="no picture of a known format"):
+    with pytest.raises(ValueError, match="not a picture in a known format"):
         read_picture_data(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 
 
@@ -381,10 +381,10 @@ def test_what_is_no_picture_is_refused() -> None:
 
 def test_what_formats_cannot_hold() -> None:
     picture = read_picture_data(saved(example("RGBA"), "PNG"))
-    assert what_is_lost(picture, FORMATS["jpg"], (16, 16)) == "transparency"
-    assert what_is_lost(picture, FORMATS["webp"], (16, 16)) is None
+    assert find_loss(picture, FORMATS["jpg"], (16, 16)) == "transparency"
+    assert find_loss(picture, FORMATS["webp"], (16, 16)) is None
     opaque = replace(picture, alpha=torch.ones(1, 1, 16, 24))
-    assert what_is_lost(opaque, FORMATS["jpg"], (16, 16)) is None
+    assert find_loss(opaque, FORMATS["jpg"], (16, 16)) is None
     wide = replace(picture, rgb=torch.zeros(1, 3, 1, 4096), alpha=None)
-    assert what_is_lost(wide, FORMATS["webp"], (4, 16384)) == "a size of 16384x4 (at most 16383)"
-    assert what_is_lost(wide, FORMATS["jpg"], (4, 16384)) is None
+    assert find_loss(wide, FORMATS["webp"], (4, 16384)) == "a size of 16384x4 (at most 16383)"
+    assert find_loss(wide, FORMATS["jpg"], (4, 16384)) is None

@@ -145,8 +145,8 @@ def test_results_of_other_jobs_are_no_inputs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "format_name", "message"),
     [
-        ("x.gif", "same", "names no format"),
-        ("r2.300", "same", "names no format"),
+        ("x.gif", "same", "has an unknown suffix"),
+        ("r2.300", "same", "has an unknown suffix"),
         ("x.png", "jpg", "contradicts --format jpg"),
     ],
 )

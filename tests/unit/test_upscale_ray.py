@@ -18,7 +18,7 @@ from PIL import Image
 
 from lpnsr_impl.cli import parser
 from lpnsr_impl.jobs.upscale import ray_job
-from lpnsr_impl.jobs.upscale.command import chosen_settings
+from lpnsr_impl.jobs.upscale.command import make_settings
 from lpnsr_impl.jobs.upscale.formats import RECORDS
 from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE
 from lpnsr_impl.jobs.upscale.plan import make_plan
@@ -29,7 +29,7 @@ from tests.limits import limit_time
 PACK = Path(__file__).parents[2]
 PICTURES = 16
 BEFORE_KILL = 6
-SETTINGS = chosen_settings(
+SETTINGS = make_settings(
     parser().parse_args(["upscale", "x", "y", "--steps", "1", "--preset", "A", "--device", "cpu"])
 )
 
@@ -122,7 +122,7 @@ def test_a_killed_worker_loses_no_picture_and_repeats_none_that_was_done(
     killer = Killer(out, tries, gate)
     killer.start()
     job = Job(plan.source, plan.out, "settings")
-    outcomes = list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", 2))
+    outcomes = list(ray_job.run_on_ray(job, plan.items, SETTINGS, "local", 2))
     killer.join()
 
     expected = {f"{i:02}.png" for i in range(PICTURES)}
@@ -164,7 +164,7 @@ def test_workers_that_cannot_start_are_an_error(
     job = Job(plan.source, plan.out, "settings")
     lost = replace(SETTINGS, denoiser="/nowhere.safetensors")
     with pytest.raises(RuntimeError, match=r"no file '/nowhere\.safetensors'"):
-        list(ray_job.do_on_ray(job, plan.items, lost, "local", 1))
+        list(ray_job.run_on_ray(job, plan.items, lost, "local", 1))
 
 
 @pytest.mark.parametrize("workers", [3, 0])
@@ -173,9 +173,9 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(
 ) -> None:
     plan = make_plan(str(folder), str(tmp_path / "out"), "same")
     job = Job(plan.source, plan.out, "settings")
-    message = rf"--ray-workers is {workers}, and .* room for 2: it has 2 CPUs.* Give 1 to 2"
+    message = rf"--ray-workers is {workers}, but .* room for 2: it has 2 CPUs.* Give 1 to 2"
     with limit_time(PATIENCE), pytest.raises(ValueError, match=message):
-        list(ray_job.do_on_ray(job, plan.items, SETTINGS, "local", workers))
+        list(ray_job.run_on_ray(job, plan.items, SETTINGS, "local", workers))
 
 
 @pytest.mark.parametrize(
@@ -204,5 +204,5 @@ def test_a_cluster_without_cores_is_told(
 ) -> None:
     node = {"Alive": True, "Resources": {"memory": 1e9, **resources}}
     monkeypatch.setattr(ray, "nodes", lambda: [node])
-    with pytest.raises(ValueError, match=r"room for 0: it has 0 CPUs.* Give a cluster with more"):
+    with pytest.raises(ValueError, match=r"room for 0: it has 0 CPUs.* Use a larger cluster"):
         ray_job._room(None, "")

@@ -32,7 +32,7 @@ def results(out: Path, settings: str, kind: type = LocalFolder) -> Results:
 
 
 def commit(job: Results, data: bytes) -> None:
-    job.refuse_foreign(ITEM.result)
+    job.check_replaceable(ITEM.result)
     _, made_from = job.read_input(ITEM)
     job.commit(ITEM.result, data, ITEM, made_from)
 

@@ -1,6 +1,6 @@
-"""Synthetic LR pictures by Real-ESRGAN's second-order degradation (paper Section 4.1).
+"""Synthesises LR pictures by Real-ESRGAN's second-order degradation (paper Section 4.1).
 
-`draw` draws all parameters from a seeded rng; `degrade` applies them deterministically.
+`draw` draws all parameters from a seeded rng, and `degrade` applies them deterministically.
 """
 
 from .apply import degrade

@@ -1,4 +1,4 @@
-"""Apply a drawn degradation to pictures [B,3,H,W] in [0,1]. Uses no global rng."""
+"""Applies drawn degradations to pictures [B,3,H,W] in [0,1], without any global rng."""
 
 import io
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ def degrade(hr: Tensor, degradations: Degradation | Sequence[Degradation]) -> Te
 
     Args:
         hr: [B,3,H,W] in [0,1]; H and W multiples of 4.
-        degradations: one for the whole batch, or a sequence with one per picture.
+        degradations: one degradation for the whole batch, or a sequence with one per picture.
 
     Returns:
         LR, [B,3,H/4,W/4] in [0,1], rounded to 8 bits.
 
     Raises:
-        ValueError: height or width is not a multiple of 4, or there are not B degradations.
+        ValueError: the shape is wrong, or the number of degradations is not B.
     """
     if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[2] % SCALE or hr.shape[3] % SCALE:
         raise ValueError(
@@ -34,10 +34,10 @@ def degrade(hr: Tensor, degradations: Degradation | Sequence[Degradation]) -> Te
         return _degrade(hr, degradations)
     if len(degradations) != hr.shape[0]:
         raise ValueError(
-            f"degrade got {len(degradations)} degradations for {hr.shape[0]} pictures."
+            f"degrade got {len(degradations)} degradations for {hr.shape[0]} pictures, expected "
+            "one for each."
         )
-    parts = [_degrade(x, d) for x, d in zip(hr.split(1), degradations, strict=True)]
-    return torch.cat(parts)
+    return torch.cat([_degrade(x, d) for x, d in zip(hr.split(1), degradations, strict=True)])
 
 
 def _degrade(hr: Tensor, d: Degradation) -> Tensor:
@@ -57,7 +57,7 @@ def _degrade(hr: Tensor, d: Degradation) -> Tensor:
 
 
 def _apply_order(x: Tensor, order: Order, h: int, w: int) -> Tensor:
-    """Blur, resize to the drawn multiple of h x w, add noise."""
+    """Apply one order: blur, resize to `order.resize.scale` times h x w, and add noise."""
     if order.blur:
         x = blur(x, order.blur)
     scale = order.resize.scale
@@ -65,13 +65,13 @@ def _apply_order(x: Tensor, order: Order, h: int, w: int) -> Tensor:
     return add_noise(x, order.noise)
 
 
-def blur(x: Tensor, by: Blur) -> Tensor:
-    """Filter each channel with the kernel, with reflected edges. [B,C,H,W] -> [B,C,H,W]"""
-    half = by.kernel.shape[0] // 2
-    # Reflection needs more pixels than it adds.
+def blur(x: Tensor, settings: Blur) -> Tensor:
+    """Filter each channel with a kernel, with reflection padding. [B,C,H,W] -> [B,C,H,W]"""
+    half = settings.kernel.shape[0] // 2
+    # Reflection padding must be smaller than the picture.
     mode = "reflect" if min(x.shape[2:]) > half else "replicate"
     padded = F.pad(x, (half, half, half, half), mode=mode)
-    kernel = by.kernel.to(x).expand(x.shape[1], 1, -1, -1)
+    kernel = settings.kernel.to(x).expand(x.shape[1], 1, -1, -1)
     return F.conv2d(padded, kernel, groups=x.shape[1])
 
 
@@ -83,10 +83,10 @@ def resize(x: Tensor, h: int, w: int, mode: ResizeMode) -> Tensor:
 
 
 def add_noise(x: Tensor, noise: Noise) -> Tensor:
-    """Add Gaussian or Poisson noise, equal in all channels if grey, and clamp to [0,1].
+    """Add Gaussian or Poisson noise and clamp to [0,1]. Grey noise is equal in all channels.
 
-    Poisson noise simulates photon counts with as many levels as the picture has distinct values
-    (rounded up to a power of 2), scaled by `level`.
+    Poisson noise simulates photon counts up to the number of distinct values in the picture,
+    rounded up to a power of 2. `level` scales the noise.
     """
     generator = torch.Generator(x.device).manual_seed(noise.seed)
     x = x.clamp(0, 1)
@@ -107,7 +107,7 @@ def add_noise(x: Tensor, noise: Noise) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Compress to JPEG of this quality, and decompress. [B,3,H,W] -> [B,3,H,W]"""
+    """Compress to JPEG with a quality, and decompress. [B,3,H,W] -> [B,3,H,W]"""
     eight_bit = (x.clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(1, -1)
     decoded: list[Tensor] = []
     for picture in eight_bit.contiguous().numpy():

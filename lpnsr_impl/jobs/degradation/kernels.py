@@ -22,8 +22,8 @@ def gaussian_kernel(
 ) -> Tensor:
     """Make a bivariate kernel, rotated by `theta`.
 
-    d2 being the squared Mahalanobis distance of a tap from the centre, "gaussian" is exp(-d2 / 2),
-    "generalized" exp(-d2^beta / 2), and "plateau" 1 / (1 + d2^beta).
+    With d2 as the squared Mahalanobis distance of a tap from the centre, "gaussian" is
+    exp(-d2 / 2), "generalized" is exp(-d2^beta / 2), and "plateau" is 1 / (1 + d2^beta).
 
     Args:
         size: odd number of taps.

@@ -1,5 +1,4 @@
-"""Draw the parameters of a degradation: Real-ESRGAN's recipe with LPNSR's ranges, or with milder
-ones."""
+"""Draws degradations: Real-ESRGAN's recipe with LPNSR's ranges, or with milder ranges."""
 
 import math
 from dataclasses import dataclass
@@ -22,12 +21,12 @@ class OrderSettings:
     """Ranges and probabilities of one order of the degradation: blur, resize and noise."""
 
     blur: float  # probability
-    kernel_sizes: tuple[int, int]  # minimum and maximum, odd
-    sigma: tuple[float, float]  # pixels
-    resize: tuple[float, float, float]  # probabilities of up, down, keep
-    scale: tuple[float, float]
-    gaussian_sigma: tuple[float, float]  # in 8-bit levels
-    poisson_scale: tuple[float, float]
+    kernel_sizes: tuple[int, int]  # minimum and maximum, both odd
+    sigma: tuple[float, float]  # minimum and maximum in pixels
+    resize: tuple[float, float, float]  # probabilities of enlarging, reducing, keeping the size
+    scale: tuple[float, float]  # minimum and maximum
+    gaussian_sigma: tuple[float, float]  # minimum and maximum in 8-bit levels
+    poisson_scale: tuple[float, float]  # minimum and maximum
 
 
 FIRST = OrderSettings(
@@ -38,7 +37,7 @@ SECOND = OrderSettings(
 )
 
 MILD = OrderSettings(0.6, (3, 15), (0.2, 1.5), (0.1, 0.3, 0.6), (0.5, 1.2), (0.0, 8.0), (0.0, 0.6))
-"""Milder degradation, closer to common pictures: a single order, little noise, less blur."""
+"""Milder degradation, closer to common pictures: a single order with less noise and blur."""
 
 SECOND_PROBABILITY = 0.5
 SINC_PROBABILITY = 0.1
@@ -61,7 +60,7 @@ SHAPE_PROBABILITIES = (  # (isotropic, anisotropic) for each of SHAPES
 
 @dataclass(frozen=True)
 class Blur:
-    """A blur kernel and its name: "sinc", or the shape followed by "iso" or "aniso"."""
+    """A blur kernel. Its name is "sinc", or the shape followed by "iso" or "aniso"."""
 
     name: str
     kernel: Tensor  # [size,size], sums to 1
@@ -69,21 +68,25 @@ class Blur:
 
 @dataclass(frozen=True)
 class Resize:
+    """A change of size, and its interpolation."""
+
     scale: float  # relative to the HR size in the first order, to the LR size in the second
     mode: ResizeMode
 
 
 @dataclass(frozen=True)
 class Noise:
+    """Gaussian or Poisson noise."""
+
     kind: NoiseKind
-    level: float  # Gaussian: standard deviation for [0,1]; Poisson: factor of the noise
-    grey: bool
+    level: float  # Gaussian: standard deviation for values in [0,1]; Poisson: noise factor
+    grey: bool  # equal in all channels
     seed: int
 
 
 @dataclass(frozen=True)
 class Order:
-    """One order of the degradation: optional blur, resize, noise."""
+    """One order of the degradation: optional blur, then resize, then noise."""
 
     blur: Blur | None
     resize: Resize
@@ -92,7 +95,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Degradation:
-    """All parameters that degrade one HR picture to one LR picture."""
+    """All parameters of the degradation of one HR picture to one LR picture."""
 
     first: Order
     first_jpeg: int  # quality
@@ -100,13 +103,13 @@ class Degradation:
     final_mode: ResizeMode
     final_sinc: Blur | None
     final_jpeg: int
-    jpeg_last: bool  # otherwise the last resize and the sinc filter follow the JPEG
+    jpeg_last: bool  # if false, the final resize and sinc filter follow the final JPEG
 
 
 def draw(rng: np.random.Generator, mild: float = 0.0) -> Degradation:
-    """Draw a degradation; with the probability `mild` (0 to 1) it is a mild one.
+    """Draw a degradation, which is a mild one with probability `mild` (0 to 1).
 
-    All randomness comes from `rng`, including the seeds of the noise.
+    All randomness comes from `rng`, including the noise seeds.
     """
     if mild and rng.random() < mild:
         return _draw_mild(rng)
@@ -130,7 +133,7 @@ def _draw_mild(rng: np.random.Generator) -> Degradation:
         first_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
         second=None,
         final_sinc=_draw_final_sinc(rng, MILD_FINAL_SINC_PROBABILITY),
-        final_mode="area",  # averages, as usual downscaling does; other modes alias
+        final_mode="area",  # averages like common downscaling; the other modes cause aliasing
         final_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
         jpeg_last=True,
     )
@@ -151,7 +154,7 @@ def _draw_order(rng: np.random.Generator, settings: OrderSettings) -> Order:
 def _draw_blur(rng: np.random.Generator, settings: OrderSettings) -> Blur:
     size = _draw_size(rng, settings.kernel_sizes)
     if rng.random() < SINC_PROBABILITY:
-        # Large kernels have lower cutoff frequencies (Real-ESRGAN).
+        # Large kernels may have lower cutoff frequencies, as in Real-ESRGAN.
         min_cutoff = math.pi / 3 if size < 13 else math.pi / 5
         return Blur("sinc", sinc_kernel(size, rng.uniform(min_cutoff, math.pi)))
     branch = int(rng.choice(6, p=np.ravel(SHAPE_PROBABILITIES)))
@@ -189,8 +192,9 @@ def _draw_mode(rng: np.random.Generator) -> ResizeMode:
 
 
 def _draw_size(rng: np.random.Generator, sizes: tuple[int, int]) -> int:
-    smallest, largest = sizes
-    return int(rng.integers(smallest // 2, largest // 2 + 1)) * 2 + 1
+    """Draw an odd kernel size."""
+    low, high = sizes
+    return int(rng.integers(low // 2, high // 2 + 1)) * 2 + 1
 
 
 def _draw_jpeg(rng: np.random.Generator, qualities: tuple[int, int]) -> int:

@@ -1,4 +1,4 @@
-"""A sheet of degraded pictures, which shows what the training data look like."""
+"""Draws a sheet of degraded pictures, to inspect what training data look like."""
 
 from pathlib import Path
 
@@ -11,46 +11,46 @@ from ...pictures.reading import read_picture, readable_pictures, to_pil
 from .apply import degrade
 from .parameters import Degradation, Order, draw
 
-_CAPTION = 76  # pixels below each picture
+_CAPTION = 76  # height of the text below each picture, in pixels
 
 
 def make_sheet(
     data: Path, pictures: int, draws: int, crop: int, seed: int, mild: float = 0.0
 ) -> Image.Image:
-    """Draw the centre crops of pictures of a folder, each degraded `draws` times.
+    """Draw centre crops of random pictures from a folder, each degraded `draws` times.
 
     Args:
         data: folder of HR pictures.
         pictures: number of pictures.
-        draws: number of degradations of each picture.
+        draws: number of degradations per picture.
         crop: height and width of the crops.
-        seed: chooses pictures and degradations.
+        seed: seed for the choice of pictures and degradations.
         mild: probability of a mild degradation.
 
     Raises:
-        ValueError: `crop` is not a multiple of 4, or no picture is that large.
+        ValueError: `crop` is not a multiple of 4, or no picture is large enough.
     """
     if crop < SCALE or crop % SCALE:
         raise ValueError(f"crop is {crop}, expected a multiple of {SCALE}.")
     rng = np.random.default_rng(seed)
-    chosen: list[Image.Image] = []
+    rows: list[Image.Image] = []
     files = readable_pictures(data)
     for i in rng.permutation(len(files)):
         x = read_picture(files[i])
         if min(x.shape[1:]) >= crop:
             y0, x0 = (x.shape[1] - crop) // 2, (x.shape[2] - crop) // 2
-            chosen.append(_row(x[:, y0 : y0 + crop, x0 : x0 + crop][None], draws, rng, mild))
-        if len(chosen) == pictures:
+            rows.append(_draw_row(x[:, y0 : y0 + crop, x0 : x0 + crop][None], draws, rng, mild))
+        if len(rows) == pictures:
             break
-    if not chosen:
-        raise ValueError(f"{data} has no picture of {crop}x{crop} or more. Use a smaller crop.")
-    sheet = Image.new("RGB", (chosen[0].width, sum(row.height for row in chosen)), "white")
-    for i, row in enumerate(chosen):
+    if not rows:
+        raise ValueError(f"{data} has no picture of at least {crop}x{crop}. Use a smaller crop.")
+    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
+    for i, row in enumerate(rows):
         sheet.paste(row, (0, i * row.height))
     return sheet
 
 
-def _row(hr: Tensor, draws: int, rng: np.random.Generator, mild: float) -> Image.Image:
+def _draw_row(hr: Tensor, draws: int, rng: np.random.Generator, mild: float) -> Image.Image:
     crop = hr.shape[3]
     row = Image.new("RGB", (crop * (draws + 1), crop + _CAPTION), "white")
     pen = ImageDraw.Draw(row)
@@ -65,7 +65,7 @@ def _row(hr: Tensor, draws: int, rng: np.random.Generator, mild: float) -> Image
 
 
 def describe(d: Degradation) -> str:
-    """Describe a degradation in four short lines."""
+    """Describe a degradation in four lines."""
     sinc = f", sinc {d.final_sinc.kernel.shape[0]}" if d.final_sinc else ""
     order = "then JPEG" if d.jpeg_last else "after JPEG"
     return "\n".join(

@@ -1,1 +1,1 @@
-"""Measures models: metrics, the paper's tables and its pictures of predicted noise."""
+"""Evaluates models: metrics, the paper's tables, and its figures of predicted noise."""

@@ -1,10 +1,10 @@
-"""The `evaluate` command: from its options to tables, sheets and figures."""
+"""Runs the `evaluate` command, which writes tables, contact sheets and figures."""
 
 import argparse
 from pathlib import Path
 
 from ...config import StudentConfig
-from ..options import chosen_student, model_fingerprints, preset_method, with_options
+from ..options import apply_options, fingerprint_models, make_preset_method, read_student
 from ..upscaler import Method, load_upscaler
 from .experiments import EXPERIMENTS
 from .metrics import Measurer
@@ -15,22 +15,25 @@ DEFAULT_STEPS = 4
 
 
 def run(options: argparse.Namespace) -> str:
-    """Do what the options say (see `lpnsr_impl.cli`).
+    """Run the command with the options of `lpnsr_impl.cli`.
 
     Returns:
-        The table, which is also in `out`.
+        The table in Markdown, which is also written to `out`.
 
     Raises:
         ValueError: options contradict each other.
     """
-    chosen = options.preset or options.predictor_off or options.steps != DEFAULT_STEPS
-    if options.experiment and chosen:
-        raise ValueError("--experiment chooses presets, steps and switches; leave them out.")
-    student = chosen_student(options)
+    has_method_options = options.preset or options.predictor_off or options.steps != DEFAULT_STEPS
+    if options.experiment and has_method_options:
+        raise ValueError(
+            "--experiment sets presets, steps and switches itself. Leave --preset, --steps and "
+            "--predictor-off out."
+        )
+    student = read_student(options)
     if student and options.experiment not in (None, "table6"):
         raise ValueError(
-            f"--experiment {options.experiment} compares steps and switches, and {student.name} "
-            "has one step and none. Leave it out, or give table6."
+            f"--experiment {options.experiment} compares steps and switches, but {student.name} "
+            "has one step and no noise predictor. Leave --experiment out, or give table6."
         )
     upscaler = load_upscaler(
         options.autoencoder,
@@ -49,13 +52,13 @@ def run(options: argparse.Namespace) -> str:
         (out / "noise.md").write_text(text, encoding="utf-8")
         return text
     measurer = Measurer(options.metrics)
-    methods = chosen_methods(options, student)
+    methods = make_methods(options, student)
     settings: dict[str, object] = {
         "metrics": measurer.labels,
         "tile": options.tile,
         "lr": str(options.lr.resolve()),
         "hr": str(options.hr.resolve()) if options.hr else "",
-        "models": model_fingerprints(
+        "models": fingerprint_models(
             [
                 options.autoencoder,
                 options.denoiser,
@@ -71,19 +74,24 @@ def run(options: argparse.Namespace) -> str:
     return text
 
 
-def chosen_methods(
-    options: argparse.Namespace, student: StudentConfig | None = None
-) -> list[Method]:
-    """The methods that the options name, of a one-step student if the denoiser is one.
+def make_methods(options: argparse.Namespace, student: StudentConfig | None = None) -> list[Method]:
+    """Make the methods to compare from the command-line options.
+
+    Args:
+        options: see `lpnsr_impl.cli`.
+        student: settings of the denoiser if it is a one-step student.
 
     Raises:
-        ValueError: one needs a network that is not given, or two starts have one name.
+        ValueError: a method needs a network that is not given, or two upscale models have the same
+            file name.
     """
     starts = [Path(name).name for name in options.upscale_model]
     if len(set(starts)) < len(starts):
-        raise ValueError(f"Two upscale models have the same file name: {', '.join(starts)}.")
+        raise ValueError(
+            f"Two upscale models have the same file name: {', '.join(starts)}. Rename one."
+        )
     if options.experiment:
         methods = EXPERIMENTS[options.experiment](starts)
     else:
-        methods = [Method("bicubic", steps=0), preset_method(options, starts, student)]
-    return with_options(methods, options, student)
+        methods = [Method("bicubic", steps=0), make_preset_method(options, starts, student)]
+    return apply_options(methods, options, student)

@@ -1,4 +1,4 @@
-"""The paper's tables as lists of methods, for any models."""
+"""Defines the methods of the paper's tables, for any models."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ ALL_OFF = {4: False, 3: False, 2: False}
 
 
 def table_1(starts: Sequence[str]) -> list[Method]:
-    """Steps 1 to 4 of ResShift, PreSet-A and, with an upscale model, PreSet-B (Table 1)."""
+    """ResShift, PreSet-A and, with an upscale model, PreSet-B in 1 to 4 steps (Table 1)."""
     methods = [Method("bicubic", steps=0)]
     if starts:
         methods.append(Method(f"start alone: {starts[0]}", start=starts[0], steps=0))
@@ -21,7 +21,7 @@ def table_1(starts: Sequence[str]) -> list[Method]:
 
 
 def table_4(starts: Sequence[str]) -> list[Method]:
-    """Predictor off at t = 4, 3 or 2, in four steps (Table 4)."""
+    """Noise predictor off at t = 4, 3 or 2, in four steps (Table 4)."""
     start = starts[0] if starts else BICUBIC
     on = {4: True, 3: True, 2: True}
     methods = [Method("predictor on at 4, 3, 2", start=start)]
@@ -31,7 +31,7 @@ def table_4(starts: Sequence[str]) -> list[Method]:
 
 
 def table_6(starts: Sequence[str]) -> list[Method]:
-    """Pre-upsampling networks, in four steps (Table 6)."""
+    """Different upscale models as starts, in four steps (Table 6)."""
     return [Method(f"start {start}", start=start) for start in (BICUBIC, *starts)]
 
 

@@ -1,6 +1,7 @@
-"""The paper's seven metrics, by pyiqa: PSNR and SSIM on Y with a border of 4, the others in sRGB.
+"""The paper's seven metrics, computed by pyiqa.
 
-A metric whose weights can't be had is left out and named with the reason; nothing takes its place.
+PSNR and SSIM use the Y channel without a border of 4 pixels, the other metrics use sRGB. A metric
+that can't be loaded is left out, and the reason is reported.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 NIQE_PARAMETERS = Path(__file__).with_name("niqe_pristine.mat")
-"""Mean and covariance of natural pictures, as published with NIQE; see README.md beside it."""
+"""Feature mean and covariance of natural pictures, as published with NIQE; see README.md."""
 
 BORDER = 4
 _ON_Y: dict[str, Any] = {"test_y_channel": True, "color_space": "ycbcr", "crop_border": BORDER}
@@ -25,14 +26,23 @@ _ON_Y: dict[str, Any] = {"test_y_channel": True, "color_space": "ycbcr", "crop_b
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name in tables, in pyiqa, and what it needs."""
+    """A metric.
+
+    Attributes:
+        label: name in tables.
+        pyiqa_name: name in pyiqa.
+        higher_is_better: whether a higher value is better.
+        needs_hr: whether it compares with an HR picture.
+        options: arguments for pyiqa.
+        min_size: minimum height and width of a picture.
+    """
 
     label: str
     pyiqa_name: str
     higher_is_better: bool
     needs_hr: bool
     options: dict[str, Any]
-    smallest: int = 2 * BORDER + 16  # side of a picture that it can measure
+    min_size: int = 2 * BORDER + 16
 
 
 METRICS = (
@@ -47,13 +57,13 @@ METRICS = (
 
 
 class Measurer:
-    """Loads the metrics once.
+    """Loads metrics once and measures pictures.
 
     Args:
-        names: labels of the metrics wanted; None for all.
+        names: labels of the metrics; None for all.
 
     Attributes:
-        missing: {label: why it can't be had}.
+        missing: {label: why the metric could not be loaded}.
 
     Raises:
         ValueError: a label is unknown.
@@ -79,8 +89,9 @@ class Measurer:
                 loaded = pyiqa.create_metric(
                     metric.pyiqa_name, device=torch.device("cpu"), **metric.options
                 )
-        except Exception as e:  # noqa: BLE001  (pyiqa and its downloaders raise many kinds)
-            reason = f"pyiqa could not load {metric.pyiqa_name}: {type(e).__name__}, {_line(e)}"
+        except Exception as e:  # noqa: BLE001  (pyiqa raises various types)
+            message = _first_line(e)
+            reason = f"pyiqa could not load {metric.pyiqa_name}: {type(e).__name__}, {message}"
             self.missing[metric.label] = reason
             logger.warning("%s is left out: %s", metric.label, reason)
             return
@@ -88,43 +99,55 @@ class Measurer:
 
     @property
     def labels(self) -> list[str]:
-        """Of the metrics that are loaded."""
+        """Labels of the loaded metrics."""
         return list(self._loaded)
 
     @torch.no_grad()
     def measure(self, sr: Tensor, hr: Tensor | None) -> dict[str, float]:
-        """Each metric that is loaded, can measure the size, and has the HR picture it needs.
+        """Measure a picture.
+
+        Metrics that need an HR picture are left out if there is none, and those that need a larger
+        picture are left out with a warning.
 
         Args:
-            sr: [1,3,H,W] in [0,1].
-            hr: the same shape, or None.
+            sr: result, [1,3,H,W] in [0,1].
+            hr: HR picture of the same shape, or None.
 
         Returns:
-            {label: value}; PSNR of equal pictures is infinite.
+            {label: value}. The PSNR of equal pictures is infinite.
 
         Raises:
             ValueError: sr and hr differ in size.
         """
         if hr is not None and hr.shape != sr.shape:
-            raise ValueError(f"The result is {_size(sr)} and the HR picture {_size(hr)}.")
+            raise ValueError(
+                f"The result is {_format_size(sr)} and the HR picture {_format_size(hr)}, expected "
+                "equal sizes."
+            )
         values: dict[str, float] = {}
         for metric in METRICS:
             loaded = self._loaded.get(metric.label)
             if loaded is None or (metric.needs_hr and hr is None):
                 continue
-            if min(sr.shape[2:]) < metric.smallest:
-                logger.warning("%s can't measure %s.", metric.label, _size(sr))
+            if min(sr.shape[2:]) < metric.min_size:
+                logger.warning(
+                    "%s is left out: the picture is %s, expected at least %dx%d.",
+                    metric.label,
+                    _format_size(sr),
+                    metric.min_size,
+                    metric.min_size,
+                )
                 continue
             if metric.label == "PSNR" and hr is not None and torch.equal(sr, hr):
-                values["PSNR"] = math.inf  # pyiqa adds a small number and gives 80 dB
+                values["PSNR"] = math.inf  # pyiqa's epsilon would limit it to 80 dB
                 continue
             values[metric.label] = float(loaded(sr, hr) if metric.needs_hr else loaded(sr))
         return values
 
 
-def _size(x: Tensor) -> str:
+def _format_size(x: Tensor) -> str:
     return f"{x.shape[3]}x{x.shape[2]}"
 
 
-def _line(e: Exception) -> str:
+def _first_line(e: Exception) -> str:
     return (str(e).splitlines() or [""])[0][:160]

@@ -1,4 +1,4 @@
-"""The predicted noise: Figures 2 and 4, and how far it is from the optimum of Eq. 9."""
+"""Draws the predicted noise (Figures 2 and 4) and measures its error from the optimum of Eq. 9."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,13 @@ from .run import Pair, read_pair
 
 @dataclass
 class StepNoise:
-    """The noise of the step t -> t-1 in one run; latents are [1,C,h,w].
+    """Noise of the step t -> t-1 of a run. Latents are [1,C,h,w].
 
-    `optimal` is Eq. 9's, None without an HR picture. In the run itself n = mean + exp(logvar / 2)
-    eps was used.
+    Attributes:
+        t: the step.
+        mean: predicted mean.
+        used: noise that the run used, mean + exp(logvar / 2) eps.
+        optimal: optimal noise of Eq. 9, or None without an HR picture.
     """
 
     t: int
@@ -29,36 +32,40 @@ class StepNoise:
     used: Tensor
     optimal: Tensor | None
 
-    def distance(self) -> tuple[float, float, float] | None:
-        """Squared error from the optimum, over the optimum's power: of the mean, of the noise used,
-        and of Gaussian noise (which adds 1 / power). Mean 0 has 1."""
+    def errors(self) -> tuple[float, float, float] | None:
+        """Squared errors from the optimal noise, divided by its power. All-zero noise has error 1.
+
+        Returns:
+            Errors of the mean, of the used noise, and of Gaussian noise (expected value); None if
+            the optimal noise is unknown.
+        """
         if self.optimal is None:
             return None
         power = float(self.optimal.square().mean())
-        of_mean = float((self.mean - self.optimal).square().mean()) / power
-        of_used = float((self.used - self.optimal).square().mean()) / power
-        return of_mean, of_used, 1 + 1 / power
+        mean_error = float((self.mean - self.optimal).square().mean()) / power
+        used_error = float((self.used - self.optimal).square().mean()) / power
+        return mean_error, used_error, 1 + 1 / power
 
 
 @torch.no_grad()
 def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -> list[StepNoise]:
-    """Run the chain from bicubic with the predictor on, and record its noise.
+    """Run the chain from a bicubic start with the noise predictor on, and record the noise.
 
     Args:
-        upscaler: networks; it needs a noise predictor.
+        upscaler: networks, including a noise predictor.
         lr: [1,3,h,w] in [0,1].
         hr: [1,3,4h,4w] in [0,1], or None.
-        seed: of the noise.
+        seed: seed of the noise.
 
     Returns:
-        Steps from t = T to 2.
+        The noise of the steps from t = T to 2.
 
     Raises:
         ValueError: there is no noise predictor.
     """
     predictor = upscaler.noise_predictor
     if predictor is None:
-        raise ValueError("These models have no noise predictor; choose one to show its noise.")
+        raise ValueError("The noise experiment needs a noise predictor. Give --noise-predictor.")
     engine, picture = upscaler.engine, Picture(lr)
     schedule, device = engine.schedule(), upscaler.device
     y0 = engine.encode(engine.make_starts(picture, None), picture)
@@ -79,7 +86,11 @@ def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -
 
 
 def noise_experiment(upscaler: Upscaler, pairs: Sequence[Pair], out: Path, seed: int) -> str:
-    """Write one figure a picture into `out/noise`; return a Markdown table of all pictures."""
+    """Write a figure of each picture to `out/noise`.
+
+    Returns:
+        A Markdown table with the statistics of each step over all pictures.
+    """
     (out / "noise").mkdir(parents=True, exist_ok=True)
     records: dict[int, list[StepNoise]] = {}
     problems: list[str] = []
@@ -99,17 +110,18 @@ def noise_experiment(upscaler: Upscaler, pairs: Sequence[Pair], out: Path, seed:
         "random noise |",
         "|---|---|---|---|---|---|---|",
     ]
-    for t, of_t in records.items():
-        used = torch.cat([step.used.flatten() for step in of_t])
-        means = torch.cat([step.mean.flatten() for step in of_t])
-        distances = [d for step in of_t if (d := step.distance())]
-        errors = np.mean(distances, axis=0) if distances else []
+    for t, steps in records.items():
+        used = torch.cat([step.used.flatten() for step in steps])
+        means = torch.cat([step.mean.flatten() for step in steps])
+        errors = [e for step in steps if (e := step.errors())]
+        mean_errors = np.mean(errors, axis=0) if errors else []
         cells = [f"{used.mean():+.3f}", f"{used.std():.3f}", f"{means.std():.3f}"]
-        cells += [f"{error:.3f}" for error in errors] or ["", "", ""]
+        cells += [f"{error:.3f}" for error in mean_errors] or ["", "", ""]
         lines.append(f"| {t} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Errors are squared, from Eq. 9's optimum, over its power: 1 is as far as no noise.",
+        "Errors are squared errors from the optimal noise of Eq. 9, divided by its power. "
+        "All-zero noise has error 1.",
         *problems,
     ]
     return "\n".join(lines) + "\n"

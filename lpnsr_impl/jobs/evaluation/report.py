@@ -1,4 +1,4 @@
-"""Tables of means in Markdown, and contact sheets."""
+"""Makes Markdown tables of means, and contact sheets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,21 @@ from ..upscaler import Method
 from .metrics import METRICS
 from .run import Pair, Row, result_path
 
-MOST_ROWS = 24
+MAX_ROWS = 24
+"""Maximum number of pictures on a contact sheet."""
 CELL = 256
-"""Side of a contact sheet's square crops, in HR pixels."""
+"""Height and width of the crops on a contact sheet, in HR pixels."""
 
 
 def markdown_table(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
-    """A row for each method with the means over its pictures, and what went wrong below.
+    """Make a table of each method's means, followed by a list of problems.
 
-    A mean is over the pictures that have the value; the column `n` counts those without a problem.
+    A mean is taken over the pictures that have a value. Column `n` counts the pictures without a
+    problem.
+
+    Args:
+        rows: rows that `evaluate` returned.
+        missing: metrics that could not be loaded, with the reason.
     """
     arrows = {m.label: f"{m.label} {'↑' if m.higher_is_better else '↓'}" for m in METRICS}
     columns = [*arrows, "seconds"]
@@ -28,9 +34,11 @@ def markdown_table(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
         "|---" * (len(columns) + 2) + "|",
     ]
     for name in names:
-        of = [row for row in rows if row["method"] == name and not row["problem"]]
-        cells = [_mean([row[column] for row in of if row[column]], column) for column in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} | {len(of)} |")
+        good = [row for row in rows if row["method"] == name and not row["problem"]]
+        cells = [
+            _format_mean([row[column] for row in good if row[column]], column) for column in columns
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} | {len(good)} |")
     notes = [f"- {label} is empty: {reason}" for label, reason in missing.items()]
     notes += [
         f"- {row['method']}, {row['picture']}: left out, {row['problem']}"
@@ -40,7 +48,7 @@ def markdown_table(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
     return "\n".join([*lines, "", *notes]).strip() + "\n"
 
 
-def _mean(values: Sequence[str], column: str) -> str:
+def _format_mean(values: Sequence[str], column: str) -> str:
     if not values:
         return ""
     mean = sum(float(value) for value in values) / len(values)
@@ -49,14 +57,14 @@ def _mean(values: Sequence[str], column: str) -> str:
 
 
 def contact_sheet(pairs: Sequence[Pair], methods: Sequence[Method], out: Path) -> Image.Image:
-    """The middle of each picture: LR (enlarged without smoothing), each method, HR.
+    """Draw the centre of each picture: LR (nearest-neighbour upsampled), each method, and HR.
 
     Args:
-        pairs: rows; the first `MOST_ROWS` of them are shown.
-        methods: columns; their pictures are read from `out`.
-        out: folder of `evaluate`.
+        pairs: pictures, one per row; only the first `MAX_ROWS` are drawn.
+        methods: methods, one per column.
+        out: folder that `evaluate` wrote the results to.
     """
-    pairs = pairs[:MOST_ROWS]
+    pairs = pairs[:MAX_ROWS]
     titles = ["LR", *(method.name for method in methods)]
     if any(pair.hr for pair in pairs):
         titles.append("HR")
@@ -68,17 +76,17 @@ def contact_sheet(pairs: Sequence[Pair], methods: Sequence[Method], out: Path) -
         files = [pair.lr, *(result_path(out, m, pair.name) for m in methods)]
         for column, file in enumerate([*files, pair.hr] if pair.hr else files):
             if not file.exists():
-                continue  # its row in the table names the problem
+                continue  # the table reports the problem
             side = CELL // 4 if column == 0 else CELL
             try:
-                picture = _middle(file, side).resize((CELL, CELL), Image.Resampling.NEAREST)
+                picture = _crop_centre(file, side).resize((CELL, CELL), Image.Resampling.NEAREST)
             except OSError:
                 continue
             sheet.paste(picture, (CELL * column, 16 + CELL * row))
     return sheet
 
 
-def _middle(file: Path, side: int) -> Image.Image:
+def _crop_centre(file: Path, side: int) -> Image.Image:
     with Image.open(file) as picture:
         rgb = picture.convert("RGB")
     side = min(side, *rgb.size)

@@ -1,4 +1,4 @@
-"""Methods times pictures: results as PNG, one CSV row each, resumable."""
+"""Evaluates methods on pictures, with results as PNG and CSV files. A run can be resumed."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Pair:
-    """A low-resolution picture and its truth, if there is one."""
+    """An LR picture, and the HR picture to compare with, if there is one."""
 
     name: str
     lr: Path
@@ -35,26 +35,26 @@ class Pair:
 
 
 def find_pairs(lr: Path, hr: Path | None, leave_out: Path | None = None) -> list[Pair]:
-    """Pictures of a folder, each with the HR picture of the same name (any suffix).
+    """Find the LR pictures of a folder, and the HR pictures of the same name with any suffix.
 
     Args:
         lr, hr: folders.
-        leave_out: a folder whose pictures are none, if it lies in `lr`.
+        leave_out: subfolder of `lr` whose pictures are left out.
 
     Raises:
-        ValueError: a folder has no pictures, or two LR pictures have one name.
+        ValueError: a folder has no pictures, or two LR pictures differ only in their suffix.
     """
-    found = {path.stem: path for path in picture_files(hr)} if hr else {}
+    hr_paths = {path.stem: path for path in picture_files(hr)} if hr else {}
     pairs: dict[str, Pair] = {}
     for path in picture_files(lr):
         if leave_out and leave_out.resolve() in path.resolve().parents:
             continue
         if path.stem in pairs:
-            raise ValueError(f"{lr} has two pictures named {path.stem}; names must differ.")
-        pairs[path.stem] = Pair(path.stem, path, found.get(path.stem))
-        if hr and path.stem not in found:
+            raise ValueError(f"{lr} has two pictures named {path.stem}. Rename one.")
+        pairs[path.stem] = Pair(path.stem, path, hr_paths.get(path.stem))
+        if hr and path.stem not in hr_paths:
             logger.warning(
-                "%s has no HR picture in %s; it gets no PSNR, SSIM, LPIPS.", path.name, hr
+                "%s has no HR picture in %s; PSNR, SSIM and LPIPS are left out.", path.name, hr
             )
     return list(pairs.values())
 
@@ -67,24 +67,25 @@ def evaluate(
     out: Path,
     settings: dict[str, object],
 ) -> list[Row]:
-    """Run every method on every picture that is not done yet.
+    """Run every method on every picture, except where a result exists.
 
-    A picture that fails gets a row with the problem and no values, and is tried again next time.
+    A picture that fails gets a row with the problem and no values, and is tried again by the next
+    run.
 
     Args:
         upscaler: networks.
-        methods: rows of the table to be.
+        methods: methods to compare.
         pairs: pictures.
         measurer: metrics.
         out: folder for `results.csv` and `pictures/METHOD/NAME.png`.
-        settings: what the results depend on beside the methods, e.g. the models' files; kept in
-            `settings.json`.
+        settings: other settings that the results depend on, such as the model files. They are
+            saved in `settings.json`.
 
     Returns:
-        All rows, in the order of methods and pictures.
+        Rows of all results, in the order of methods and pictures.
 
     Raises:
-        ValueError: `out` holds results of other settings.
+        ValueError: `out` has results with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out, {**settings, "methods": {m.name: asdict(m) for m in methods}})
@@ -101,17 +102,17 @@ def evaluate(
 
 
 def result_path(out: Path, method: Method, name: str) -> Path:
-    """Where the picture of a method is kept."""
-    folder = re.sub(r'[<>:"/\\|?*]', "-", method.name)  # what some systems allow in no name
+    """Path of a method's result for the picture `name`."""
+    folder = re.sub(r'[<>:"/\\|?*]', "-", method.name)  # characters that Windows does not allow
     return out / "pictures" / folder / f"{name}.png"
 
 
 def read_pair(pair: Pair) -> tuple[Tensor, Tensor | None]:
-    """LR [1,3,h,w] and HR [1,3,4h,4w] (or None), in [0,1].
+    """Read LR [1,3,h,w] and HR [1,3,4h,4w] (or None), in [0,1].
 
     Raises:
-        OSError: one can't be read.
-        ValueError: HR is not four times as large.
+        OSError: a file can't be read.
+        ValueError: HR is not four times as large as LR.
     """
     lr = read_picture(pair.lr)[None]
     hr = None if pair.hr is None else read_picture(pair.hr)[None]
@@ -129,15 +130,15 @@ def _evaluate_one(
     row = dict.fromkeys(COLUMNS, "") | {"method": method.name, "picture": pair.name}
     try:
         lr, hr = read_pair(pair)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         sr = upscaler.upscale(Picture(lr), method)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         sr = (sr * 255).round() / 255
         path = result_path(out, method, pair.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         to_pil(sr).save(path)
         values = measurer.measure(sr, hr)
-    except Exception as e:  # noqa: BLE001  (whatever it is, the other pictures go on)
+    except Exception as e:  # noqa: BLE001  (the other pictures are still evaluated)
         return row | {"problem": str(e) or type(e).__name__}
     return (
         row
@@ -147,7 +148,10 @@ def _evaluate_one(
 
 
 def _check_settings(out: Path, settings: dict[str, object]) -> None:
-    """Methods may be added to a folder; what is there must not change under it."""
+    """Save the settings, or raise ValueError if the folder has results with other settings.
+
+    Methods may be added.
+    """
     path = out / "settings.json"
     now = json.loads(json.dumps(settings))
     if path.exists():
@@ -157,7 +161,7 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
         changed += [m for m in before["methods"] if before["methods"][m] != now["methods"][m]]
         if changed:
             raise ValueError(
-                f"{out} holds results of other settings ({', '.join(changed)} changed). Give "
+                f"{out} has results with other settings ({', '.join(changed)} changed). Give "
                 "another folder, or delete this one."
             )
     with written_whole(path) as file:

@@ -1,1 +1,1 @@
-"""Upscales files and folders: pictures with all that surrounds their pixels, here or on Ray."""
+"""Upscales image files and folders, including metadata, on this machine or on a Ray cluster."""

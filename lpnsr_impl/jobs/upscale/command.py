@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from ...files.folders import BUNDLED_UPSCALE_MODELS, find_weights
 from ...pictures.target import Target
-from ..options import chosen_student, preset_method, with_options
+from ..options import apply_options, make_preset_method, read_student
 from .job import Outcome, Report, Worker
 from .networks import Networks, Settings
 from .plan import Item, Plan, make_plan
@@ -28,19 +28,19 @@ def run(options: argparse.Namespace) -> int:
     """Run the command with the options of `lpnsr_impl.cli`.
 
     Returns:
-        Exit code: 0 if every picture has its result.
+        Exit code: 0 if all pictures were upscaled, now or earlier.
 
     Raises:
-        ValueError: options contradict each other, or results would clash with other files.
+        ValueError: options contradict each other, or results would overwrite other files.
         OSError: a folder can't be read.
     """
-    settings = chosen_settings(options)
+    settings = make_settings(options)
     plan = make_plan(options.source, options.out, options.format)
     fingerprint = settings.fingerprint() + ("-stripped" if options.strip_metadata else "")
     job = Job(plan.source, plan.out, fingerprint, options.overwrite, options.strip_metadata)
     if not options.dry_run:
         Results(job).sweep(plan.items)
-    todo = _not_done(job, plan.items)
+    todo = _find_unfinished(job, plan.items)
     logger.info(
         "%s: %d pictures, %d of them done before. %s, start %s, %d steps, %s.", options.source,
         len(plan.items), len(plan.items) - len(todo), settings.method.name, settings.method.start,
@@ -49,50 +49,51 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         for item in todo:
             logger.info("would make %s from %s", item.result, item.name)
+    if options.dry_run or not todo:
         return Report(0, plan.problems).finish()
-    return _do(job, plan, todo, settings, options) if todo else Report(0, plan.problems).finish()
+    return _run_job(job, plan, todo, settings, options)
 
 
-def _do(
+def _run_job(
     job: Job, plan: Plan, todo: Sequence[Item], settings: Settings, options: argparse.Namespace
 ) -> int:
     report = Report(len(todo), plan.problems)
     try:
-        report.follow(_outcomes(job, todo, settings, options))
+        report.follow(_upscale_pictures(job, todo, settings, options))
     except KeyboardInterrupt:
-        logger.warning("Stopped. Run the same command again to go on.")
+        logger.warning("Stopped. Run the same command again to continue.")
         report.finish()
         return INTERRUPTED
     return report.finish()
 
 
-def _outcomes(
+def _upscale_pictures(
     job: Job, todo: Sequence[Item], settings: Settings, options: argparse.Namespace
 ) -> Iterator[Outcome]:
     if options.ray:
-        from .ray_job import do_on_ray
+        from .ray_job import run_on_ray
 
-        return do_on_ray(job, todo, settings, options.ray, options.ray_workers)
+        return run_on_ray(job, todo, settings, options.ray, options.ray_workers)
     worker = Worker(job, Networks(settings))
-    return map(worker.do, todo)
+    return map(worker.upscale, todo)
 
 
-def _not_done(job: Job, items: Sequence[Item]) -> list[Item]:
+def _find_unfinished(job: Job, items: Sequence[Item]) -> list[Item]:
     results = Results(job)
 
     def is_done(item: Item) -> bool:
         try:
             return results.is_done(item)
         except OSError:
-            return False  # the error is reported when its turn comes
+            return False  # the worker reports the error
 
     with ThreadPoolExecutor(MAX_REQUESTS) as pool:
         done = pool.map(is_done, items)
         return [item for item, is_done in zip(items, done, strict=True) if not is_done]
 
 
-def chosen_settings(options: argparse.Namespace) -> Settings:
-    """Settings from the options.
+def make_settings(options: argparse.Namespace) -> Settings:
+    """Make the job's settings from the command-line options.
 
     Raises:
         FileNotFoundError: a model's file does not exist.
@@ -101,14 +102,14 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
     start = options.upscale_model
     if start is None and options.preset in (None, "B") and _fits_bundled_start(options.denoiser):
         start = BUNDLED_START.name
-    student = chosen_student(options)
-    preset = preset_method(options, [start] if start else [], student)
-    (method,) = with_options([preset], options, student)
+    student = read_student(options)
+    preset = make_preset_method(options, [start] if start else [], student)
+    (method,) = apply_options([preset], options, student)
     return Settings(
-        autoencoder=_portable(options.autoencoder),
-        denoiser=_portable(options.denoiser),
-        noise_predictor=_portable(options.noise_predictor),
-        upscale_model=_portable(start) if start and method.start == Path(start).name else None,
+        autoencoder=_resolve_path(options.autoencoder),
+        denoiser=_resolve_path(options.denoiser),
+        noise_predictor=_resolve_path(options.noise_predictor),
+        upscale_model=_resolve_path(start) if start and method.start == Path(start).name else None,
         method=method,
         precision=options.precision,
         tile=options.tile,
@@ -120,7 +121,7 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
 
 
 def _fits_bundled_start(denoiser: str) -> bool:
-    """Whether the bundled upscale model was made for the denoiser's family."""
+    """Whether the bundled upscale model was trained for the denoiser's family."""
     path = find_weights(denoiser)
     if path.suffix != ".safetensors":
         return False
@@ -131,6 +132,6 @@ def _fits_bundled_start(denoiser: str) -> bool:
     return families[0] == families[1]
 
 
-def _portable(name: str) -> str:
-    """Name of a model for processes in other folders: an absolute path, or a bundled file's."""
+def _resolve_path(name: str) -> str:
+    """Make a model's path absolute, for workers in other folders. Bundled names stay as given."""
     return str(Path(name).resolve()) if Path(name).is_file() else name

@@ -1,7 +1,7 @@
 """Reads and writes what Pillow can't: more than 8 bits per channel, and TIFF files of any depth.
 
-libvips writes pixels only. Pillow writes the metadata, since libvips changes the EXIF data of PNG,
-writes none in TIFF, and invents a resolution.
+libvips writes only the pixels. Pillow writes the metadata, since libvips modifies the EXIF data of
+PNG files, drops that of TIFF files, and adds a default resolution.
 """
 
 import io
@@ -17,19 +17,19 @@ from .metadata import IPTC_TAG, PROFILE_TAG, RESOLUTION_TAGS, XMP_TAG, Metadata,
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 _STRIP_OFFSETS, _ORIENTATION = 273, 274
-_HEADER = 8  # bytes of a TIFF file
-_IHDR_END = 33
+_TIFF_HEADER = 8  # length in bytes
+_IHDR_END = 33  # offset of the end of a PNG's first chunk
 
 
 def read_deep(data: bytes, *, is_heif: bool = False) -> NDArray[np.uint16]:
-    """Samples of a PNG, TIFF, AVIF or HEIC of more than 8 bits per channel, upright.
+    """Read a PNG, TIFF, AVIF or HEIC file of more than 8 bits per channel, and rotate it upright.
 
     Args:
         data: contents of the file.
-        is_heif: whether it is HEIC, which libvips does not read everywhere.
+        is_heif: whether it is HEIC, which only some builds of libvips read.
 
     Returns:
-        [h,w,C] of 16 bits, C being 1 (grey), 2 (with alpha), 3 (RGB) or 4.
+        16-bit samples [h,w,C], where C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
 
     Raises:
         ValueError: a package is not installed, or the file is damaged.
@@ -37,35 +37,35 @@ def read_deep(data: bytes, *, is_heif: bool = False) -> NDArray[np.uint16]:
     if is_heif:
         image = register_heif().open_heif(data, convert_hdr_to_8bit=False)
         return _stretch(np.asarray(image), image.info["bit_depth"])
-    pyvips = _pyvips()
+    pyvips = _import_pyvips()
     try:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="truncated")
         bits = image.get("bits-per-sample") if image.get_typeof("heif-compression") else 16
         samples: NDArray[np.uint16] = image.autorot().numpy()
     except pyvips.Error as e:
-        raise ValueError(f"it can't be read: {' '.join(str(e).split())}") from e
+        raise ValueError(f"the file can't be read: {' '.join(str(e).split())}") from e
     return _stretch(samples.reshape(*samples.shape[:2], -1), bits)
 
 
 def _stretch(samples: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
-    """Map samples, whose `bits` are the upper ones of 16, to the full range."""
+    """Scale 16-bit samples, of which only the upper `bits` are used, to the full range."""
     if bits == 16:
         return samples
-    largest = (1 << 16) - (1 << (16 - bits))
-    return (samples * (65535 / largest)).round().astype(np.uint16)
+    max_sample = (1 << 16) - (1 << (16 - bits))
+    return (samples * (65535 / max_sample)).round().astype(np.uint16)
 
 
-def png_bytes(samples: Samples, options: dict[str, Any]) -> bytes:
-    """A PNG of [h,w,1..4] samples.
+def encode_png(samples: Samples, options: dict[str, Any]) -> bytes:
+    """Encode a PNG file.
 
     Args:
-        samples: the pixels.
-        options: for Pillow, which writes the metadata.
+        samples: pixels, [h,w,1..4].
+        options: arguments of Pillow's `save`, which writes the metadata.
 
     Raises:
         ValueError: pyvips is not installed.
     """
-    pixels: bytes = _image(samples).pngsave_buffer(filter="up", keep="none")
+    pixels: bytes = _to_vips(samples).pngsave_buffer(filter="up", keep="none")
     out = io.BytesIO()
     Image.new("L", (1, 1)).save(out, "PNG", **options)
     metadata = out.getvalue()
@@ -73,62 +73,64 @@ def png_bytes(samples: Samples, options: dict[str, Any]) -> bytes:
     return pixels[:_IHDR_END] + metadata + pixels[pixels.index(b"IDAT") - 4 :]
 
 
-def tiff_bytes(samples: Samples, metadata: Metadata) -> bytes:
-    """A TIFF of [h,w,1..4] samples.
+def encode_tiff(samples: Samples, metadata: Metadata) -> bytes:
+    """Encode a TIFF file.
 
-    An EXIF block is a TIFF file without pixels. The tags of libvips's pixels are added, and the
-    pixels follow.
+    An EXIF block is a TIFF file without pixels. This adds the tags that describe libvips's pixels
+    to the block, and appends the pixels.
 
     Args:
-        samples: the pixels.
-        metadata: see `Metadata.fit`.
+        samples: pixels, [h,w,1..4].
+        metadata: metadata that `Metadata.fit` returned.
 
     Raises:
-        ValueError: it would be too large for TIFF, or pyvips is not installed.
+        ValueError: the picture is too large for TIFF, or pyvips is not installed.
     """
     try:
-        written: bytes = _image(samples).tiffsave_buffer(
+        written: bytes = _to_vips(samples).tiffsave_buffer(
             compression="deflate", predictor="horizontal", keep="none"
         )
-    except _pyvips().Error as e:
+    except _import_pyvips().Error as e:
         height, width = samples.shape[:2]
         raise ValueError(
-            f"{width}x{height} pixels are too many for a TIFF file. Give --format png ({e})"
+            f"{width}x{height} pixels are too large for a TIFF file. Give --format png ({e})"
         ) from e
     exif = to_exif(metadata.exif)
-    of_pixels = Image.Exif()
-    of_pixels.load(written)
-    exif.update({t: v for t, v in of_pixels.items() if t not in {_ORIENTATION, *RESOLUTION_TAGS}})
+    pixel_tags = Image.Exif()
+    pixel_tags.load(written)
+    exif.update({t: v for t, v in pixel_tags.items() if t not in {_ORIENTATION, *RESOLUTION_TAGS}})
     if metadata.dpi:
         exif.update(zip(RESOLUTION_TAGS, (*metadata.dpi, 2), strict=True))
     blocks = {PROFILE_TAG: metadata.icc, XMP_TAG: metadata.xmp, IPTC_TAG: metadata.iptc}
     exif.update({tag: block for tag, block in blocks.items() if block})
-    exif.endian = of_pixels.endian
-    places = np.atleast_1d(exif[_STRIP_OFFSETS])
-    exif[_STRIP_OFFSETS] = tuple(int(place) - _HEADER for place in places)  # behind the tags
-    return exif.tobytes()[6:] + written[_HEADER:]
+    exif.endian = pixel_tags.endian
+    offsets = np.atleast_1d(exif[_STRIP_OFFSETS])
+    # Pillow adds the length of the tags to these offsets.
+    exif[_STRIP_OFFSETS] = tuple(int(offset) - _TIFF_HEADER for offset in offsets)
+    return exif.tobytes()[6:] + written[_TIFF_HEADER:]
 
 
-def _image(samples: Samples) -> Any:
+def _to_vips(samples: Samples) -> Any:
     grey = samples.shape[2] < 3
     kinds = ("b-w", "srgb") if samples.itemsize == 1 else ("grey16", "rgb16")
-    return _pyvips().Image.new_from_array(samples, interpretation=kinds[not grey])
+    return _import_pyvips().Image.new_from_array(samples, interpretation=kinds[not grey])
 
 
-def _pyvips() -> Any:
+def _import_pyvips() -> Any:
+    """Import pyvips, or raise ValueError if it is not installed."""
     logging.getLogger("pyvips").setLevel(logging.ERROR)
     try:
         import pyvips
     except (ModuleNotFoundError, OSError) as e:
         raise ValueError(
-            f"TIFF files and pictures of more than 8 bits need the package pyvips ({e}). Install "
-            "it: pip install 'pyvips[binary]'"
+            "TIFF files and pictures with more than 8 bits per channel need the package pyvips "
+            f"({e}). Install it: pip install 'pyvips[binary]'"
         ) from e
     return pyvips
 
 
 def check_avif() -> None:
-    """Raises ValueError if Pillow can't read and write AVIF."""
+    """Raise ValueError if Pillow can't read and write AVIF."""
     if not features.check("avif"):
         raise ValueError(
             f"AVIF files need Pillow 11.3 or newer, got {features.version('pil')}. Install it: "
@@ -137,13 +139,13 @@ def check_avif() -> None:
 
 
 def register_heif() -> Any:
-    """Have Pillow open HEIC files.
+    """Register pillow_heif with Pillow, so that Pillow opens HEIC files.
 
     Returns:
         The package pillow_heif.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: pillow_heif is not installed.
     """
     try:
         import pillow_heif

@@ -1,6 +1,6 @@
-"""Folders of pictures: local ones, and those that pyarrow opens by a URI (s3://, gs://, file://).
+"""Access to local folders, and to folders that pyarrow opens by a URI (s3://, gs://, file://).
 
-Names within a folder have forward slashes.
+File names are relative to the folder, with forward slashes.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class Stat:
-    """Size in bytes, and time of the last change (0 if unknown)."""
+    """Size of a file in bytes, and time of its last change (0 if unknown)."""
 
     size: int
     mtime_ns: int
@@ -27,8 +27,8 @@ class Listing:
     """Contents of a folder.
 
     Attributes:
-        names: of all files below it, sorted.
-        links: to folders; they are not followed.
+        names: names of all files in it and its subfolders, sorted.
+        links: names of links to folders, which are not followed.
         problems: folders that could not be listed, with the reason.
     """
 
@@ -38,17 +38,17 @@ class Listing:
 
 
 def open_folder(place: str) -> "Folder":
-    """The folder of a path or a URI.
+    """Open a folder by its path or URI.
 
     Raises:
         ValueError: the URI has an unknown scheme.
-        ModuleNotFoundError: a URI needs pyarrow.
+        ModuleNotFoundError: the folder is a URI, and pyarrow is not installed.
     """
     return ArrowFolder(place) if is_uri(place) else LocalFolder(Path(place))
 
 
 def is_uri(place: str) -> bool:
-    """Whether it is a URI such as s3://bucket/folder."""
+    """Whether a place is a URI such as s3://bucket/folder, and not a path."""
     return "://" in place
 
 
@@ -72,29 +72,29 @@ def is_folder(place: str) -> bool | None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk or the quota is full."""
+    """Whether an error means that the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class LocalFolder:
-    """A local folder. Every method may raise OSError."""
+    """A local folder. All methods may raise OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def place(self, name: str = "") -> tuple[str, PurePosixPath]:
-        """Kind of file system and full path of a name, with links resolved, for comparisons."""
+        """Kind of file system and full path of a file, with links resolved, to compare places."""
         return "local", PurePosixPath(Path(os.path.realpath(self._path / name)).as_posix())
 
     def files(self, leave_out: "Folder | None") -> Listing:
-        """List all files, except those of the folder `leave_out` if it lies within."""
+        """List all files, except those in the subfolder `leave_out`."""
         listing = Listing()
 
-        def problem(error: OSError) -> None:
+        def report(error: OSError) -> None:
             name = self._name(Path(error.filename))
             listing.problems[name] = f"the folder can't be listed: {error.strerror}"
 
-        for folder, folders, files in os.walk(self._path, onerror=problem):
+        for folder, folders, files in os.walk(self._path, onerror=report):
             for name in list(folders):
                 path = Path(folder, name)
                 if path.is_symlink():
@@ -109,21 +109,22 @@ class LocalFolder:
         return path.relative_to(self._path).as_posix()
 
     def stat(self, name: str) -> Stat | None:
-        """None if there is no such file."""
+        """Size and time of a file; None if it does not exist."""
         try:
-            found = (self._path / name).stat()
+            status = (self._path / name).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Stat(found.st_size, found.st_mtime_ns)
+        return Stat(status.st_size, status.st_mtime_ns)
 
     def read(self, name: str) -> bytes:
+        """Read a regular file."""
         path = self._path / name
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         return path.read_bytes()
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a new file. A failure leaves no file."""
+        """Write a new file, and create its folder. If this fails, the file is deleted."""
         path = self._path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -136,23 +137,26 @@ class LocalFolder:
             raise
 
     def move(self, name: str, new_name: str) -> None:
-        """Rename a file atomically, replacing the one that has the name."""
+        """Rename a file atomically, replacing an existing file."""
         os.replace(self._path / name, self._path / new_name)
 
     def delete(self, name: str) -> None:
-        """Delete a file. Does nothing if there is none."""
+        """Delete a file if it exists."""
         (self._path / name).unlink(missing_ok=True)
 
     def list_files(self, folder: str) -> list[str]:
-        """Names of the files directly in a subfolder; none if it does not exist."""
+        """List the files directly in a subfolder. Empty if the subfolder does not exist."""
         try:
             return [self._name(p) for p in (self._path / folder).iterdir() if not p.is_dir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def ignores_case(self) -> bool:
-        """Whether names that differ in case or Unicode normalization name the same file, as on
-        Windows and macOS. Tried with a temporary file, since it depends on the file system."""
+        """Whether names that differ only in case or Unicode normalization are the same file.
+
+        This is usual on Windows and macOS, but depends on the file system, so it is tested with a
+        temporary file. True if that can't be written.
+        """
         existing = next(p for p in (self._path, *self._path.absolute().parents) if p.is_dir())
         try:
             with tempfile.NamedTemporaryFile(dir=existing, prefix=".lpnsr-\u00e9-") as file:
@@ -160,7 +164,7 @@ class LocalFolder:
                 variants = path.name.swapcase(), unicodedata.normalize("NFD", path.name)
                 return any(path.with_name(variant).exists() for variant in variants)
         except OSError:
-            return True  # it can't be told
+            return True
 
 
 class ArrowFolder:
@@ -172,7 +176,7 @@ class ArrowFolder:
         self._uri = uri
         self._fs: Any
         self._fs, self._root = fs.FileSystem.from_uri(uri)
-        self._made: set[str] = set()
+        self._created: set[str] = set()
 
     def __reduce__(self) -> tuple[type["ArrowFolder"], tuple[str]]:
         return ArrowFolder, (self._uri,)
@@ -187,7 +191,7 @@ class ArrowFolder:
         from pyarrow import fs
 
         kind, root = self.place()
-        left_out = leave_out.place() if leave_out else ("", PurePosixPath())
+        excluded_kind, excluded = leave_out.place() if leave_out else ("", PurePosixPath())
         paths = [
             PurePosixPath(info.path)
             for info in self._fs.get_file_info(fs.FileSelector(self._root, recursive=True))
@@ -196,7 +200,7 @@ class ArrowFolder:
         names = [
             str(path.relative_to(root))
             for path in paths
-            if left_out[0] != kind or left_out[1] not in path.parents or left_out[1] == root
+            if excluded_kind != kind or excluded not in path.parents or excluded == root
         ]
         return Listing(sorted(names))
 
@@ -214,9 +218,9 @@ class ArrowFolder:
 
     def put(self, name: str, data: bytes) -> None:
         folder = self._path(str(PurePosixPath(name).parent))
-        if folder not in self._made:
+        if folder not in self._created:
             self._fs.create_dir(folder, recursive=True)
-            self._made.add(folder)
+            self._created.add(folder)
         try:
             with self._fs.open_output_stream(self._path(name)) as file:
                 file.write(data)
@@ -234,7 +238,7 @@ class ArrowFolder:
     def ignores_case(self) -> bool:
         if self._fs.type_name == "local":
             return LocalFolder(Path(self._root)).ignores_case()
-        return False  # as object stores do
+        return False  # object stores distinguish case
 
     def list_files(self, folder: str) -> list[str]:
         from pyarrow import fs

@@ -1,4 +1,4 @@
-"""What each file format can hold, and how results are named."""
+"""Image formats of results, what each can store, and the names of results."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from typing import Any
 from ...pictures.reading import SUFFIXES
 
 SAME = "same"
-"""The choice to keep the format of the input."""
+"""Value of --format that keeps the input's format."""
 
 RECORDS = ".lpnsr"
-"""Folder of the records, within the folder of results."""
+"""Name of the subfolder for records in a folder of results."""
 
 READ_SUFFIXES = SUFFIXES | {".gif", ".jfif", ".heic", ".heif", ".hif"}
 
@@ -22,16 +22,17 @@ PROFILE, DPI = "colour profile", "resolution"
 
 @dataclass(frozen=True)
 class Format:
-    """A format that results are written in.
+    """A format that results can be written in.
 
     Attributes:
-        pillow_name: its name in Pillow.
-        suffixes: the first one is given to new names.
-        metadata: parts of the metadata that it has a place for.
-        alpha, deep: whether it holds transparency, and 16 bits per channel.
-        grey: whether it stores all grey pictures without colour, as a grey colour profile needs.
-        max_side: largest side in pixels.
-        max_block: largest size in bytes of EXIF, XMP or IPTC.
+        pillow_name: name of the format in Pillow.
+        suffixes: file name suffixes; new names get the first one.
+        metadata: parts of the metadata that the format can store.
+        alpha: whether it can store transparency.
+        deep: whether it can store 16 bits per channel.
+        grey: whether it stores grey pictures as a single channel, which grey colour profiles need.
+        max_side: maximum width and height in pixels.
+        max_block: maximum size in bytes of EXIF, XMP or IPTC.
         options: arguments of Pillow's `save`.
     """
 
@@ -59,7 +60,7 @@ FORMATS: dict[str, Format] = {
         options={"quality": 95, "exact": True},
     ),
     "avif": Format(
-        # readers refuse more than 16384² pixels
+        # Common decoders reject more than 16384² pixels.
         "AVIF", (".avif",), _COMMON, grey=False, max_side=16384,
         options={"quality": 90, "subsampling": "4:4:4"},
     ),
@@ -68,36 +69,36 @@ FORMATS: dict[str, Format] = {
 }  # fmt: skip
 
 SPARE = FORMATS["png"]
-"""Format that can hold every picture."""
+"""Format used where the chosen format can't store a picture. It can store every picture."""
 
 
 def format_of(name: str) -> Format | None:
-    """The format that belongs to a file name's suffix; None if no results are written in it."""
+    """The format of a file name's suffix; None if results can't be written in it."""
     suffix = PurePosixPath(name).suffix.lower()
     return next((f for f in FORMATS.values() if suffix in f.suffixes), None)
 
 
 def result_name(name: str, format_name: str) -> str:
-    """Name of a picture's result: the input's name, with another suffix where the format needs it.
+    """Name of a picture's result: the input's name, with the suffix changed if the format differs.
 
     Args:
-        name: of the input.
-        format_name: a key of `FORMATS`, or "same", which is png for formats that are only read
-            (gif, heic).
+        name: name of the input.
+        format_name: a key of `FORMATS`, or "same". For formats that can only be read (GIF, HEIC),
+            "same" means PNG.
     """
-    chosen = (format_of(name) or SPARE) if format_name == SAME else FORMATS[format_name]
+    format = (format_of(name) or SPARE) if format_name == SAME else FORMATS[format_name]
     path = PurePosixPath(name)
-    if path.suffix.lower() in chosen.suffixes:
+    if path.suffix.lower() in format.suffixes:
         return name
-    return str(path.with_suffix(chosen.suffixes[0]))
+    return str(path.with_suffix(format.suffixes[0]))
 
 
 def spare_name(name: str) -> str:
-    """Name of the PNG written instead of `result_name` where that format can't hold the result."""
+    """Name of the PNG that replaces `result_name` if that format can't store the result."""
     return name + SPARE.suffixes[0]
 
 
 def record_name(result: str) -> str:
-    """Name of a result's record; short, however long the result's name is."""
+    """Name of a result's record: a hash, so that its length is fixed."""
     key = hashlib.sha256(result.encode(errors="surrogateescape")).hexdigest()[:32]
     return f"{RECORDS}/{key}.json"

@@ -1,4 +1,4 @@
-"""Metadata of results: EXIF, XMP, IPTC, PNG text, colour profile and resolution."""
+"""Adapts metadata to results: EXIF, XMP, IPTC, PNG text, colour profile and resolution."""
 
 import struct
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from .formats import DPI, EXIF, FORMATS, IPTC, PROFILE, TEXT, XMP, Format
 from .xmp import correct_xmp
 
 ORIENTATION = 274
-RESOLUTION_TAGS = 282, 283, 296  # along x, along y, unit
-INCH, CENTIMETRE = 2, 3  # units
-_WIDTH, _HEIGHT = 40962, 40963  # of the Exif IFD
+RESOLUTION_TAGS = 282, 283, 296  # x resolution, y resolution, unit
+INCH, CENTIMETRE = 2, 3  # values of the unit
+_WIDTH, _HEIGHT = 40962, 40963  # tags in the Exif IFD
 XMP_TAG, IPTC_TAG, PROFILE_TAG = 700, 33723, 34675
-IPTC_RESOURCE = 0x0404  # of a JPEG's Photoshop block
+IPTC_RESOURCE = 0x0404  # resource ID in the Photoshop block of a JPEG
 
 TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt"}
 COLOUR_CHUNKS = {b"cICP", b"gAMA", b"cHRM", b"sRGB"}
 XMP_KEYWORD = "XML:com.adobe.xmp"
 _SRGB_GAMMA = struct.pack(">L", 45455)
 _SRGB_PRIMARIES = struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
-_HDR = {16: "PQ", 18: "HLG"}  # transfer functions by ITU-T H.273
+_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 
 _TEXT_TAGS = {
     "Title": ExifTags.Base.ImageDescription,
@@ -34,7 +34,7 @@ _TEXT_TAGS = {
     "prompt": ExifTags.Base.Model,
     "workflow": ExifTags.Base.Make,
 }
-"""EXIF tags for PNG text. `prompt` and `workflow` are where ComfyUI's own savers put them."""
+"""EXIF tags that store PNG text in other formats. ComfyUI stores `prompt` and `workflow` there."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Metadata:
     """Metadata of an image file. Every part may be empty.
 
     Attributes:
-        exif: tags, with sub-directories as dicts.
-        icc: colour profile.
+        exif: EXIF tags, with sub-IFDs as dicts.
+        icc: ICC colour profile.
         dpi: dots per inch along x and y.
         xmp: XMP packet.
         iptc: IPTC-IIM records.
-        text: text of a PNG, by keyword.
-        chunks: text and colour chunks of a PNG, as (type, contents). A picture of another format
-            has a cICP chunk here if it names its colour space in that way.
-        size: (width, height) of the upright picture.
-        is_turned: whether the file stores the picture turned.
+        text: PNG text by keyword.
+        chunks: text and colour chunks of a PNG, as (type, contents). For AVIF and HEIC, a cICP
+            chunk if the file defines its colour space by code points (nclx).
+        size: (width, height) of the picture after it is rotated upright.
+        is_turned: whether the file stores the picture rotated or flipped.
     """
 
     exif: Mapping[int, Any] = field(default_factory=dict[int, Any])
@@ -66,24 +66,24 @@ class Metadata:
 
     @property
     def has_grey_profile(self) -> bool:
-        """Whether the profile is for grey pictures."""
+        """Whether the colour profile is for grey pictures."""
         return self.icc is not None and self.icc[16:20] == b"GRAY"
 
     def strip(self) -> "Metadata":
-        """Leave out all but colours and resolution."""
+        """Copy with only colour profile, colour chunks and resolution."""
         chunks = tuple(chunk for chunk in self.chunks if chunk[0] in COLOUR_CHUNKS)
         return replace(self, exif={}, xmp=None, iptc=None, text={}, chunks=chunks)
 
     def fit(self, format: Format, size: tuple[int, int]) -> tuple["Metadata", list[str]]:
-        """Metadata of an upright result.
+        """Adapt the metadata to an upright result.
 
         Args:
-            format: of the result.
-            size: its (width, height).
+            format: format of the result.
+            size: (width, height) of the result.
 
         Returns:
-            The metadata with sizes corrected, without what the format can't hold; and notes about
-            what was left out.
+            The metadata with corrected sizes and without what the format can't store, and notes
+            about what was left out.
         """
         lost: list[str] = []
         fitted = replace(self, exif=self._fit_exif(format, size, lost))
@@ -107,7 +107,7 @@ class Metadata:
         return fitted, notes
 
     def _fit_exif(self, format: Format, size: tuple[int, int], lost: list[str]) -> dict[int, Any]:
-        """EXIF tags of a result. Adds what is left out to `lost`."""
+        """Make the EXIF tags of a result, and append what the format can't store to `lost`."""
         tags = dict(self.exif)
         if EXIF not in format.metadata:
             lost += [EXIF] * bool(tags.keys() - {ORIENTATION, *RESOLUTION_TAGS})
@@ -123,7 +123,7 @@ class Metadata:
         if tags:
             tags[ORIENTATION] = 1
         if format is FORMATS["avif"]:
-            tags.pop(ORIENTATION, None)  # else Pillow rewrites the tags, in ASCII
+            tags.pop(ORIENTATION, None)  # with it, Pillow would rewrite all tags as ASCII
         if self.dpi and (tags or DPI not in format.metadata):
             tags |= dict(zip(RESOLUTION_TAGS, (*self.dpi, INCH), strict=True))
         if details := tags.get(ExifTags.IFD.Exif):
@@ -135,7 +135,7 @@ class Metadata:
         return tags
 
     def save_options(self, format: Format) -> dict[str, Any]:
-        """Arguments for Pillow's `save`. Call `fit` first."""
+        """Keyword arguments for Pillow's `save`, for metadata that `fit` returned."""
         options: dict[str, Any] = {"icc_profile": self.icc, "dpi": self.dpi, "xmp": self.xmp}
         if self.exif:
             options["exif"] = to_exif(self.exif).tobytes()
@@ -154,7 +154,7 @@ class Metadata:
 
 
 def to_exif(tags: Mapping[int, Any]) -> Image.Exif:
-    """EXIF tags, with sub-directories as dicts, for Pillow."""
+    """Convert EXIF tags, with sub-IFDs as dicts, to Pillow's class."""
     exif = Image.Exif()
     for tag, value in tags.items():
         if isinstance(value, dict):
@@ -165,7 +165,7 @@ def to_exif(tags: Mapping[int, Any]) -> Image.Exif:
 
 
 def _encode_text(value: Any) -> Any:
-    """Pillow reads text as Latin-1, and would write it as ASCII."""
+    """Encode text as Latin-1, as Pillow decodes it; Pillow itself would encode it as ASCII."""
     if isinstance(value, str) and not value.isascii():
         return value.encode("latin-1")
     return value
@@ -176,8 +176,8 @@ def _exif_size(tags: Mapping[int, Any]) -> int:
 
 
 def _add_text(tags: Mapping[int, Any], keyword: str, value: str) -> dict[int, Any] | None:
-    """EXIF tags with a PNG's text among them; None if there is no free tag for it."""
-    if keyword == "parameters":  # of AUTOMATIC1111's web UI, which reads it from here
+    """Copy EXIF tags and add a PNG text; None if there is no tag for it, or the tag is in use."""
+    if keyword == "parameters":  # AUTOMATIC1111's web UI reads it from UserComment
         details = tags.get(ExifTags.IFD.Exif, {})
         if ExifTags.Base.UserComment in details:
             return None
@@ -191,12 +191,12 @@ def _add_text(tags: Mapping[int, Any], keyword: str, value: str) -> dict[int, An
 
 
 def _describe_colour(metadata: Metadata) -> list[str]:
-    """What a picture's colour chunks say that its profile does not say."""
+    """Describe the colour information that is lost without the PNG colour chunks."""
     chunks = dict(metadata.chunks)
     if cicp := chunks.get(b"cICP"):
         kind = _HDR.get(cicp[1], f"of primaries {cicp[0]} and transfer function {cicp[1]}")
         return [f"colour space {kind} (colours look different without it)"]
     if metadata.icc or b"sRGB" in chunks:
         return []
-    plain = {b"gAMA": _SRGB_GAMMA, b"cHRM": _SRGB_PRIMARIES}
-    return [kind.decode() for kind, value in plain.items() if chunks.get(kind, value) != value]
+    srgb = {b"gAMA": _SRGB_GAMMA, b"cHRM": _SRGB_PRIMARIES}
+    return [kind.decode() for kind, value in srgb.items() if chunks.get(kind, value) != value]

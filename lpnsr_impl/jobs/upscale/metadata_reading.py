@@ -1,4 +1,4 @@
-"""Reads the metadata of picture files."""
+"""Reads the metadata of image files."""
 
 import io
 import math
@@ -33,8 +33,8 @@ _STRUCTURE = frozenset(
         PROFILE_TAG, 37724,
     }
 )  # fmt: skip
-"""TIFF tags that describe how the file stores its pixels or its thumbnail, and blocks that are kept
-apart (colour profile, XMP, IPTC) or not at all (Photoshop)."""
+"""TIFF tags that are not copied as EXIF: the layout of pixels and thumbnail, blocks that `Metadata`
+stores separately (colour profile, XMP, IPTC), and Photoshop's block."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,22 +47,24 @@ _TURNS = {
 }
 _DAMAGED = (struct.error, ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError)
 
-_REWRITTEN = {XMP_KEYWORD, *(f"Raw profile type {part}" for part in ("exif", "APP1", "xmp"))}
-"""Keywords of text chunks that hold EXIF or XMP, which are written anew."""
+_METADATA_KEYWORDS = {
+    XMP_KEYWORD, *(f"Raw profile type {part}" for part in ("exif", "APP1", "xmp"))
+}  # fmt: skip
+"""Keywords of PNG text chunks that contain EXIF or XMP. These chunks are not copied as text."""
 
 _SRGB_LIKE = {(p, t) for p in (1, 2) for t in (1, 2, 6, 13)}
-"""(primaries, transfer function) of BT.709 and sRGB, or unspecified, by ITU-T H.273."""
+"""ITU-T H.273 code points (primaries, transfer) of sRGB and BT.709, or unspecified."""
 
 
 def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
-    """Metadata of an opened file, before its pixels are loaded.
+    """Read the metadata of a file. Call this before Pillow loads the pixels.
 
     Args:
-        file: opened by Pillow.
+        file: the file, opened by Pillow.
         data: contents of the file.
 
     Returns:
-        The metadata, and a note for each part that is damaged.
+        The metadata, and a note for each damaged part, which is left out.
     """
     notes: list[str] = []
     exif: dict[int, Any] = {}
@@ -76,56 +78,57 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
         notes.append("its EXIF data is damaged and left out")
     iptc = _read_iptc(file)
     if iptc is None and isinstance(file, TiffImageFile) and IPTC_TAG in file.tag_v2:
-        notes.append("its IPTC data is stored as numbers, which can't be read, and left out")
+        notes.append("its IPTC data is stored as integers, which is not supported, and left out")
     chunks, text = _read_chunks(data) if file.format == "PNG" else (_read_nclx(file, data), {})
-    turn = _orientation(file)
+    orientation = _read_orientation(file)
     width, height = file.size
     metadata = Metadata(
         exif,
         icc=file.info.get("icc_profile") or None,
-        dpi=_dpi(file, exif),
+        dpi=_read_dpi(file, exif),
         xmp=_as_bytes(file.info.get("xmp")),
         iptc=iptc,
         text=text,
         chunks=chunks,
-        size=(height, width) if turn >= 5 else (width, height),
-        is_turned=file.info.get("original_orientation", turn) not in (None, 1),
+        size=(height, width) if orientation >= 5 else (width, height),
+        is_turned=file.info.get("original_orientation", orientation) not in (None, 1),
     )
     return metadata, notes
 
 
 def turn_upright(file: Image.Image) -> Image.Image:
-    """The picture, turned as EXIF says.
+    """Load a picture and rotate it upright by its EXIF orientation.
 
-    Unlike Pillow's `exif_transpose` it also works beside damaged tags.
+    Unlike Pillow's `exif_transpose`, this works if other EXIF tags are damaged.
     """
-    turn = _TURNS.get(_orientation(file))
+    turn = _TURNS.get(_read_orientation(file))
     file.load()
-    # Pillow turns a TIFF while it loads it.
+    # Pillow itself rotates TIFF files on load.
     return file if turn is None or file.format == "TIFF" else file.transpose(turn)
 
 
-def _orientation(file: Image.Image) -> int:
+def _read_orientation(file: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged."""
     try:
-        turn = file.getexif().get(ORIENTATION, 1)
+        orientation = file.getexif().get(ORIENTATION, 1)
     except _DAMAGED:
         return 1
-    return turn if turn in _TURNS else 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _copy_tags(exif: Image.Exif) -> dict[int, Any]:
-    """Tags that hold for other files, too; the thumbnail's directory is not among them."""
+    """Copy the tags that are valid in other files, too, without the thumbnail's IFD."""
     ifds = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
     tags = {t: v for t, v in exif.items() if t not in _STRUCTURE and t not in ifds}
     for ifd in ifds:
         if values := dict(exif.get_ifd(ifd)):
-            values.pop(ExifTags.IFD.Interop, None)  # an offset in the old file
+            values.pop(ExifTags.IFD.Interop, None)  # an offset into the input file
             tags[ifd] = values
     return tags
 
 
 def _read_chunks(data: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str, str]]:
-    """Text and colour chunks of a PNG, and its text by keyword."""
+    """Read the text and colour chunks of a PNG, and its text by keyword."""
     chunks: list[tuple[bytes, bytes]] = []
     text: dict[str, str] = {}
     file = io.BytesIO(data)
@@ -138,18 +141,18 @@ def _read_chunks(data: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str
             if kind in TEXT_CHUNKS:
                 contents = stream.call(kind, start, length)
                 keyword = contents.split(b"\0", 1)[0].decode("latin-1")
-                if keyword in stream.im_text and keyword not in _REWRITTEN:
+                if keyword in stream.im_text and keyword not in _METADATA_KEYWORDS:
                     text.setdefault(keyword, str(stream.im_text[keyword]))
-            if kind in TEXT_CHUNKS | COLOUR_CHUNKS and keyword not in _REWRITTEN:
+            if kind in TEXT_CHUNKS | COLOUR_CHUNKS and keyword not in _METADATA_KEYWORDS:
                 chunks.append((kind, data[start : start + length]))
             file.seek(start + length + 4)
-    except (struct.error, SyntaxError):  # it is cut short, which shows when its pixels are read
+    except (struct.error, SyntaxError):  # truncated; reading the pixels raises an error later
         pass
     return tuple(chunks), text
 
 
 def _read_nclx(file: Image.Image, data: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """Colour space that an AVIF or HEIC file names by numbers, as a PNG's cICP chunk."""
+    """Read the colour space code points (nclx) of an AVIF or HEIC file, as a PNG cICP chunk."""
     start = data.find(b"colrnclx")
     if file.format not in ("AVIF", "HEIF") or start < 0 or file.info.get("icc_profile"):
         return ()
@@ -171,19 +174,19 @@ def _as_bytes(value: Any) -> bytes | None:
     return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else None
 
 
-def _dpi(file: Image.Image, exif: Mapping[int, Any]) -> tuple[float, float] | None:
-    """The file's own resolution, or else EXIF's."""
-    found = file.info.get("dpi")
+def _read_dpi(file: Image.Image, exif: Mapping[int, Any]) -> tuple[float, float] | None:
+    """Read the resolution of the file or, if it has none, that in EXIF."""
+    dpi = file.info.get("dpi")
     unit = exif.get(RESOLUTION_TAGS[2])
     if file.format == "TIFF" and RESOLUTION_TAGS[0] not in exif:
-        return None  # Pillow's own default
-    if not found and unit in (INCH, CENTIMETRE):
+        return None  # `dpi` is Pillow's default
+    if not dpi and unit in (INCH, CENTIMETRE):
         per_inch = 2.54 if unit == CENTIMETRE else 1.0
         try:
-            found = [float(exif[tag]) * per_inch for tag in RESOLUTION_TAGS[:2]]
+            dpi = [float(exif[tag]) * per_inch for tag in RESOLUTION_TAGS[:2]]
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None
-    if not found:
+    if not dpi:
         return None
-    x, y = float(found[0]), float(found[1])
+    x, y = float(dpi[0]), float(dpi[1])
     return (x, y) if math.isfinite(x) and math.isfinite(y) and min(x, y) > 0 else None

@@ -1,4 +1,4 @@
-"""The networks of a job, and a picture through them, once or twice."""
+"""Loads the networks of a job, and upscales pictures with them."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import torch
 
 from ...config import Wrap
 from ...pictures.target import Pass, Target, plan_passes
-from ..options import model_fingerprints
+from ..options import fingerprint_models
 from ..upscaler import Method, load_upscaler
 from .picture import FilePicture
 
@@ -17,14 +17,16 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass(frozen=True)
 class Settings:
-    """What a job upscales with. Models are named as for `load_upscaler`.
+    """Settings of a job's networks.
 
     Attributes:
-        device: "" is cuda if there is one, else cpu.
-        tile: largest, in LR pixels.
+        autoencoder, denoiser, noise_predictor, upscale_model: model files, see `load_upscaler`.
+        method: settings of the sampling.
         precision: a key of `PRECISIONS`.
-        wrap: axes in which every picture goes on periodically.
-        compiled: whether torch.compile makes the kernels.
+        tile: largest side of a tile, in LR pixels.
+        device: "" for cuda if available, else cpu.
+        wrap: axes along which all pictures are periodic.
+        compiled: whether to compile the networks with torch.compile.
         target: size of the results.
     """
 
@@ -42,27 +44,30 @@ class Settings:
 
     @property
     def models(self) -> list[str]:
-        """The files."""
+        """Names of the model files."""
         files = [self.autoencoder, self.denoiser, self.noise_predictor]
         return [*files, self.upscale_model] if self.upscale_model else files
 
     def fingerprint(self) -> str:
-        """Changes with all that results depend on. Tile, device and kernels are not: a result is
-        about the same with any, and a run that lacked memory can go on with less."""
+        """Hash of the settings and model files that results depend on.
+
+        Tile size, device and compilation are left out: they hardly change results, and a run that
+        failed for lack of memory can be continued with smaller tiles.
+        """
         method = asdict(self.method) | {"name": "", "start": ""}
-        told = [list(model_fingerprints(self.models).values()), method, self.precision]
-        if self.wrap != "none":  # else results of before there was a choice would be made again
-            told.append(self.wrap)
+        values = [list(fingerprint_models(self.models).values()), method, self.precision]
+        # Added only if not the default, so that results of older versions remain valid.
+        if self.wrap != "none":
+            values.append(self.wrap)
         if not self.target.is_plain:
-            told.append(asdict(self.target))
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+            values.append(asdict(self.target))
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Networks:
-    """Loaded networks. They turn pictures into pictures of the size wanted."""
+    """Loads the networks of a job and upscales pictures. Raises what `load_upscaler` raises."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises as `load_upscaler`."""
         self._settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._upscaler = load_upscaler(
@@ -77,7 +82,7 @@ class Networks:
         )
 
     def passes(self, picture: FilePicture) -> list[Pass]:
-        """How a picture gets its size.
+        """Plan the passes in which a picture is upscaled to the target size.
 
         Raises:
             ValueError: the size can't be reached.
@@ -86,11 +91,11 @@ class Networks:
         return plan_passes(h, w, self._settings.target)
 
     def __call__(self, picture: FilePicture) -> FilePicture:
-        """Upscale. Alpha is enlarged by bicubic interpolation.
+        """Upscale a picture. Alpha is resized by bicubic interpolation.
 
         Raises:
-            MemoryError: the result does not fit into memory, or not even the smallest tiles do.
-            ValueError: the result has no finite colours, or its size can't be reached.
+            MemoryError: the result does not fit into memory, or the smallest tiles do not.
+            ValueError: the result is not finite, or its size can't be reached.
         """
         settings = self._settings
         picture = replace(picture, wrap=settings.wrap)

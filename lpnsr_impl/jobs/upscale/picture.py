@@ -1,4 +1,4 @@
-"""Reads and writes picture files, with their depth, transparency and metadata."""
+"""Reads and encodes image files, including bit depth, transparency and metadata."""
 
 import io
 from dataclasses import dataclass, replace
@@ -20,25 +20,25 @@ from .metadata_reading import read_metadata, turn_upright
 _READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _MANY_PICTURES = ("MPO", "HEIF")
-"""Formats in which phones add previews, depth maps and gain maps to the picture."""
+"""Formats in which phones store previews, depth maps and gain maps beside the main picture."""
 
 _READ_BYTES = 40
-"""Memory per pixel to read a picture: decoded, and twice as float32."""
+"""Memory in bytes per pixel to read a picture: the decoded samples and two float32 copies."""
 
-_AV1_HIGH_BIT_DEPTH = 0x40  # in the third byte of the codec's configuration
+_AV1_HIGH_BIT_DEPTH = 0x40  # flag in the third byte of the codec configuration (av1C)
 _GREY = {"1", "L", "LA", "La"}
 _DEEP_MODES = {"I;16", "I;16B", "I", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilePicture(Picture):
-    """Picture of a file (B = 1).
+    """A single picture (B = 1) with the properties of its file.
 
     Attributes:
-        grey: whether the file has one channel of colour; so does its result then.
-        bits: 8 or 16.
-        metadata: of the file.
-        notes: for the user, about what could not be kept.
+        grey: whether the file is grey. Its result is then also stored as grey.
+        bits: bits per channel, 8 or 16.
+        metadata: metadata of the file.
+        notes: messages for the user about what could not be kept.
     """
 
     grey: bool
@@ -48,12 +48,13 @@ class FilePicture(Picture):
 
 
 def read_picture_data(data: bytes) -> FilePicture:
-    """Read a picture from the contents of a file, and turn it upright.
+    """Read a picture from the contents of a file, and rotate it upright.
 
     Raises:
-        ValueError: it is no picture, damaged, animated, or of an unknown range.
-        OSError: it is cut short.
-        MemoryError: it is too large.
+        ValueError: the file is not a picture, is damaged, or has several frames or an unsupported
+            sample format.
+        OSError: the file is truncated.
+        MemoryError: there is not enough free memory to read the picture.
     """
     with _open(data) as file:
         width, height = file.size
@@ -70,14 +71,15 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
     """Encode a picture as a file.
 
     Args:
-        picture: colours and alpha are clamped to [0,1].
-        format: of the file. Alpha that it can't hold is left out, and 16 bits become 8.
+        picture: picture whose colours and alpha are clamped to [0,1].
+        format: format of the file. If it can't store alpha or 16 bits, alpha is dropped, and 16
+            bits become 8.
 
     Returns:
-        Contents of the file, and notes about depth and metadata that were left out.
+        Contents of the file, and notes about bits and metadata that were lost.
 
     Raises:
-        ValueError: pyvips is needed and not installed, or the format can't hold the size.
+        ValueError: a package is not installed, or the picture is too large for the format.
     """
     rgb = picture.rgb.mean(dim=1, keepdim=True) if picture.grey else picture.rgb
     planes = [rgb] if picture.alpha is None or not format.alpha else [rgb, picture.alpha]
@@ -87,17 +89,17 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
         samples = (x * 65535).round().numpy().astype(np.uint16)
     else:
         samples = (x * 255).round().numpy().astype(np.uint8)
-    if bits_lost(picture, format):
+    if loses_bits(picture, format):
         notes.insert(0, "16 bits become 8")
     if format.pillow_name == "TIFF":
-        return deep.tiff_bytes(samples, metadata), notes
+        return deep.encode_tiff(samples, metadata), notes
     if format.pillow_name == "AVIF":
         deep.check_avif()
     options = dict(format.options) | metadata.save_options(format)
     if samples.shape[2] == 1:
-        options.pop("subsampling", None)  # Pillow stores grey AVIF as colour with it
+        options.pop("subsampling", None)  # with it, Pillow stores grey AVIF files as colour
     if samples.dtype == np.uint16:
-        return deep.png_bytes(samples, options), notes
+        return deep.encode_png(samples, options), notes
     out = io.BytesIO()
     Image.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples).save(
         out, format.pillow_name, **options
@@ -105,14 +107,14 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
     return out.getvalue(), notes
 
 
-def what_is_lost(picture: FilePicture, format: Format, size: tuple[int, int]) -> str | None:
-    """Name what the format can't hold of a picture's result; None if it holds everything.
+def find_loss(picture: FilePicture, format: Format, size: tuple[int, int]) -> str | None:
+    """Describe what the format can't store of a picture's result; None if it stores everything.
 
-    Bits are not counted, see `bits_lost`.
+    `loses_bits` checks the bits per channel.
 
     Args:
-        picture: read from a file.
-        format: of the result.
+        picture: the input.
+        format: format of the result.
         size: (height, width) of the result.
     """
     h, w = size
@@ -125,13 +127,13 @@ def what_is_lost(picture: FilePicture, format: Format, size: tuple[int, int]) ->
     return None
 
 
-def bits_lost(picture: FilePicture, format: Format) -> bool:
-    """Whether 16 bits become 8."""
+def loses_bits(picture: FilePicture, format: Format) -> bool:
+    """Whether the format reduces the picture's 16 bits per channel to 8."""
     return picture.bits == 16 and not format.deep
 
 
 def _open(data: bytes) -> Image.Image:
-    """Open a file without Pillow's limit of pixels, since memory is the limit."""
+    """Open a file without Pillow's limit on pixels, since `read_picture_data` checks memory."""
     formats: list[str] = [*_READ]
     if data[8:12] in (b"avif", b"avis"):
         deep.check_avif()
@@ -144,8 +146,7 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as e:
         raise ValueError(
-            f"it is no picture of a known format ({', '.join((*_READ, 'AVIF', 'HEIC'))}), or it is "
-            "damaged"
+            f"it is damaged, or not a picture in a known format ({', '.join(_READ)}, AVIF, HEIC)"
         ) from e
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -156,49 +157,49 @@ def _read(file: Image.Image, data: bytes) -> FilePicture:
     metadata, notes = read_metadata(file, data)
     if frames > 1 and file.format not in _MANY_PICTURES:
         raise ValueError(
-            f"it has {frames} frames or pages, and only single pictures are upscaled. Take it "
-            "apart into single files first"
+            f"it has {frames} frames or pages, expected a single picture. Split it into single "
+            "files first"
         )
-    extras = frames - 1 + sum(len(file.info.get(key, ())) for key in ("aux", "depth_images"))
-    if extras:
-        notes.append(f"left out: {extras} more pictures in it (preview, depth or gain map)")
-    bits = _bits(file, data)
+    num_extras = frames - 1 + sum(len(file.info.get(key, ())) for key in ("aux", "depth_images"))
+    if num_extras:
+        notes.append(f"left out: {num_extras} more pictures in the file (preview, depth, gain map)")
+    bits = _read_bits(file, data)
     if bits == 16 and file.mode in _DEEP_MODES:
         samples = deep.read_deep(data, is_heif=file.format == "HEIF")
         x = torch.from_numpy(samples.astype(np.float32) / 65535)
-        extra = file.tag_v2.get(338, ()) if isinstance(file, TiffImageFile) else ()
-        if extra == (0,):
-            x = x[..., :-1]  # not alpha
-        return _picture(x, 16, metadata, notes)
+        extra_samples = file.tag_v2.get(338, ()) if isinstance(file, TiffImageFile) else ()
+        if extra_samples == (0,):
+            x = x[..., :-1]  # an unspecified channel, not alpha
+        return _make_picture(x, 16, metadata, notes)
     if file.mode in ("I", "F") or file.mode.startswith("I;16"):
         raise ValueError(
-            "its pixels are floating-point numbers, signed, or of 12 or 32 bits; expected 8 or 16 "
-            "bits without a sign. Convert it first"
+            "its samples are floating-point, signed, or of 12 or 32 bits; expected 8 or 16 bits "
+            "without a sign. Convert it first"
         )
     if bits == 16:
         notes.append(f"16-bit {file.mode} becomes 8-bit RGB")
-    turned = turn_upright(file)
-    if turned.mode in ("CMYK", "LAB"):
-        turned, metadata = _to_srgb(turned, metadata)
-    mode = "L" if turned.mode in _GREY else "RGB"
-    if turned.has_transparency_data:
+    upright = turn_upright(file)
+    if upright.mode in ("CMYK", "LAB"):
+        upright, metadata = _to_srgb(upright, metadata)
+    mode = "L" if upright.mode in _GREY else "RGB"
+    if upright.has_transparency_data:
         mode += "A"
-    array = np.asarray(turned.convert(mode), dtype=np.float32) / 255
-    return _picture(torch.from_numpy(array), 8, metadata, notes)
+    array = np.asarray(upright.convert(mode), dtype=np.float32) / 255
+    return _make_picture(torch.from_numpy(array), 8, metadata, notes)
 
 
-def _picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> FilePicture:
-    """Make a picture of samples, [h,w] or [h,w,1..4] in [0,1]."""
+def _make_picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> FilePicture:
+    """Make a picture from samples [h,w] or [h,w,1..4] in [0,1]."""
     x = x.reshape(*x.shape[:2], -1).movedim(-1, 0)[None].contiguous()
     (rgb, alpha), channels = split_channels(x), x.shape[1]
     if alpha is None and channels in (2, 4):
-        notes.append("its transparency, opaque everywhere, is left out")
+        notes.append("its alpha channel is opaque everywhere and left out")
     grey = channels < 3
     return FilePicture(rgb, alpha, grey=grey, bits=bits, metadata=metadata, notes=tuple(notes))
 
 
-def _bits(file: Image.Image, data: bytes) -> int:
-    """Bits per channel of the file, 16 for 10 and 12 of AVIF and HEIC; 0 if signed or floating."""
+def _read_bits(file: Image.Image, data: bytes) -> int:
+    """Bits per channel. 16 for 10-bit and 12-bit AVIF and HEIC; 0 for signed or float samples."""
     if file.format == "PNG":
         return data[24]
     if file.format == "AVIF":
@@ -212,7 +213,7 @@ def _bits(file: Image.Image, data: bytes) -> int:
 
 
 def _to_srgb(picture: Image.Image, metadata: Metadata) -> tuple[Image.Image, Metadata]:
-    """Convert CMYK by its profile, or without a profile as Pillow does; and LAB by definition."""
+    """Convert a LAB or CMYK picture to sRGB. CMYK uses its profile, or Pillow's formula."""
     srgb = ImageCms.createProfile("sRGB")
     if picture.mode == "LAB":
         profile = ImageCms.createProfile("LAB")

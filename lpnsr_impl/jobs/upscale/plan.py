@@ -1,4 +1,4 @@
-"""Lists the pictures of a job and names their results, before any is opened or written."""
+"""Plans a job: lists the pictures and names their results, without opening or writing files."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ from .formats import (
 logger = logging.getLogger(__name__)
 
 MAX_NAME = 255
-"""Bytes in a file name, on nearly all file systems."""
+"""Maximum length of a file name in bytes, on nearly all file systems."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Item:
     """A picture and its result.
 
     Attributes:
-        name: path within the folder of pictures.
-        result: path within the folder of results.
-        spare: PNG to write where the format of `result` can't hold the picture; None to report an
-            error instead.
+        name: path of the picture, relative to the folder of pictures.
+        result: path of the result, relative to the folder of results.
+        spare: path of a PNG to write if the format of `result` can't store the picture; None to
+            report an error instead.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job has to do.
+    """The pictures and results of a job.
 
     Attributes:
-        source, out: folders, as paths or URIs.
+        source, out: folders of pictures and results, as paths or URIs.
         items: pictures with their results.
-        problems: folders that can't be listed and pictures without a valid result name, with the
+        problems: folders that can't be listed, and pictures without a valid result name, with the
             reason.
     """
 
@@ -61,7 +61,7 @@ class Plan:
 
 
 def make_plan(source: str, out: str, format_name: str) -> Plan:
-    """Plan the job of a file or a folder.
+    """Plan a job for a file or a folder.
 
     Args:
         source: path or URI of a file or a folder.
@@ -71,15 +71,15 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
     Raises:
         FileNotFoundError: the source does not exist.
         ValueError: the source has no pictures, two results would be the same file, a result would
-            overwrite an input or become one, or names contradict the format.
+            overwrite an input or become one, or `out` contradicts the format.
     """
-    kind = is_folder(source)
-    if kind is None:
+    source_is_folder = is_folder(source)
+    if source_is_folder is None:
         raise FileNotFoundError(f"There is no file or folder {source}.")
-    if not kind:
-        return _plan_of_file(source, out, format_name)
+    if not source_is_folder:
+        return _plan_file(source, out, format_name)
     if is_folder(out) is False:
-        raise ValueError(f"{out} is a file, expected a folder, since {source} is one.")
+        raise ValueError(f"{out} is a file, expected a folder, since {source} is a folder.")
     source_folder, out_folder = open_folder(source), open_folder(out)
     names, problems = _find_pictures(source, source_folder.files(out_folder))
     if not names and not problems:
@@ -88,8 +88,8 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
             "files."
         )
     results = {name: result_name(name, format_name) for name in names}
-    _refuse_clashes(results, out_folder)
-    too_long = _names_too_long(results)
+    _check_clashes(results, out_folder)
+    too_long = _find_long_names(results)
     results = {name: result for name, result in results.items() if name not in too_long}
     items = _make_items(source_folder, out_folder, results, format_name)
     root = source_folder.place()
@@ -97,27 +97,27 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
         for item in items:
             if _is_below(out_folder.place(item.result), root):
                 raise ValueError(
-                    f"The result {item.result} would lie among the pictures of {source}, and be "
-                    "upscaled by the next run. Give another folder for the results."
+                    f"The result {item.result} would lie among the pictures of {source}, and the "
+                    "next run would upscale it. Give another folder for the results."
                 )
     return Plan(source, out, items, problems | too_long)
 
 
-def _plan_of_file(source: str, out: str, format_name: str) -> Plan:
+def _plan_file(source: str, out: str, format_name: str) -> Plan:
     folder, name = split(source)
-    named = format_of(out)
+    out_format = format_of(out)
     if is_folder(out) or out.endswith("/") or PurePosixPath(out).suffix == "":
         out_folder, result = out, result_name(name, format_name)
-    elif named is None:
+    elif out_format is None:
         raise ValueError(
-            f"{out} names no format that results are written in: {', '.join(FORMATS)}."
+            f"{out} has an unknown suffix, expected one of the formats {', '.join(FORMATS)}."
         )
-    elif format_name != SAME and named != FORMATS[format_name]:
+    elif format_name != SAME and out_format != FORMATS[format_name]:
         raise ValueError(f"{out} contradicts --format {format_name}. Leave one of them out.")
     else:
         out_folder, result = split(out)
-        format_name = next(key for key, value in FORMATS.items() if value == named)
-    if too_long := _names_too_long({name: result}):
+        format_name = next(key for key, value in FORMATS.items() if value == out_format)
+    if too_long := _find_long_names({name: result}):
         raise ValueError(f"{name}: {too_long[name]}")
     results = {name: result}
     items = _make_items(open_folder(folder), open_folder(out_folder), results, format_name)
@@ -125,21 +125,25 @@ def _plan_of_file(source: str, out: str, format_name: str) -> Plan:
 
 
 def _find_pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, str]]:
-    """Names of the pictures. Files that are left out are logged."""
+    """Select the pictures among the listed files, and log what is left out.
+
+    Returns:
+        Names of the pictures, and the problems of the listing.
+    """
     names = _leave_out_results(listing.names)
     suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
     others = {suffix: n for suffix, n in suffixes.items() if suffix not in READ_SUFFIXES}
     if others:
         kinds = ", ".join(suffix or "without suffix" for suffix in sorted(others))
-        logger.info("%d other files of %s are left out: %s", sum(others.values()), source, kinds)
+        logger.info("%d other files in %s are left out: %s", sum(others.values()), source, kinds)
     for link in listing.links:
-        logger.warning("%s is a link to a folder, which is not followed.", link)
+        logger.warning("%s is a link to a folder; it is not followed.", link)
     names = [n for n in names if PurePosixPath(n).suffix.lower() in READ_SUFFIXES]
     return names, listing.problems
 
 
 def _leave_out_results(names: list[str]) -> list[str]:
-    """Leave out records, and results of other jobs in folders below."""
+    """Leave out records, and results of other jobs in subfolders."""
     records = {name for name in names if PurePosixPath(name).parent.name == RECORDS}
     roots = {str(PurePosixPath(record).parent.parent) for record in records} - {"."}
 
@@ -151,16 +155,16 @@ def _leave_out_results(names: list[str]) -> list[str]:
 
     kept = [name for name in names if name not in records and not is_result(name)]
     if left_out := len(names) - len(records) - len(kept):
-        logger.info("%d pictures are left out, since they are results of other jobs.", left_out)
+        logger.info("%d pictures are left out, since other jobs made them.", left_out)
     return kept
 
 
 def _make_items(
     source: Folder, out: Folder, results: dict[str, str], format_name: str
 ) -> list[Item]:
-    """Raises ValueError if a result would overwrite an input."""
+    """Make the items of a plan, or raise ValueError if a result would overwrite an input."""
     inputs = {source.place(name): name for name in results}
-    taken = set(results.values())
+    used_names = set(results.values())
     items: list[Item] = []
     for name, result in results.items():
         overwritten = inputs.get(out.place(result))
@@ -170,14 +174,15 @@ def _make_items(
                 "folder for the results."
             )
         spare = spare_name(result)
-        free = spare not in taken and out.place(spare) not in inputs and not _is_too_long(spare)
-        wanted = free and format_name == SAME and format_of(result) != SPARE
-        items.append(Item(name, result, spare if wanted else None))
+        is_free = out.place(spare) not in inputs and spare not in used_names
+        needs_spare = format_name == SAME and format_of(result) != SPARE
+        use_spare = needs_spare and is_free and not _is_too_long(spare)
+        items.append(Item(name, result, spare if use_spare else None))
     return items
 
 
-def _refuse_clashes(results: Mapping[str, str], out: Folder) -> None:
-    """Raises ValueError if two pictures have the same result file."""
+def _check_clashes(results: Mapping[str, str], out: Folder) -> None:
+    """Raise ValueError if two pictures have the same result file."""
     clashes = _find_clashes(results, str)
     if not clashes:
         similar = _find_clashes(results, _fold)
@@ -186,12 +191,13 @@ def _refuse_clashes(results: Mapping[str, str], out: Folder) -> None:
         more = f", and {len(clashes) - 3} more" if len(clashes) > 3 else ""
         raise ValueError(
             f"The results of these pictures would be the same file: {', '.join(clashes[:3])}"
-            f"{more}. Rename them, or leave --format out if their suffixes differ: then each keeps "
-            "its own."
+            f"{more}. Rename the pictures or, if their suffixes differ, leave --format out to keep "
+            "the suffixes."
         )
 
 
 def _find_clashes(results: Mapping[str, str], key: Callable[[str], str]) -> list[str]:
+    """Describe the groups of pictures whose results have the same key."""
     by_key: defaultdict[str, list[str]] = defaultdict(list)
     for name, result in results.items():
         by_key[key(result)].append(name)
@@ -199,15 +205,15 @@ def _find_clashes(results: Mapping[str, str], key: Callable[[str], str]) -> list
 
 
 def _fold(name: str) -> str:
-    """What file systems that ignore case make of a name. Windows drops dots at the end, too."""
+    """Normalise a name as file systems that ignore case do. Windows also drops trailing dots."""
     parts = unicodedata.normalize("NFC", name).casefold().split("/")
     return "/".join(part.rstrip(". ") for part in parts)
 
 
-def _names_too_long(results: Mapping[str, str]) -> dict[str, str]:
-    """Inputs whose results have too long a name, with the reason."""
+def _find_long_names(results: Mapping[str, str]) -> dict[str, str]:
+    """Find the inputs whose result names are too long, with the reason."""
     return {
-        name: f"the name of its result has more than {MAX_NAME} bytes: {result}. Shorten it"
+        name: f"the name of its result has more than {MAX_NAME} bytes: {result}. Shorten the name"
         for name, result in results.items()
         if _is_too_long(result)
     }

@@ -1,7 +1,7 @@
 """Runs a job on a Ray cluster.
 
 Ray Data maps a dataset of file names over a pool of actors, each with its own networks. If an actor
-dies, another one repeats its batch, and skips the pictures that have their result.
+dies, another one repeats its batch and skips the pictures that already have a result.
 """
 
 import logging
@@ -23,10 +23,10 @@ from .plan import Item
 from .results import Job
 
 LOCAL = "local"
-"""Address for a new cluster on this machine."""
+"""Address that starts a new cluster on this machine."""
 
 MAX_TRIES = 3
-"""Tries for a picture whose worker dies; it may be the cause, for instance by its size."""
+"""Number of times to try a picture whose worker dies, since the picture may be the cause."""
 
 _MAX_BLOCKS = 10_000
 
@@ -35,23 +35,23 @@ Batch = dict[str, Any]
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class Tries:
-    """Counts how often each picture was started, on the whole cluster."""
+    """Counts how many times each picture was tried, on the whole cluster."""
 
     def __init__(self) -> None:
-        self._begun: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def begin(self, name: str) -> int:
-        """Count a start. Returns the number of starts so far."""
-        self._begun[name] += 1
-        return self._begun[name]
+        """Count a try of a picture, and return the number of its tries so far."""
+        self._counts[name] += 1
+        return self._counts[name]
 
     def all(self) -> dict[str, int]:
-        """Number of starts of every picture."""
-        return dict(self._begun)
+        """Number of tries of each picture."""
+        return dict(self._counts)
 
 
 class UpscaleActor:
-    """Loads the networks once, and upscales batches of pictures."""
+    """Actor that loads the networks once and upscales batches of pictures."""
 
     def __init__(self, job: Job, settings: Settings, tries: Any, threads: int | None) -> None:
         if threads:
@@ -60,56 +60,56 @@ class UpscaleActor:
         self._worker = Worker(job, Networks(settings))
 
     def __call__(self, batch: Batch) -> Batch:
-        """Map columns name, result and spare ("" for none) to columns of outcomes."""
+        """Map the columns of items ("" for no spare) to the columns of their outcomes."""
         columns = (batch[key].tolist() for key in ("name", "result", "spare"))
         rows = [
-            asdict(self._do(Item(name, result, spare or None)))
+            asdict(self._upscale(Item(name, result, spare or None)))
             for name, result, spare in zip(*columns, strict=True)
         ]
         return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
-    def _do(self, item: Item) -> Outcome:
+    def _upscale(self, item: Item) -> Outcome:
         tries: int = ray.get(self._tries.begin.remote(item.name))
         if tries > MAX_TRIES:
-            reason = f"the worker died {MAX_TRIES} times while this picture was upscaled"
-            return Outcome(item.name, FAILED, f"{reason}, maybe for lack of memory")
-        return self._worker.do(item)
+            reason = f"the worker died {MAX_TRIES} times while it upscaled this picture"
+            return Outcome(item.name, FAILED, f"{reason}, possibly for lack of memory")
+        return self._worker.upscale(item)
 
 
-def do_on_ray(
+def run_on_ray(
     job: Job, items: Sequence[Item], settings: Settings, address: str, workers: int | None
 ) -> Iterator[Outcome]:
     """Upscale pictures, and yield their outcomes in any order.
 
     Args:
-        job: every node must reach its folders.
-        items: pictures.
-        settings: of the networks; every node must reach the model files.
-        address: of a running cluster, e.g. "auto", or "local".
+        job: the job. All nodes must have access to its folders.
+        items: pictures to upscale.
+        settings: settings of the networks. All nodes must have access to the model files.
+        address: address of a running cluster, such as "auto"; or "local" to start one.
         workers: number of actors; None for one per GPU or, without GPUs, one per CPU core.
 
     Raises:
         ConnectionError: there is no cluster at the address.
-        ValueError: the cluster has no room for so many workers.
-        RuntimeError: workers can't start, for instance because a model's file is missing.
+        ValueError: the cluster is too small for this number of workers.
+        RuntimeError: workers can't start, for instance because a model file is missing.
     """
-    began = not ray.is_initialized()
-    if began and address == LOCAL:
+    connects = not ray.is_initialized()
+    if connects and address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
         ray.init(address, include_dashboard=False, logging_level=logging.WARNING)
-    elif began:
+    elif connects:
         ray.init(address, logging_level=logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        room, on_gpus = _room(workers, settings.device)
+        num_workers, on_gpus = _plan_workers(workers, settings.device)
         rows = [{"name": i.name, "result": i.result, "spare": i.spare or ""} for i in items]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
         outcomes = dataset.map_batches(
             UpscaleActor,
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=min(room, len(items))),
+            compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(items))),
             num_cpus=1,
             num_gpus=1 if on_gpus else None,
             fn_constructor_args=(job, settings, Tries.remote(), None if on_gpus else 1),
@@ -120,28 +120,29 @@ def do_on_ray(
         reason = str(e).strip().splitlines()[-1]
         raise RuntimeError(f"The job on Ray failed: {reason}") from e
     finally:
-        if began:
+        if connects:
             ray.shutdown()
 
 
-def _room(workers: int | None, device: str) -> tuple[int, bool]:
-    """Number of workers to start, and whether each gets a GPU.
+def _plan_workers(workers: int | None, device: str) -> tuple[int, bool]:
+    """Choose the number of workers, and whether each gets a GPU.
 
-    Each takes a CPU core and, where there are GPUs, a GPU of the same machine.
+    A worker takes a CPU core and, if the cluster has GPUs, a GPU of the same machine.
 
     Raises:
-        ValueError: the cluster has no room for so many.
+        ValueError: the cluster is too small for this number of workers.
     """
     nodes: list[dict[str, float]] = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     on_gpus = device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes)
     kinds = ("CPU", "GPU") if on_gpus else ("CPU",)
-    most = sum(int(min(node.get(kind, 0) for kind in kinds)) for node in nodes)
-    wanted = most if workers is None else workers
-    if 0 < wanted <= most:
-        return wanted, on_gpus
+    max_workers = sum(int(min(node.get(kind, 0) for kind in kinds)) for node in nodes)
+    num_workers = max_workers if workers is None else workers
+    if 0 < num_workers <= max_workers:
+        return num_workers, on_gpus
     has = " and ".join(f"{sum(n.get(kind, 0) for n in nodes):.0f} {kind}s" for kind in kinds)
+    advice = f"Give 1 to {max_workers}, or leave --ray-workers out."
     raise ValueError(
-        f"--ray-workers is {wanted}, and the cluster has room for {most}: it has {has}, and each "
-        f"worker takes one{' of both, on one machine' if on_gpus else ''}. Give "
-        + (f"1 to {most}, or leave --ray-workers out." if most else "a cluster with more.")
+        f"--ray-workers is {num_workers}, but the cluster has room for {max_workers}: it has {has},"
+        f" and each worker takes one{' of both, on the same machine' if on_gpus else ''}. "
+        + (advice if max_workers else "Use a larger cluster.")
     )

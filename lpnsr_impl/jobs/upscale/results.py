@@ -1,10 +1,10 @@
-"""Results on disk, each with a record of how it was made.
+"""Writes results, each with a record of how it was made.
 
-A record is a small JSON file in the folder `.lpnsr` beside the results. It names the input (name,
-size, time), the settings and the size of the result. Result and record are written under temporary
-names of their own and then renamed, so a file with a result's name is always whole, also when two
-jobs write to one folder. A job that is killed between the two renames leaves a record without a
-result, and the next run makes the picture again.
+A record is a small JSON file in the folder `.lpnsr` beside the results. It contains the input's
+name, size and time, the settings, and the size of the result. Results and records are written
+atomically under unique temporary names, so a result is never incomplete, even if two jobs write to
+the same folder. A job that is killed between writing the two leaves a record without a result, and
+the next run makes the result again.
 """
 
 import json
@@ -23,10 +23,10 @@ from .plan import Item
 logger = logging.getLogger(__name__)
 
 MAX_REQUESTS = 32
-"""Requests at a time, for folders in the cloud."""
+"""Number of parallel requests, which speed up folders in the cloud."""
 
 MAX_AGE = 24 * 3600
-"""Age in seconds above which a temporary file belongs to a job that was killed."""
+"""Age in seconds above which a temporary file is assumed to be left by a killed job."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Record:
     """How a result was made.
 
     Attributes:
-        name, size, mtime_ns: of the input.
+        name, size, mtime_ns: name, size in bytes and time of the input.
         settings: fingerprint of the settings.
-        result_size: in bytes.
-        run: id of the job.
+        result_size: size of the result in bytes.
+        run: ID of the job.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Job:
-    """What all workers of a job need to know.
+    """Settings that all workers of a job share.
 
     Attributes:
-        source, out: folders, as paths or URIs.
+        source, out: folders of pictures and results, as paths or URIs.
         settings: fingerprint of the settings.
-        overwrite: remake results of other jobs, and replace files that are no results.
+        overwrite: make results of other jobs again, and replace files that are not results.
         strip_metadata: leave out EXIF, XMP, IPTC and text.
-        run: id of this job.
+        run: ID of this job.
     """
 
     source: str
@@ -69,7 +69,7 @@ class Job:
 
 
 class Results:
-    """The inputs and results of a job."""
+    """Reads the inputs and writes the results of a job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -82,59 +82,62 @@ class Results:
         Raises:
             OSError: a folder can't be read.
         """
-        made_from = self._source.stat(item.name)
-        return made_from is not None and any(
-            self._is_current(name, item, made_from) for name in (item.result, item.spare) if name
+        input_stat = self._source.stat(item.name)
+        return input_stat is not None and any(
+            self._is_current(name, item, input_stat) for name in (item.result, item.spare) if name
         )
 
     def read_input(self, item: Item) -> tuple[bytes, Stat]:
-        """Contents of a picture's file, and its state just before reading.
+        """Read a picture's file.
+
+        Returns:
+            Contents of the file, and its size and time before reading.
 
         Raises:
-            OSError: it can't be read.
+            OSError: the file can't be read.
         """
-        made_from = self._source.stat(item.name)
-        if made_from is None:
-            raise FileNotFoundError("the file is gone, or it is a link to nothing")
-        return self._source.read(item.name), made_from
+        input_stat = self._source.stat(item.name)
+        if input_stat is None:
+            raise FileNotFoundError("the file was deleted, or is a broken link")
+        return self._source.read(item.name), input_stat
 
-    def refuse_foreign(self, name: str) -> None:
-        """Check that a result of this name replaces nothing but an older result.
+    def check_replaceable(self, name: str) -> None:
+        """Check that no file has this name, except an unchanged result of this command.
 
         Raises:
-            ValueError: it would replace another file, and `Job.overwrite` is not set.
+            ValueError: there is another file, and `Job.overwrite` is not set.
         """
-        found = self._out.stat(name)
-        if found is None or self._job.overwrite:
+        current = self._out.stat(name)
+        if current is None or self._job.overwrite:
             return
         record = self._read_record(name)
         if record is None:
             raise ValueError(
-                f"{name} is there already, and was not made by this command. Delete it, or give "
+                f"{name} exists already, but was not made by this command. Delete it, or give "
                 "--overwrite"
             )
-        if record.result_size != found.size:
+        if record.result_size != current.size:
             raise ValueError(
-                f"{name} was changed since it was made: it has {found.size} bytes, and had "
+                f"{name} was changed since it was made: it has {current.size} bytes, expected "
                 f"{record.result_size}. Delete it, or give --overwrite"
             )
 
-    def commit(self, name: str, data: bytes, item: Item, made_from: Stat) -> None:
+    def commit(self, name: str, data: bytes, item: Item, input_stat: Stat) -> None:
         """Write a result and its record.
 
         Raises:
-            OSError: they can't be written.
+            OSError: a file can't be written.
         """
         job = self._job
         record = Record(
-            item.name, made_from.size, made_from.mtime_ns, job.settings, len(data), job.run
+            item.name, input_stat.size, input_stat.mtime_ns, job.settings, len(data), job.run
         )
         contents = {record_name(name): json.dumps(asdict(record)).encode(), name: data}
         parts = {target: _part_name(target) for target in contents}
         try:
             for target, part in parts.items():
                 self._out.put(part, contents[target])
-            self._out.delete(name)  # an old result with the new record would pass for the new one
+            self._out.delete(name)  # otherwise an old result could get the new record
             for target, part in parts.items():
                 self._out.move(part, target)
         except BaseException:
@@ -143,7 +146,7 @@ class Results:
             raise
 
     def sweep(self, items: Sequence[Item]) -> None:
-        """Delete temporary files that killed jobs left beside these results."""
+        """Delete old temporary files, which killed jobs left in the folders of these results."""
         folders = {str(PurePosixPath(item.result).parent) for item in items} | {RECORDS}
         with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             list(pool.map(self._sweep_folder, folders))
@@ -152,26 +155,27 @@ class Results:
         try:
             for name in self._out.list_files(folder):
                 if PurePosixPath(name).match(".lpnsr-*.part"):
-                    found = self._out.stat(name)
-                    # Some file systems report no time.
-                    if found and found.mtime_ns and time.time() - found.mtime_ns / 1e9 > MAX_AGE:
+                    part = self._out.stat(name)
+                    # The time is 0 on file systems that do not report it.
+                    if part and part.mtime_ns and time.time() - part.mtime_ns / 1e9 > MAX_AGE:
                         self._out.delete(name)
         except OSError as e:
-            logger.warning("Temporary files in %s are left as they are: %s", folder, e)
+            logger.warning("Temporary files in %s could not be deleted: %s", folder, e)
 
-    def _is_current(self, result: str, item: Item, made_from: Stat) -> bool:
-        record = self._read_record(result)
-        found = self._out.stat(result) if record else None
-        if found is None or record is None or found.size != record.result_size:
+    def _is_current(self, name: str, item: Item, input_stat: Stat) -> bool:
+        """Whether the result `name` was made from this input with these settings."""
+        record = self._read_record(name)
+        result = self._out.stat(name) if record else None
+        if result is None or record is None or result.size != record.result_size:
             return False
         if self._job.overwrite and record.run != self._job.run:
             return False
         input_then = (record.name, record.size, record.mtime_ns)
-        input_now = (item.name, made_from.size, made_from.mtime_ns)
+        input_now = (item.name, input_stat.size, input_stat.mtime_ns)
         return input_then == input_now and record.settings == self._job.settings
 
     def _read_record(self, result: str) -> Record | None:
-        """None if there is no record, or if it can't be read."""
+        """Read the record of a result; None if it does not exist or is damaged."""
         name = record_name(result)
         if self._out.stat(name) is None:
             return None
@@ -179,10 +183,10 @@ class Results:
             values = json.loads(self._out.read(name))
             return Record(**{f.name: values[f.name] for f in fields(Record)})
         except (ValueError, TypeError, KeyError):
-            logger.warning("The record %s is damaged and ignored.", name)
+            logger.warning("The record %s is damaged; it is ignored.", name)
             return None
 
 
 def _part_name(name: str) -> str:
-    """A temporary name beside a file's; short, however long the file's name is."""
+    """Make a unique temporary name of fixed length in the folder of a file."""
     return str(PurePosixPath(name).with_name(f".lpnsr-{uuid.uuid4().hex}.part"))

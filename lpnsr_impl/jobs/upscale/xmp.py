@@ -1,4 +1,4 @@
-"""Corrects XMP packets for results: sizes, and references to what a result does not contain."""
+"""Adapts XMP packets to results: corrects sizes, and removes references to missing data."""
 
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
@@ -16,7 +16,7 @@ _SIZES = {
     (_EXIF, "PixelXDimension"): 0,
     (_EXIF, "PixelYDimension"): 1,
 }
-"""Properties that are a side of the picture: 0 for its width, 1 for its height."""
+"""Properties that store the picture's width (0) or height (1)."""
 
 _LENGTHS = {
     (_DIMENSIONS, "w"): 0,
@@ -28,7 +28,7 @@ _LENGTHS = {
     (_PANORAMA, "CroppedAreaImageHeightPixels"): 1,
     (_PANORAMA, "CroppedAreaTopPixels"): 1,
 }
-"""Properties that are other lengths in pixels, along the width (0) or the height (1)."""
+"""Properties that store other lengths in pixels, along the width (0) or the height (1)."""
 
 _EXTRAS = {
     "http://ns.adobe.com/hdr-gain-map/1.0/",
@@ -44,18 +44,18 @@ _EXTRAS = {
     "http://ns.google.com/photos/1.0/image/",
     "http://ns.google.com/photos/dd/1.0/device/",
 }
-"""Namespaces that announce more data in the file: gain and depth maps, videos, sound."""
+"""Namespaces that describe additional data in the file: gain and depth maps, videos, sound."""
 
 
 def correct_xmp(
     xmp: bytes, before: tuple[int, int], after: tuple[int, int], *, is_turned: bool
 ) -> bytes:
-    """Make a picture's XMP packet true for its result.
+    """Correct a picture's XMP packet for its result.
 
     Args:
         xmp: the packet.
         before, after: (width, height) of the upright picture and of its result.
-        is_turned: whether the picture was turned upright. Face regions are left out then.
+        is_turned: whether the picture was rotated upright. If so, face regions are removed.
 
     Raises:
         ValueError: the packet is damaged.
@@ -64,20 +64,20 @@ def correct_xmp(
         document = minidom.parseString(xmp.strip(b"\0 \t\r\n"))
     except (ExpatError, ValueError) as e:
         raise ValueError(f"damaged: {e}") from e
-    left_out = _EXTRAS | {_REGIONS} if is_turned else _EXTRAS
+    removed = _EXTRAS | {_REGIONS} if is_turned else _EXTRAS
     for element in document.getElementsByTagName("*"):
         for attribute in list((element.attributes or {}).values()):
-            declares = attribute.prefix == "xmlns" and attribute.value in left_out
-            if declares or attribute.namespaceURI in left_out:
+            declares = attribute.prefix == "xmlns" and attribute.value in removed
+            if declares or attribute.namespaceURI in removed:
                 element.removeAttributeNode(attribute)
-            elif (value := _corrected(attribute, attribute.value, before, after)) is not None:
+            elif (value := _correct_value(attribute, attribute.value, before, after)) is not None:
                 attribute.value = value
         text = element.firstChild
-        if element.namespaceURI in left_out or _name(element) == (_XMP, "Thumbnails"):
+        if element.namespaceURI in removed or _name(element) == (_XMP, "Thumbnails"):
             if element.parentNode:
                 element.parentNode.removeChild(element)
         elif isinstance(text, minidom.Text):
-            value = _corrected(element, text.data, before, after)
+            value = _correct_value(element, text.data, before, after)
             text.data = text.data if value is None else value
     return "".join(node.toxml() for node in document.childNodes).encode()
 
@@ -86,13 +86,13 @@ def _name(node: minidom.Element | minidom.Attr) -> tuple[str, str]:
     return node.namespaceURI or "", node.localName or ""
 
 
-def _corrected(
+def _correct_value(
     node: minidom.Element | minidom.Attr,
     value: str,
     before: tuple[int, int],
     after: tuple[int, int],
 ) -> str | None:
-    """New value of a property; None to leave it as it is."""
+    """Compute the corrected value of a property; None if it does not change."""
     name = _name(node)
     if name == (_TIFF, "Orientation"):
         return "1"
