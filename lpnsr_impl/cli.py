@@ -1,4 +1,4 @@
-"""The command line. Each command imports its own modules, so none needs another's packages."""
+"""Command line of LPNSR. Each command needs only the packages that it uses itself."""
 
 import argparse
 import io
@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # arrows of tables, on a terminal without them
+        # Terminals may lack characters, such as the arrows in tables.
+        sys.stdout.reconfigure(errors="replace")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout
     )
@@ -41,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all commands and their options."""
-    whole = argparse.ArgumentParser(prog="python -m lpnsr_impl", description=__doc__)
-    commands = whole.add_subparsers(dest="command", required=True)
-    for run, add_options, brief in (
+    root = argparse.ArgumentParser(prog="python -m lpnsr_impl", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+    for run, add_options, summary in (
         (_train, _add_train, "train a network of a family"),
         (_evaluate, _add_evaluate, "measure models on pictures"),
-        (_degrade, _add_degrade, "show the degradation"),
+        (_degrade, _add_degrade, "show examples of the degradation"),
         (_download, _add_download, "download released model files"),
         (_convert, _add_convert, "convert a .pth file to safetensors"),
         (_blend, _add_blend, "average the weights of two trainings"),
@@ -54,21 +55,23 @@ def parser() -> argparse.ArgumentParser:
         (_upscale, _add_upscale, "upscale files and folders"),
     ):
         command = commands.add_parser(
-            run.__name__.removeprefix("_"), help=brief, description=run.__doc__
+            run.__name__.removeprefix("_"), help=summary, description=run.__doc__
         )
         command.set_defaults(run=run, needs="torch -r requirements.txt")
         command.add_argument(
             "--verbose", action="store_true", help="log debug messages and tracebacks of errors"
         )
         add_options(command)
-    return whole
+    return root
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--autoencoder", default="lpnsr_lite_autoencoder.safetensors")
     parser.add_argument("--denoiser", default="lpnsr_lite_denoiser.safetensors")
     parser.add_argument(
-        "--noise-predictor", default="lpnsr_lite_noise_predictor.safetensors", help="or none"
+        "--noise-predictor",
+        default="lpnsr_lite_noise_predictor.safetensors",
+        help="file of a noise predictor, or none",
     )
 
 
@@ -76,7 +79,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=("A", "B", "ResShift"),
-        help="without it, B if there is an --upscale-model, else A",
+        help="default: B if there is an upscale model, else A",
     )
     parser.add_argument(
         "--steps",
@@ -84,50 +87,55 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         default=4,
         choices=range(1, 16),
         metavar="T",
-        help="the denoiser's 4 or 15, or fewer; a one-step student (SinSR, RSD) takes its one step",
+        help="number of steps, up to the denoiser's 4 or 15; ignored for one-step students "
+        "(SinSR, RSD)",
     )
     parser.add_argument(
         "--predictor-off", type=int, nargs="*", default=[], choices=(4, 3, 2), metavar="T",
-        help="steps with random noise",
+        help="steps t with random noise instead of the noise predictor",
     )  # fmt: skip
     parser.add_argument("--predictor-mode", choices=("sample", "mean"), default="sample")
     parser.add_argument("--color-fix", choices=("wavelet", "adain", "none"), default="wavelet")
     parser.add_argument("--seed", type=int, default=12345)
-    parser.add_argument("--tile", type=int, default=256, help="largest tile, in LR pixels")
+    parser.add_argument(
+        "--tile", type=int, default=256, help="largest side of a tile, in LR pixels"
+    )
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         nargs="+",
-        help="a .toml file, or a shipped one by name: lite-denoiser, ...; several are trained one "
-        "after another",
+        help="path of a .toml file, or name of a shipped config, such as lite-denoiser; several "
+        "configs are trained one after another",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of HR pictures")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights and state")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for weights and training state"
+    )
     parser.add_argument("--validation", type=Path, help="folder of HR pictures to validate on")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="e.g. steps=50, loss.gan=0.0",
+        help="override a setting of the config, e.g. steps=50 or loss.gan=0.0",
     )
-    parser.add_argument("--stop-at", type=int, help="stop early, at this step")
-    parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
+    parser.add_argument("--stop-at", type=int, metavar="STEP", help="stop early, after this step")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     parser.set_defaults(needs="accelerate tensorboard pyiqa pydantic scipy tomli")
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    """Train one of the four networks on a folder of pictures. Run the same command again to
-    go on after a stop. For several processes: accelerate launch -m lpnsr_impl train ..."""
+    """Train networks on a folder of pictures. Run the same command again to resume after an
+    interruption. For several processes: accelerate launch -m lpnsr_impl train ..."""
     from .jobs.training.config import read_config
     from .jobs.training.stages import train_stages
     from .jobs.training.trainer import Trainer
 
     if len(parsed.config) > 1:
         if parsed.stop_at:
-            raise ValueError("--stop-at is for one config.")
+            raise ValueError("--stop-at works with one config only. Leave it out, or give one.")
         train_stages(
             parsed.config, parsed.set, parsed.data, parsed.out, parsed.validation, cpu=parsed.cpu
         )
@@ -144,23 +152,30 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     _add_models(parser)
     parser.add_argument(
-        "--upscale-model", action="append", default=[], help="start of PreSet-B; more for table6"
+        "--upscale-model",
+        action="append",
+        default=[],
+        help="upscale model that PreSet-B starts from; repeat the option for table6",
     )
     parser.add_argument(
-        "--experiment", choices=("table1", "table4", "table6", "noise"), help="of the paper"
+        "--experiment",
+        choices=("table1", "table4", "table6", "noise"),
+        help="experiment of the paper to run; noise is for Figures 2 and 4",
     )
     _add_method(parser)
     parser.add_argument("--device", default="cpu", help="e.g. cuda; metrics stay on the CPU")
     parser.add_argument(
-        "--metrics", nargs="+", help="some of PSNR SSIM LPIPS NIQE PI CLIPIQA MUSIQ"
+        "--metrics",
+        nargs="+",
+        help="some of PSNR SSIM LPIPS NIQE PI CLIPIQA MUSIQ; default: all",
     )
     parser.set_defaults(needs="pyiqa matplotlib")
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
     """Upscale a folder of pictures and measure the results. Writes results.csv, table.md,
-    sheet.jpg and the pictures; run it again to go on after a stop. Without --experiment it measures
-    bicubic and one preset."""
+    sheet.jpg and the pictures. Run the same command again to continue after an interruption.
+    Without --experiment, bicubic interpolation and one preset are measured."""
     from .jobs.evaluation.command import run
 
     print(run(parsed))  # noqa: T201
@@ -170,17 +185,21 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 def _add_degrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of HR pictures")
     parser.add_argument("--out", type=Path, required=True, help="the sheet, a .png or .jpg file")
-    parser.add_argument("--pictures", type=int, default=4)
-    parser.add_argument("--draws", type=int, default=5, help="degradations of each picture")
-    parser.add_argument("--crop", type=int, default=256, help="HR pixels, a multiple of 4")
-    parser.add_argument("--mild", type=float, default=0.0, help="probability of a mild one, 0 to 1")
+    parser.add_argument("--pictures", type=int, default=4, help="number of pictures")
+    parser.add_argument("--draws", type=int, default=5, help="number of degradations per picture")
+    parser.add_argument(
+        "--crop", type=int, default=256, help="size of the crops in HR pixels, a multiple of 4"
+    )
+    parser.add_argument(
+        "--mild", type=float, default=0.0, help="probability of a mild degradation, 0 to 1"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(needs="Pillow")
 
 
 def _degrade(parsed: argparse.Namespace) -> int:
-    """Draw degradations of pictures, with a seed, as a sheet: HR on the left, LR (enlarged
-    without smoothing) beside it, and what was drawn as text below."""
+    """Degrade pictures at random, and write a sheet of them: HR on the left, LR (nearest-neighbour
+    upsampled) beside it, and the parameters of each degradation below."""
     from .jobs.degradation.sheet import make_sheet
 
     sheet = make_sheet(
@@ -194,50 +213,57 @@ def _degrade(parsed: argparse.Namespace) -> int:
 
 def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=CHOICES, default=next(iter(CHOICES)), help="preset or file"
+        "what",
+        nargs="?",
+        choices=CHOICES,
+        default=next(iter(CHOICES)),
+        help="preset or file to download",
     )
     _add_folders(parser)
     parser.add_argument(
-        "--accept-licences", action="store_true", help="agree to non-commercial licences"
+        "--accept-licences", action="store_true", help="accept the non-commercial licences"
     )
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--folder", type=Path, help="folder of the networks, ComfyUI's models/lpnsr"
+        "--folder", type=Path, help="folder of LPNSR networks; default: ComfyUI's models/lpnsr"
     )
     parser.add_argument(
         "--upscale-models-folder",
         type=Path,
-        help="folder of upscale models, ComfyUI's models/upscale_models",
+        help="folder of upscale models; default: ComfyUI's models/upscale_models",
     )
 
 
-def _folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
-    """Return the given folders, else those of the ComfyUI that the pack is installed in, if any."""
-    given: dict[FolderKind, Path | None] = {
+def _find_folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
+    """Return the folders of the options or, by default, of the ComfyUI that contains this pack.
+
+    A list is empty if there is neither.
+    """
+    folders: dict[FolderKind, Path | None] = {
         "lpnsr": parsed.folder,
         "upscale_models": parsed.upscale_models_folder,
     }
     models = PACK.parent.parent / "models"
     # A custom_nodes folder that several installations share has no models folder beside it.
     if PACK.parent.name == "custom_nodes" and models.is_dir():
-        given = {kind: folder or models / kind for kind, folder in given.items()}
-    return {kind: [folder] if folder else [] for kind, folder in given.items()}
+        folders = {kind: folder or models / kind for kind, folder in folders.items()}
+    return {kind: [folder] if folder else [] for kind, folder in folders.items()}
 
 
 def _download(parsed: argparse.Namespace) -> int:
-    """Download released model files, by default into the ComfyUI that this pack is installed in.
-    Files that exist already are skipped."""
+    """Download released model files, by default into the ComfyUI that contains this pack.
+    Existing files are skipped."""
     from .files.download import download, require_consent
 
     files = CHOICES[parsed.what]
-    folders = _folders(parsed)
+    folders = _find_folders(parsed)
     for file in files:
         if not folders[file.folder]:
             option = "--folder" if file.folder == "lpnsr" else "--upscale-models-folder"
             raise ValueError(
-                f"There is no ComfyUI around this pack. Give {option} for {file.name}."
+                f"This pack is not installed in a ComfyUI. Give {option} for {file.name}."
             )
     require_consent(files, parsed.accept_licences)
     download(files, folders)
@@ -250,8 +276,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    """Convert a network of this pack, a .pth or .safetensors file, to safetensors with a header
-    that describes it. No file is overwritten."""
+    """Convert a .pth or .safetensors file of a network that this pack supports to a safetensors
+    file with a descriptive header. Existing files are not overwritten."""
     from .files.convert import convert
 
     header = convert(parsed.source, parsed.target)
@@ -269,7 +295,7 @@ def _add_blend(parser: argparse.ArgumentParser) -> None:
 
 def _blend(parsed: argparse.Namespace) -> int:
     """Average the weights of two files of the same network, such as before and after training with
-    a GAN. No file is overwritten."""
+    a GAN. Existing files are not overwritten."""
     from .files.blend import blend
 
     header = blend(parsed.first, parsed.second, parsed.share, parsed.target)
@@ -283,11 +309,11 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    """Report versions, devices, model files and problems, as text to paste into an issue. Run it
-    with the Python that runs ComfyUI."""
+    """Report versions, devices, model files and problems as text that can be pasted into an issue.
+    Run this with the Python that runs ComfyUI."""
     from .files.doctor import report
 
-    folders = _folders(parsed)
+    folders = _find_folders(parsed)
     folders["lpnsr"].append(BUNDLED)
     folders["upscale_models"].append(BUNDLED_UPSCALE_MODELS)
     print(report(folders, sha256=parsed.sha256))  # noqa: T201
@@ -301,58 +327,66 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("same", "png", "jpg", "webp", "avif", "tif"),
         default="same",
-        help="of the results; same is the input's, or png where that can't hold the result",
+        help="format of the results; same: the input's, or png if that can't store the result",
     )
     _add_models(parser)
-    parser.add_argument("--upscale-model", help="start of PreSet-B; without it the bundled one")
+    parser.add_argument(
+        "--upscale-model",
+        help="upscale model that PreSet-B starts from; default: the bundled one, for lite networks",
+    )
     _add_method(parser)
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--factor", type=float, default=4.0, help="1 to 16 times as large; above 4 in two passes"
+        "--factor", type=float, default=4.0, help="scale factor, 1 to 16; above 4 in two passes"
     )
     size.add_argument(
         "--longest-side",
         type=int,
         default=0,
         metavar="PIXELS",
-        help="of each result, once to 16 times that of its picture",
+        help="longest side of each result, 1 to 16 times that of its input",
     )
     parser.add_argument(
         "--wrap",
         choices=("none", "x", "y", "both"),
         default="none",
-        help="axes in which pictures go on at their other side: x for 360-degree panoramas, both "
-        "for seamless textures",
+        help="axes along which pictures are periodic: x for 360-degree panoramas, both for "
+        "seamless textures",
     )
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--device", help="e.g. cpu; without it cuda if there is one")
+    parser.add_argument("--device", help="e.g. cpu; default: cuda if available, else cpu")
     parser.add_argument(
         "--torch-compile",
         action="store_true",
-        help="have torch.compile make kernels for a GPU, which takes minutes for each size of tile",
+        help="compile the networks for a GPU, which takes minutes for each new tile size",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="make everything again, and replace files that this command did not make",
+        help="make all results again, and replace files that this command did not make",
     )
     parser.add_argument(
         "--strip-metadata", action="store_true", help="leave out EXIF, XMP, IPTC and PNG text"
     )
-    parser.add_argument("--dry-run", action="store_true", help="only tell what would be made")
+    parser.add_argument("--dry-run", action="store_true", help="only log what would be made")
     parser.add_argument(
-        "--ray", metavar="ADDRESS", help="use this Ray cluster, e.g. auto; local starts one here"
+        "--ray",
+        metavar="ADDRESS",
+        help="run on the Ray cluster at this address, e.g. auto; local starts one on this machine",
     )
     parser.add_argument(
-        "--ray-workers", type=int, metavar="N", help="at a time; without it one a GPU or CPU core"
+        "--ray-workers",
+        type=int,
+        metavar="N",
+        help="number of workers; default: one per GPU or, without GPUs, one per CPU core",
     )
     parser.set_defaults(needs="Pillow 'pyvips[binary]', and 'ray[data]' for --ray")
 
 
 def _upscale(parsed: argparse.Namespace) -> int:
-    """Upscale a picture, or all pictures of a folder and the folders in it, x4 or to a size.
-    Run the same command again to go on after a stop: what is done is skipped, what changed is made
-    again. IN and OUT may be URIs (s3://, gs://) where pyarrow is installed."""
+    """Upscale a picture, or all pictures in a folder and its subfolders, by a factor or to a size.
+    Run the same command again to continue after an interruption: finished pictures are skipped,
+    and changed pictures are upscaled again. With pyarrow, IN and OUT may be URIs (s3://, gs://)."""
     from .jobs.upscale.command import run
 
     return run(parsed)

@@ -145,8 +145,8 @@ def test_results_of_other_jobs_are_no_inputs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "format_name", "message"),
     [
-        ("x.gif", "same", "has an unknown suffix"),
-        ("r2.300", "same", "has an unknown suffix"),
+        ("x.gif", "same", "expected a suffix of"),
+        ("r2.300", "same", "expected a suffix of"),
         ("x.png", "jpg", "contradicts --format jpg"),
     ],
 )

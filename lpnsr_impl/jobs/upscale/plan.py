@@ -110,7 +110,7 @@ def _plan_file(source: str, out: str, format_name: str) -> Plan:
         out_folder, result = out, result_name(name, format_name)
     elif out_format is None:
         raise ValueError(
-            f"{out} has an unknown suffix, expected one of the formats {', '.join(FORMATS)}."
+            f"Results can't be written to {out}, expected a suffix of {', '.join(FORMATS)}."
         )
     elif format_name != SAME and out_format != FORMATS[format_name]:
         raise ValueError(f"{out} contradicts --format {format_name}. Leave one of them out.")
