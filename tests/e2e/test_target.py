@@ -174,6 +174,6 @@ def test_other_nodes_refuse_what_main_memory_does_not_hold(graph: Graph, node: s
         widgets = {"seed": 7, "seeds": 2, "steps": 1, "kappa": 2.0, "use_predictor": True}
         widgets |= {"predictor_mode": "sample", "color_fix": "wavelet"}
     inputs = {"node": node, "widgets": json.dumps(widgets), **links}
-    prompt["probe"] = {"class_type": "ProbeScarceMemory", "inputs": inputs}
+    prompt["scarce"] = {"class_type": "ProbeScarceMemory", "inputs": inputs}
     with pytest.raises(PromptError, match=r"256x256 need .* GB of memory for pixels alone"):
-        graph.run(prompt, "probe")
+        graph.run(prompt, "scarce")

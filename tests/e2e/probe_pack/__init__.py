@@ -369,7 +369,7 @@ class ProbeScarceMemory(io.ComfyNode):
             io.Custom("LPNSR_MODELS").Input("models", optional=True),
             io.Latent.Input("samples", optional=True),
         ]
-        return io.Schema("ProbeScarceMemory", inputs=inputs, outputs=[io.Image.Output("image")])
+        return io.Schema("ProbeScarceMemory", inputs=inputs, outputs=[io.Image.Output("result")])
 
     @classmethod
     def execute(cls, node, widgets, **inputs):
