@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page
 from safetensors.torch import load_file
 
-from tests.small import autoencoder_weights, denoiser_weights
+from tests.eventually import eventually
 
 from .browser import open_editor
 from .pictures import PICTURE, sheet
@@ -117,20 +117,14 @@ def latent_picture(server: Server) -> Image.Image:
 
 
 def reports(server: Server) -> None:
-    """Show the reports of LPNSR Doctor and LPNSR Download Models. Small files replace the released
-    ones."""
-    folder = server.base / "models" / "lpnsr"
+    """Show LPNSR Download Models before a run, and the report of LPNSR Doctor."""
     with open_editor(server) as page:
-        report(page, "LPNSRDoctor", "help-doctor.jpg")
-        torch.save(autoencoder_weights(), folder / "autoencoder_vq_f4.pth")
-        torch.save(denoiser_weights(), folder / "resshift_realsrx4_s4_v3.pth")
-        report(
-            page, "LPNSRDownloadModels", "help-download.jpg", files="ResShift", accept_licences=True
-        )
+        show(page, "LPNSRDownloadModels", "help-download.jpg", run=False, accept_licences=True)
+        show(page, "LPNSRDoctor", "help-doctor.jpg", run=True)
 
 
-def report(page: Page, class_type: str, file: str, **values: Any) -> None:
-    """Take a screenshot of a node after a run, with all of its text."""
+def show(page: Page, class_type: str, file: str, *, run: bool, **values: Any) -> None:
+    """Take a screenshot of a node, after a run or without, with all of its text."""
     identifier = page.evaluate(
         """([type, values]) => {
             app.graph.clear();
@@ -141,9 +135,10 @@ def report(page: Page, class_type: str, file: str, **values: Any) -> None:
         }""",
         [class_type, values],
     )
-    page.get_by_test_id("queue-button").click()
     text = page.locator("textarea[readonly]")
-    text.wait_for(timeout=60_000)
+    if run:
+        page.get_by_test_id("queue-button").click()
+        eventually(lambda: bool(text.input_value()), True)
     page.evaluate(
         """([id, lines]) => {
             const node = app.graph.getNodeById(id);
@@ -152,7 +147,7 @@ def report(page: Page, class_type: str, file: str, **values: Any) -> None:
             app.canvas.centerOnNode(node);
             app.canvas.setDirty(true, true);
         }""",
-        [identifier, text.input_value().count("\n") + 2],
+        [identifier, max(text.input_value().count("\n") + 2, 8)],
     )
     page.wait_for_timeout(500)
     take(page, file, node_box(page, identifier), 800)
