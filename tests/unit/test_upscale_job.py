@@ -22,7 +22,7 @@ from lpnsr_impl.engine.engine import Engine
 from lpnsr_impl.engine.memory import Memory
 from lpnsr_impl.jobs.upscale.command import make_settings
 from lpnsr_impl.jobs.upscale.formats import RECORDS
-from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE, Outcome, Worker, duration
+from lpnsr_impl.jobs.upscale.job import DONE, FAILED, MADE, Outcome, Worker, format_duration
 from lpnsr_impl.jobs.upscale.networks import Networks, Settings
 from lpnsr_impl.jobs.upscale.picture import read_picture_data
 from lpnsr_impl.jobs.upscale.plan import make_plan
@@ -448,4 +448,4 @@ def test_a_uri_is_as_good_as_a_path(folder: Path, tmp_path: Path) -> None:
 
 
 def test_durations() -> None:
-    assert [duration(s) for s in (4.4, 200, 18121)] == ["4 s", "3 min 20 s", "5 h 2 min"]
+    assert [format_duration(s) for s in (4.4, 200, 18121)] == ["4 s", "3 min 20 s", "5 h 2 min"]

@@ -195,7 +195,7 @@ def test_each_worker_has_a_core_and_a_gpu_where_there_are_any(
     dead: dict[str, Any] = {"Alive": False, "Resources": {}}
     alive = [{"Alive": True, "Resources": node} for node in nodes]
     monkeypatch.setattr(ray, "nodes", lambda: [dead, *alive])
-    assert ray_job._room(None, device) == expected
+    assert ray_job._plan_workers(None, device) == expected
 
 
 @pytest.mark.parametrize("resources", [{}, {"GPU": 2.0}])
@@ -205,4 +205,4 @@ def test_a_cluster_without_cores_is_told(
     node = {"Alive": True, "Resources": {"memory": 1e9, **resources}}
     monkeypatch.setattr(ray, "nodes", lambda: [node])
     with pytest.raises(ValueError, match=r"room for 0: it has 0 CPUs.* Use a larger cluster"):
-        ray_job._room(None, "")
+        ray_job._plan_workers(None, "")
