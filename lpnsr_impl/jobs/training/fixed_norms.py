@@ -1,4 +1,4 @@
-"""Replaces an autoencoder's GroupNorms by fixed scales and shifts with average statistics."""
+"""Replaces an autoencoder's GroupNorms by fixed scales and shifts, using average statistics."""
 
 from collections.abc import Iterable
 from functools import partial
