@@ -1,6 +1,6 @@
 """Prints the table "Conservative or creative" of docs/settings.md: for each setting, the PSNR
-between the results of two seeds, and the LR-PSNR. Also compares tiled with untiled results. Uses PreSet-B
-and the lite models.
+between the results of two seeds, and the LR-PSNR. Also compares tiled with untiled results. Uses
+PreSet-B and the lite models.
 
 python -m tests.bench.conservative
 """

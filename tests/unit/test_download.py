@@ -220,7 +220,7 @@ def test_a_stalled_download_is_cancelled_at_once_and_leaves_nothing(
 
     with pytest.raises(CancelledError):
         get(tmp_path, DENOISER, tick=cancel)
-    assert time.monotonic() - last_tick[-1] < 5, "it waited for the stalled server"
+    assert time.monotonic() - last_tick[-1] < 5, "cancelling waited for the stalled server"
     assert names_in(tmp_path) == []
     denoiser.stall_at = None
     get(tmp_path, DENOISER)
@@ -455,7 +455,7 @@ def test_nothing_of_the_network_is_imported_before_a_download() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=PACK).returncode == 0
 
 
-# One table
+# Docs and workflows agree with the table of released files
 
 
 def rows_of(text: str) -> dict[str, str]:

@@ -106,7 +106,7 @@ def test_identical_pictures(measurer: Measurer) -> None:
 
 
 def test_niqe_prefers_the_picture_to_its_blurred_and_noisy_versions(measurer: Measurer) -> None:
-    x = bicubic_upsample(example()).clamp(0, 1)  # large enough for several of its 96-pixel blocks
+    x = bicubic_upsample(example()).clamp(0, 1)  # several of NIQE's 96-pixel blocks
     sharp = example()
     sharp = torch.cat([sharp, sharp.flip(2)], dim=2)
     sharp = torch.cat([sharp, sharp.flip(3)], dim=3)

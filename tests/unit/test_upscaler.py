@@ -66,7 +66,7 @@ def move_to_card(network: nn.Module) -> None:
 
 @pytest.fixture
 def calls() -> list[tuple[str, int]]:
-    """Calls of networks: (name, number of tiles)."""
+    """Recorded calls of networks: (name, number of tiles)."""
     return []
 
 
@@ -104,8 +104,8 @@ def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
 
 
 def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, int]]) -> None:
-    """All frames go through a network before the next one runs, so that each is loaded only
-    once."""
+    """All frames go through a network before the next network runs, so that each network is loaded
+    only once."""
 
     class Nearest:
         scale = 4
