@@ -37,8 +37,8 @@ PHOTO = ROOT / "workflows" / "lpnsr_example.png"
 DTYPES = (torch.float32, torch.bfloat16)
 SEED = 0
 BEFORE = {64: 1.25, 128: 1.6}
-"""Minimum speed-up over the baseline in fp32, by side. It was reached when the optimisations were
-still part of the networks' code."""
+"""Minimum speed-up over the baseline in fp32, by side of the picture. Reached when the
+optimisations were still part of the networks' code."""
 
 Seconds = dict[str, float]
 """Seconds by stage; "whole" is their sum."""

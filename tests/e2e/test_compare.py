@@ -216,7 +216,7 @@ def test_slider_of_a_run(page: Page, screenshots: Path) -> None:
     page.evaluate(set_position, compare)
     record(page)
     undo(page)
-    wait_for_pictures(page)  # of the same run, in the node that undo created
+    wait_for_pictures(page)  # those of the run, in the node that undo created
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
     page.get_by_text("Run the workflow to compare.").wait_for()
 

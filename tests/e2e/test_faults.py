@@ -215,7 +215,8 @@ def test_the_pack_may_be_there_twice_under_any_name(
 ) -> None:
     copy_input(server, odd_server.base)
     imports = [line for line in odd_server.log.read_text().splitlines() if "LPNSR" in line]
-    assert sum("seconds:" in line for line in imports) == 3, imports  # with the probe pack
+    # The pack twice, and the probe pack.
+    assert sum("seconds:" in line for line in imports) == 3, imports
     assert torch.equal(Graph(odd_server).run(known[0], "decode"), known[1])
 
 

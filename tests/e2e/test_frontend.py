@@ -248,7 +248,7 @@ def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
     assert pressed(page) == [], "steps is linked, so its value is unknown"
 
 
-# Without the pack's front end; Nodes 2.0
+# Tests without the pack's front end, and tests of Nodes 2.0
 
 
 @pytest.fixture

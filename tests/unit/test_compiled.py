@@ -89,7 +89,7 @@ def test_a_compiled_network_goes_when_it_is_let_go() -> None:
 
 
 def test_torch_dynamo_waits_until_something_is_compiled() -> None:
-    """Importing it would add a second and 150 MB to every start of ComfyUI."""
+    """Importing torch._dynamo would add a second and 150 MB to every start of ComfyUI."""
     code = """
 import sys
 import torch

@@ -120,7 +120,7 @@ def test_a_teachers_pictures_are_made_once_and_turned_with_the_crop(
     made = teacher(samples[0]["lr"][None])[0]
     for picture, sample in zip(first, samples, strict=True):
         expected = apply_turn(made, int(sample["turn"]))
-        assert (picture - expected).abs().max() <= 1 / 255 + 1e-6  # 8 bits
+        assert (picture - expected).abs().max() <= 1 / 255 + 1e-6  # rounding to 8 bits
     del teacher.network
     assert torch.equal(teacher.upscale_cached(batch, tmp_path / "kept"), first)
 
@@ -179,8 +179,8 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_mild_ones_the_draws_are_what_they_were() -> None:
-    """With probability 0, no random number is drawn for the choice, so a seed gives the same pairs
-    as before there were mild degradations."""
+    """With a probability of 0, no random number decides whether a degradation is mild, so a seed
+    gives the same pairs as before mild degradations were added."""
     hr = read_picture(PICTURE)[None, :, :64, :64]
     rng = np.random.default_rng(4)
     drawn = degrade(hr, draw(rng, 0.0))

@@ -200,7 +200,7 @@ def test_consent_is_needed_for_non_commercial_files_alone() -> None:
 def test_a_broken_connection_gives_the_whole_file_or_an_error(
     denoiser: File, tmp_path: Path
 ) -> None:
-    """huggingface_hub before 1.0 gives up, later versions retry."""
+    """When a connection breaks, huggingface_hub before 1.0 gives up; later versions retry."""
     denoiser.cuts = [1_000_000]
     with suppress(DownloadError):
         get(tmp_path, DENOISER)

@@ -204,7 +204,7 @@ def test_a_folder_of_photos_needs_few_kernels() -> None:
 
 
 def test_small_images_share_a_call_on_a_cpu() -> None:
-    """One by one, 20 images of 16x16 took five times as long as one image with as many pixels."""
+    """Processed singly, 20 images of 16x16 took five times as long as one with as many pixels."""
     network = SimpleNamespace(config=UNetConfig(trained_resolution=32), compiled=False)
     managed: Any = Managed(network, torch.device("cpu"))  # type: ignore[type-var]
     memory = Limited(1000 * MB, 1000 * MB)

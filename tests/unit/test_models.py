@@ -146,7 +146,7 @@ def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
 
 @torch.inference_mode()
 def test_many_windows_go_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA limits grid dimensions to 65,535."""
+    """Attention splits them into several calls, since CUDA limits grid dimensions to 65,535."""
     block = SwinBlock(32, 2, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     x = rand("x", 3, 32, 32, 24)
@@ -233,7 +233,7 @@ def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, b
 
 
 def spiked(side: int) -> Tensor:
-    """Make a map with large values at its border, like the effect of zero padding."""
+    """Make a map with large values at its border, such as zero padding causes."""
     x = torch.randn(1, 64, side, side, generator=torch.Generator().manual_seed(0))
     x[:, :, 2:-2, 2:-2] /= 8
     return x

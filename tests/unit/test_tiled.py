@@ -142,7 +142,7 @@ def test_tiles_of_all_images_go_together(h: int, w: int, batch: int) -> None:
 
 
 def test_fixed_calls_have_a_full_batch() -> None:
-    """So kernels compiled for one shape suffice for any number of tiles."""
+    """Since all calls have the same shape, one compiled kernel suffices for any number of tiles."""
     x, shapes = torch.randn(3, 2, 40, 72), set()
     axes = [plan_axis(size, 48, 8, multiple=32, min_tile=32, margin=4) for size in (40, 72)]
     tiles = TilePlan(*axes, batch=4, fixed=True)

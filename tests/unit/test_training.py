@@ -295,7 +295,7 @@ def test_the_discriminator_learns_to_tell_two_kinds_apart() -> None:
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.5, (
-        "the discriminator learned too little: 1 is the loss of guessing"
+        "the discriminator learned too little: guessing has a loss of 1"
     )
 
 
@@ -316,7 +316,7 @@ def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.5, (
-        "the discriminator learned too little: 1 is the loss of guessing"
+        "the discriminator learned too little: guessing has a loss of 1"
     )
     assert torch.equal(weights_of(judge.backbone), before)
 

@@ -51,7 +51,7 @@ def networks() -> Networks:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures in two folders."""
+    """A folder with two pictures, and a third one in a subfolder."""
     source = tmp_path / "in"
     (source / "sub").mkdir(parents=True)
     example().save(source / "a.png")

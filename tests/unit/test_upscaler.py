@@ -128,7 +128,7 @@ def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, 
 
 
 def test_small_pictures_share_calls_on_a_cpu(calls: list[tuple[str, int]]) -> None:
-    """One by one, 20 images of 16x16 took five times as long as one image with as many pixels."""
+    """Processed singly, 20 images of 16x16 took five times as long as one with as many pixels."""
     lr = Picture(torch.rand(20, 3, 16, 16))
     result = make_upscaler(calls, torch.device("cpu")).upscale(lr, ONE_STEP)
     assert result.shape == (20, 3, 64, 64)

@@ -172,8 +172,8 @@ def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
     """Describe each setting that must not change when a training is resumed, but did.
 
     Args:
-        before: saved config of the training, as a table. Keys that an older version did not save
-            have their defaults.
+        before: saved config of the training, as a table. Keys that an older version did not write
+            are taken to have their default values.
         now: config to resume with.
 
     Returns:

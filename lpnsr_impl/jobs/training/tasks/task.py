@@ -150,7 +150,7 @@ class Task(nn.Module, ABC):
         """
 
     def noise(self, batch: Sample) -> NoiseSource:
-        """Make a noise source. Its [B,C,h,w] depends only on the seed and the samples' indices."""
+        """Make a source of noise [B,C,h,w] that depends only on the seed and sample indices."""
         rngs = [np.random.default_rng([self.config.seed, int(i), 3]) for i in batch["index"]]
         steps = self.schedule.num_timesteps
         sources = [seeded_noise(int(rng.integers(2**63)), steps) for rng in rngs]
