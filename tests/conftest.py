@@ -1,4 +1,4 @@
-"""The order of the tests, and how they are shared between workers (`pytest -n 2`)."""
+"""The order of the tests, and how they are distributed to workers (`pytest -n 2`)."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from tests.host.tested import run_of
 
 @pytest.hookimpl(trylast=True)  # after pytest has grouped tests by their fixtures
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort browser tests to the end, since they take longest, by front end and renderer."""
+    """Move browser tests to the end, since they take longest; sort by front end and renderer."""
     items.sort(key=lambda item: run_of(item.nodeid))
 
 
 class _ByServer(LoadFileScheduling):
-    """Assigns whole files to workers, and all tests of one front end, since they share a server."""
+    """Assigns the tests of a file, or of a front end, to one worker, since they share a server."""
 
     def _split_scope(self, nodeid: str) -> str:
         front_end, _ = run_of(nodeid)

@@ -22,7 +22,7 @@ def eventually(state: Callable[[], Any], expected: Any = True, patience: float =
     """Wait until `state()` equals `expected`.
 
     Raises:
-        AssertionError: it did not within `patience` seconds; the message has the last state.
+        AssertionError: the states differ after `patience` seconds; the message has the last one.
     """
     end = time.monotonic() + patience
     while (last := state()) != expected:

@@ -20,7 +20,7 @@ class File:
 
     content: bytes
     status: int = 200
-    cuts: list[int] = field(default_factory=list)  # lengths of the next, truncated responses
+    cuts: list[int] = field(default_factory=list)  # lengths to which the next responses are cut
     stall_at: int | None = None  # stop sending after this byte, without closing the connection
     pause: float = 0.0  # seconds before each chunk
     announced_size: int | None = None  # size that the hub reports, if not the true one
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Redirect to the CDN, with the file's metadata in the headers, as Hugging Face does."""
         sha256 = file.announced_sha256 or hashlib.sha256(file.content).hexdigest()
         size = len(file.content) if file.announced_size is None else file.announced_size
-        # Use another host name: the library's metadata request follows redirects within a host.
+        # Use another host name, since huggingface_hub's metadata requests follow local redirects.
         cdn = self.state.url.replace("127.0.0.1", "localhost")
         self.send_response(302)
         self.send_header("Location", f"{cdn}{self.path.replace('/hub/', '/cdn/', 1)}")

@@ -23,8 +23,8 @@ def limit_file_size(size: int) -> Iterator[None]:
 
 @contextmanager
 def limit_time(seconds: int) -> Iterator[None]:
-    """Raise AssertionError in the main thread after a time. (Not TimeoutError, which is an OSError,
-    and `os.walk` ignores those.)"""
+    """Raise AssertionError in the main thread after `seconds`. A TimeoutError would not do:
+    it is an OSError, which `os.walk` ignores."""
 
     def stop(*_: object) -> None:
         raise AssertionError(f"took more than {seconds} s")

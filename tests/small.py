@@ -1,4 +1,4 @@
-"""Small networks for tests that need no full size, with the formula-made weights of the goldens."""
+"""Small networks, with weights from the same formula as the full-size networks of the goldens."""
 
 from pathlib import Path
 

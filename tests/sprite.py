@@ -7,7 +7,7 @@ YELLOW = torch.tensor([1.0, 0.9, 0.1])
 
 
 def yellow_disc(ring: float = 0.0) -> Tensor:
-    """RGBA [48,48,4], rounded to 8 bits. Black pixels just outside the disc have alpha `ring`."""
+    """Make RGBA [48,48,4] of 8-bit values. Black pixels just outside the disc have alpha `ring`."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     distance = ((y - 23.5) ** 2 + (x - 23.5) ** 2).sqrt()
     alpha = (16.5 - distance).clamp(0, 1)

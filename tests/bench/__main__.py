@@ -37,7 +37,7 @@ def run(section: str) -> list[Bar]:
 def main() -> None:
     """Run the sections given on the command line, by default all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", help=f"from {', '.join(SECTIONS)}; default: all")
+    parser.add_argument("sections", nargs="*", help=f"some of {', '.join(SECTIONS)}; default: all")
     sections = parser.parse_args().sections or SECTIONS
     if unknown := set(sections) - set(SECTIONS):
         parser.error(f"unknown section {', '.join(unknown)}, choose from {', '.join(SECTIONS)}")

@@ -24,6 +24,6 @@ class Bar:
 
 
 def print_bars(bars: Iterable[Bar]) -> None:
-    """Print bars as a Markdown table."""
+    """Print measured values and their limits as a Markdown table."""
     print("\n| bar | measured | wanted | |\n|---|---|---|---|")
     print(*bars, sep="\n", flush=True)

@@ -1,7 +1,7 @@
 """A straightforward implementation of the networks, as the baseline of the benchmarks.
 
-It uses contiguous NCHW tensors and a single precision. Position bias and shift mask are computed in
-every call and for every window, and quantising uses the full matrix of distances to the codes.
+It uses contiguous NCHW tensors and a single precision. It recomputes position bias and shift mask
+in every call, for every window, and quantises with the full matrix of distances to the codes.
 """
 
 from collections.abc import Callable
@@ -86,7 +86,7 @@ class Baseline:
 
 
 def next_multiple(size: int) -> int:
-    """Round up to a multiple of `MULTIPLE`, which the attention windows divide at all levels."""
+    """Round up to a multiple of `MULTIPLE`, so that attention windows fit at all levels."""
     return -(-size // MULTIPLE) * MULTIPLE
 
 
@@ -204,7 +204,7 @@ class PlainUNet(_Plain):
         table = self.weights[f"{name}.relative_position_bias_table"].to(x)
         bias = rearrange(table[_relative_positions(window, x.device)], "n m h -> h n m")
         mask = torch.zeros(len(x), 1, window**2, window**2, device=x.device, dtype=x.dtype)
-        if shift:  # like the released networks, mask columns in the bottom row of windows
+        if shift:  # like the released networks, mask only in the bottom row, between columns
             right = torch.arange(window, device=x.device).repeat(window) >= window - shift
             mask[-b * sizes["nw"] :].masked_fill_(right[:, None] != right, -100.0)
         x = rearrange(self.attend(q, k, v, bias + mask), "b h n d -> b n (h d)")

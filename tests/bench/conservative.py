@@ -1,5 +1,6 @@
-"""The table "Conservative or creative" of docs/settings.md: PSNR between the results of two seeds,
-and LR-PSNR, for each setting; also PSNR between tiled and untiled results. PreSet-B, lite models.
+"""Prints the table "Conservative or creative" of docs/settings.md: for each setting, the PSNR
+between the results of two seeds, and the LR-PSNR. Also compares tiled with untiled results. Uses
+PreSet-B and the lite models.
 
 python -m tests.bench.conservative
 """

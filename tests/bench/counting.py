@@ -136,7 +136,7 @@ class _Attention(TorchFunctionMode):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """q, k, v are [b,heads,n,d]. A mask that is not aligned is first copied to a padded one."""
+        """q, k, v are [b,heads,n,d]. A mask that is not aligned is first copied, with padding."""
         strides = [*q.stride()[-1:], *k.stride()[-1:], *v.stride()[-1:]]
         if strides != [1, 1, 1]:
             raise ValueError(f"q, k, v have the last strides {strides}; CUDA's kernels need 1.")
@@ -156,8 +156,8 @@ def _aligned(mask: Tensor) -> bool:
 
 
 def _of_parts(func: Any, name: str) -> bool:
-    """Return whether PyTorch composes an operation from others in C++. Upsampling has a
-    decomposition in Python, for compilers, but a kernel in C++."""
+    """Return whether PyTorch implements an operation by calling other operations. Upsampling does
+    not count: only compilers decompose it, and otherwise it is a single kernel."""
     if func.namespace != "aten" or "upsample" in name:
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
@@ -174,7 +174,7 @@ def _kind(func: Any, name: str, output: Tensor, inputs: list[Tensor]) -> str:
 
 
 def _caller() -> str:
-    """Return the innermost line of the pack on the stack, as "file:line"."""
+    """Return the innermost stack frame that is in the pack's code, as "file:line"."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
         if path.is_relative_to(ROOT / "lpnsr_impl") or path.is_relative_to(ROOT / "nodes"):

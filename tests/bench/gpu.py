@@ -24,7 +24,7 @@ from .ways import SMALL, Card, Networks, Ours, Sizes, calls, make_networks
 
 KINDS = ("convolution", "matmul", "attention", "norm", "cast", "copy", "elementwise", "other")
 LAUNCHES_A_FRAME = 5906
-"""Operations per frame of a clip in commit a40fa27, which processed frames one by one."""
+"""Operations per video frame in commit a40fa27, which processed frames one by one."""
 
 
 def waits_in_chain(networks: Networks, side: int) -> list[str]:
@@ -46,7 +46,7 @@ def waits_in_chain(networks: Networks, side: int) -> list[str]:
 
 
 def tiling_operations() -> dict[str, float]:
-    """Count the operations per tile, by kind, that cut an image into 16 tiles and blend them."""
+    """Count the operations for cutting an image into 16 tiles and blending them, per tile."""
     axis = plan_axis(256, 96, 32, multiple=8, margin=4)
     plan = TilePlan(axis, axis)
     with FAKE:
@@ -56,7 +56,10 @@ def tiling_operations() -> dict[str, float]:
 
 
 def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
-    """Count one call of each network, and a clip, for the pack and for the baseline."""
+    """Count operations and memory of the pack and the baseline.
+
+    Runs each network once, and upscales a video clip (pack) or a single frame (baseline).
+    """
     side = sizes.tiles[0]
     with FAKE:
         networks = make_networks(dtype, "cuda", sizes)
@@ -132,9 +135,10 @@ def count_all(sizes: Sizes) -> list[dict[str, Any]]:
     for dtype in (torch.float16, torch.bfloat16):
         rows = count(dtype, sizes)
         print(
-            f"\n## GPU, counted, {rows[0]['dtype']}\n\nA tile of {sizes.tiles[0]}² LR pixels, a "
-            f"clip of {sizes.frames} frames of {sizes.frame}², and one frame; in GB: the peak "
-            "without weights and inputs, and the bytes written by kind.\n"
+            f"\n## GPU, counted, {rows[0]['dtype']}\n\nInputs are a tile of {sizes.tiles[0]}² LR "
+            f"pixels, a video clip of {sizes.frames} frames of {sizes.frame}², and a single frame. "
+            "Peak memory (without weights and inputs) and bytes written by each kind of operation "
+            "are in GB.\n"
         )
         print_counts(rows, sizes.frames)
         figures += rows
@@ -159,7 +163,7 @@ def measure(
 def main() -> None:
     """Print tables, and optionally write all figures to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="", choices=("cuda", "cpu", "none"), help="none: count")
+    parser.add_argument("--device", default="", choices=("cuda", "cpu", "none"), help="none counts")
     parser.add_argument("--small", action="store_true", help="small networks and pictures")
     parser.add_argument("--eager", action="store_true", help="skip torch.compile")
     parser.add_argument("--json", type=Path, help="file for all figures")

@@ -45,7 +45,7 @@ SIDE = 256
 
 @torch.inference_mode()
 def run_golden_cases(networks: Networks) -> dict[str, Tensor]:
-    """Run each network once, and the chain, on the inputs of the goldens. Keys are golden names."""
+    """Run each network and the whole chain on the inputs of the goldens. Returns {name: output}."""
     autoencoder, denoiser, predictor = networks
     device = next(denoiser.parameters()).device
 
@@ -138,7 +138,7 @@ def capped(device: str, num_bytes: float) -> Iterator[None]:
         yield
         torch.cuda.set_per_process_memory_fraction(1.0)
     else:
-        import resource  # Windows has none
+        import resource  # does not exist on Windows
 
         before = resource.getrlimit(resource.RLIMIT_AS)
         limit = int(read_status("VmSize") + num_bytes)
@@ -202,7 +202,7 @@ def main() -> int:
     """Print the report, or one section of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("section", nargs="?", choices=SECTIONS)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="to test this")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: for tests")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("PyTorch finds no GPU here, so there is nothing to report.")

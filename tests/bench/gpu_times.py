@@ -53,7 +53,7 @@ class Stopwatch:
 
     @property
     def left(self) -> float:
-        """Seconds left; negative when the time is over."""
+        """Seconds left of the time budget; negative if it is exceeded."""
         return self._end - time.perf_counter()
 
     def measure(self, run: Callable[[], Any]) -> Measured:
@@ -98,7 +98,7 @@ def time_all(
     compiled: bool,
     dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16),
 ) -> Iterator[dict[str, Any]]:
-    """Measure everything, most important first, and yield each result, until time is over.
+    """Measure everything, most important first, and yield each result, until time runs out.
 
     Args:
         stopwatch: measures the runs on its device.
@@ -167,7 +167,7 @@ def _compiled(stopwatch: Stopwatch, dtype: torch.dtype, sizes: Sizes) -> Iterato
 def both(
     stopwatch: Stopwatch, ours: Runs, baseline: Runs
 ) -> Iterator[tuple[str, tuple[Measured, Measured]]]:
-    """Measure each run and the baseline's run of the same name, until time is over."""
+    """Measure each run and the baseline's run of the same name, until time runs out."""
     for what, run in ours.items():
         if stopwatch.left > 0:
             yield what, (stopwatch.measure(run), stopwatch.measure(baseline[what]))

@@ -28,7 +28,7 @@ GPU_DTYPES = (torch.float32, torch.float16)
 
 
 def network_of(ours: Ours, part: str) -> Any:
-    """Return the network that a part runs."""
+    """Return the network that does the work of a part, e.g. the autoencoder for "encode"."""
     unets = {"denoiser": ours.denoiser, "predictor": ours.noise_predictor}
     return unets.get(part, ours.autoencoder)
 
@@ -51,7 +51,7 @@ def print_gpu_rows(family: str, dtype: torch.dtype) -> None:
 
 
 def measure_gpu_peak(run: Callable[[], Any]) -> int:
-    """Return the peak memory of a run in bytes, without what was allocated before."""
+    """Return the peak memory of a run in bytes, minus the memory allocated before."""
     if not torch.cuda.is_available():
         return counted(lambda _: run()).peak
     torch.cuda.reset_peak_memory_stats()

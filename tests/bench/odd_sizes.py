@@ -1,5 +1,6 @@
 """PSNR of images whose sizes are not multiples of 64: the pack, which pads images to the next size
-that the networks accept, compared with the baseline, which pads to multiples of 64. Lite models."""
+that the networks accept, compared with the baseline, which pads to multiples of 64. Lite models
+are used."""
 
 from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.images import to_pm1

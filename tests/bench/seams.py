@@ -1,5 +1,5 @@
 """Visibility of tile borders: the pack, which blends the output of every network call, compared
-with blending finished tiles. Photos, lite models.
+with blending finished tiles. Uses photos and the lite models.
 
 The measure is the squared gradient across tile borders divided by the squared gradient beside them,
 relative to the same ratio in the untiled result. 1 means invisible.
@@ -59,7 +59,7 @@ def blend_finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tens
 
 
 def seam(x: Tensor, plan: TilePlan) -> float:
-    """Return the squared gradient across tile borders, relative to the one beside them."""
+    """Return the squared gradient across tile borders, relative to that beside the borders."""
     on, beside = 0.0, 0.0
     for dim, axis in ((2, plan.rows), (3, plan.columns)):
         energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])

@@ -1,5 +1,5 @@
 """Effect of the picture size on the result. The same content is repeated by mirroring, so that only
-the size changes. Bundled models, PreSet-B."""
+the size changes. Uses the bundled models and PreSet-B."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ LARGE, TILE = 128, 64  # in LR pixels, to compare tiled with untiled
 
 
 def sizes() -> list[Bar]:
-    """Print PSNR and the standard deviation of details by size, and compare tiled with untiled."""
+    """Print PSNR and strength of details for each size, and compare tiled with untiled results."""
     names = (f"lpnsr_lite_{n}.safetensors" for n in ("autoencoder", "denoiser", "noise_predictor"))
     upscaler = load_upscaler(*names, [START])
     for network in (upscaler.denoiser, upscaler.noise_predictor):
@@ -41,7 +41,7 @@ def sizes() -> list[Bar]:
     pieces = {name: read_piece(name, *corner, SIDE) for name, corner in PIECES.items()}
     sides = [SIDE * k for k in COPIES]
     print("\n## The same content at sizes of LR\n")
-    print("PSNR in dB and, in brackets, the standard deviation of details relative to HR.\n")
+    print("PSNR in dB. In brackets: standard deviation of the high frequencies relative to HR.\n")
     print("| photo | method | " + " | ".join(f"{side}x{side}" for side in sides) + " |")
     print("|---" * (len(sides) + 2) + "|")
     apart = dict.fromkeys(METHODS, 0.0)
@@ -52,7 +52,7 @@ def sizes() -> list[Bar]:
             print(f"| {photo} | {name} | {cells} |", flush=True)
             apart[name] = max(apart[name], abs(found[0][0] - found[-1][0]))
         means = " | ".join(f"({details_of_mean(upscaler, mirror(lr, k)):.2f})" for k in COPIES)
-        print(f"| {photo} | mean of the predicted noise, t = 4 | {means} |", flush=True)
+        print(f"| {photo} | predicted noise mean at t = 4 | {means} |", flush=True)
     ends = f"{sides[0]} and {sides[-1]}"
     bars = [Bar(f"{name}: PSNR at {ends} apart, dB", db, 0.3) for name, db in apart.items()]
     return [*bars, *tiles(upscaler)]
@@ -100,7 +100,7 @@ def run(upscaler: Upscaler, method: Method, lr: Tensor, tile: int) -> Tensor:
 
 
 def measure(upscaler: Upscaler, method: Method, lr: Tensor, hr: Tensor) -> tuple[float, float]:
-    """Return the PSNR to HR in dB, and the standard deviation of details relative to HR."""
+    """Return the PSNR to HR in dB, and the ratio of the standard deviations of high frequencies."""
     sr = run(upscaler, method, lr, ONE_TILE)
     return psnr(sr, hr), float(details(sr).std() / details(hr).std())
 
@@ -111,7 +111,7 @@ def details(x: Tensor) -> Tensor:
 
 
 def details_of_mean(upscaler: Upscaler, lr: Tensor) -> float:
-    """Return the standard deviation of details of the mean of the noise predicted at t = 4."""
+    """Return the standard deviation of the predicted noise mean's high frequencies at t = 4."""
     assert upscaler.noise_predictor is not None
     lr, schedule, t = to_pm1(lr), Schedule(), 4
     y0 = upscaler.autoencoder.encode(bicubic_upsample(lr))

@@ -1,7 +1,7 @@
 """Time and memory on a CPU, compared with the baseline.
 
-Networks of the released size have weights from a formula. Implementations are timed alternately in
-one process. Peak memory is measured in a separate process for each implementation.
+Full-size networks have weights from a formula. Implementations are timed alternately in one
+process. Peak memory is measured in a separate process for each implementation.
 """
 
 import argparse
@@ -37,8 +37,8 @@ PHOTO = ROOT / "workflows" / "lpnsr_example.png"
 DTYPES = (torch.float32, torch.bfloat16)
 SEED = 0
 BEFORE = {64: 1.25, 128: 1.6}
-"""Minimum speed-up over the baseline in fp32, by side. It was reached when the optimisations were
-still part of the networks' code."""
+"""Minimum speed-up over the baseline in fp32, by side of the picture. Reached when the
+optimisations were still part of the networks' code."""
 
 Seconds = dict[str, float]
 """Seconds by stage; "whole" is their sum."""
@@ -53,7 +53,7 @@ class Way(Protocol):
 
 
 def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:
-    """Load the lite networks, or full-size networks with weights from a formula, like the nodes."""
+    """Load the lite networks, or full-size ones with weights from a formula, as the nodes do."""
     networks = _read(family)
     for network in networks:
         set_precision(network.to(device), dtype, dtype)
@@ -168,7 +168,7 @@ def peaks() -> list[Bar]:
 
 def resident_bytes() -> int:
     """Return the resident memory of this process."""
-    ctypes.CDLL(None).malloc_trim(0)  # return the memory used for loading
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
     return read_status("VmRSS")
 
 

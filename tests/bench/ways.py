@@ -1,5 +1,4 @@
-"""Implementations that the benchmarks run: the pack's pipeline, and networks with arbitrary weights
-for GPUs."""
+"""What the benchmarks run: the pack's pipeline, and networks with arbitrary weights for GPUs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

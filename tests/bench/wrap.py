@@ -1,4 +1,5 @@
-"""Visibility of the seam where a picture wraps. Photos made periodic by blending, lite models.
+"""Visibility of the seam where a picture wraps. Uses photos made periodic by blending, and the lite
+models.
 
 The measure is the squared gradient across the wrapped edge divided by the squared gradient beside
 it, relative to the same ratio when the picture and the noise are rolled so that the edge is in the
@@ -42,7 +43,7 @@ def make_periodic(x: Tensor) -> Tensor:
 
 
 def seam(x: Tensor, dim: int) -> float:
-    """Return the squared gradient across the wrapped edge, relative to the one beside it."""
+    """Return the squared gradient across the wrapped edge, relative to that beside the edge."""
     energy = x.roll(SIZE // 2, dim).diff(dim=dim).square().mean(dim=[0, 1, 5 - dim])
     edge = SIZE // 2 - 1
     return float(energy[edge] / energy[[edge + s * d for d in BESIDE for s in (-1, 1)]].mean())

@@ -1,5 +1,5 @@
-"""Fixtures of the end-to-end tests: a shared real ComfyUI, with full-size files under the released
-names that have weights from a formula."""
+"""Fixtures of the end-to-end tests: a shared real ComfyUI, and full-size model files that have the
+released names and weights from a formula."""
 
 import json
 import os
@@ -163,7 +163,7 @@ def wait_until_at_work(server: Server, prompt_id: str) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # Not params of the fixture, since those would query PyPI even without browser tests.
+    # As params of the fixture, `front_ends()` would query PyPI even without browser tests.
     if "front_end" in metafunc.fixturenames:
         metafunc.parametrize("front_end", front_ends(), ids=str, indirect=True, scope="session")
 
@@ -231,7 +231,7 @@ def screenshots(front_end: FrontEnd, renderer: str) -> Path:
 
 
 class Graph:
-    """Builds prompts from an input tensor, and runs them for an output tensor."""
+    """Builds prompts that take a tensor as input, and runs them to get a tensor as output."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -259,8 +259,8 @@ class Graph:
         }
 
     def stages(self, image: Tensor, **sample: Any) -> dict[str, Any]:
-        """Make PreSet-A on a tensor, in separate nodes: "image", "models", "start", "encode",
-        "sample", "decode"."""
+        """Make a PreSet-A prompt for a tensor, with separate nodes: "image", "models", "start",
+        "encode", "sample", "decode"."""
         switches = {f"predictor_t{t}": True for t in (4, 3, 2)}
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, **switches, "predictor_mode": "sample"}
         link = {"models": ["models", 0]}
@@ -283,7 +283,7 @@ class Graph:
         }
 
     def upscale(self, image: Tensor, **inputs: Any) -> dict[str, Any]:
-        """Make LPNSR Upscale, "upscale", on a tensor."""
+        """Make a prompt that runs LPNSR Upscale (the node "upscale") on a tensor."""
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, "use_predictor": True}
         defaults |= {"predictor_mode": "sample", "color_fix": "wavelet"}
         links = {"models": ["models", 0], "image": ["image", 0]}

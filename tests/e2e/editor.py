@@ -48,8 +48,8 @@ def set_setting(page: Page, name: str, value: Any) -> None:
 
 
 def clear(page: Page) -> None:
-    """Load an empty workflow. It contains a view, or the editor would change the view a frame
-    later."""
+    """Load an empty workflow. It includes a view, since otherwise the editor would change the view
+    one frame later."""
     view = {"scale": 1, "offset": [200, 200]}
     empty = {"nodes": [], "links": [], "version": 0.4, "extra": {"ds": view}}
     empty |= {"last_node_id": 0, "last_link_id": 0}
@@ -115,8 +115,8 @@ def picture_width(page: Page, node: int) -> int:
 
 
 def undo(page: Page) -> None:
-    """Undo. Holds Control+Z until undo is done, since ComfyUI would record a key released while it
-    loads as a change."""
+    """Undo. Holds Control+Z until it is done, since ComfyUI would record a change if a key were
+    released while it loads."""
     steps = undo_steps(page)
     page.keyboard.down("Control")
     page.keyboard.down("z")
@@ -159,7 +159,7 @@ def run(page: Page) -> None:
 
 
 def wait_for_pictures(page: Page) -> None:
-    """Wait until a visible slider shows a pair."""
+    """Wait until a visible slider shows a pair of pictures."""
     eventually(page.locator(".lpnsr-side img:visible").count, 2)
     wait_for_frames(page)
 

@@ -65,7 +65,7 @@ def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str, screensh
 
 @in_one_renderer
 def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> None:
-    """A workflow of the first version was saved without `vae` and `lr_image`."""
+    """The first version of the pack saved workflows without `vae` and `lr_image`."""
     workflow = ui_workflow("LPNSR PreSet-A")
     for node in workflow["nodes"]:
         node["outputs"] = [o for o in node.get("outputs", []) if o["name"] != "vae"]

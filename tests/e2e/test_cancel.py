@@ -1,4 +1,4 @@
-"""Cancel during LR consistency. `test_nodes.py` and `test_compare.py` test Cancel elsewhere."""
+"""Cancelling during LR consistency. `test_nodes.py` and `test_compare.py` test other places."""
 
 import pytest
 

@@ -91,8 +91,8 @@ def test_a_rounded_side_is_not_another_shape(graph: Graph, width: int, height: i
 
 
 def test_it_takes_less_memory_than_the_result(graph: Graph) -> None:
-    """The memory added by the node must be less than twice the result. Processing all pairs at once
-    took 5 to 6 times the result."""
+    """The memory added by the node must be less than twice the size of the result. Processing all
+    pairs at once took 5 to 6 times its size."""
     lr, result = torch.rand(1, 128, 128, 3), torch.rand(1, 512, 512, 3)
     small = compare_prompt(graph, lr, result)
     graph.server.run(small)
@@ -216,7 +216,7 @@ def test_slider_of_a_run(page: Page, screenshots: Path) -> None:
     page.evaluate(set_position, compare)
     record(page)
     undo(page)
-    wait_for_pictures(page)  # of the same run, in the node that undo created
+    wait_for_pictures(page)  # those of the run, in the node that undo created
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
     page.get_by_text("Run the workflow to compare.").wait_for()
 
@@ -235,8 +235,8 @@ def pan(page: Page, a: float, b: float, *, middle: bool) -> None:
 def test_zoom_and_pan_move_both_pictures(
     page: Page, renderer: str, front_end: FrontEnd, screenshots: Path
 ) -> None:
-    # Nodes 2.0 use one of the two gestures themselves: Shift for the node in front end 1.32, the
-    # middle button for the canvas in later ones.
+    # Nodes 2.0 use one of the two gestures themselves: in front end 1.32, dragging with Shift moves
+    # the node; in later ones, dragging with the middle button moves the canvas.
     old = front_end.version.startswith("1.32.")
     ways = (False, True) if renderer == CLASSIC else (old, old)
     compare_files(page, "sr.png", "sr.png")
@@ -358,7 +358,7 @@ def decoding(page: Page) -> Iterator[Page]:
 
 @in_one_renderer
 def test_pictures_are_decoded_before_they_are_shown(decoding: Page) -> None:
-    """Otherwise large pictures would freeze the page."""
+    """Decoding a large picture only when it is shown would freeze the page."""
     compare_files(decoding, "sr.png", "sr.png")
     wait_for_frames(decoding)
     assert decoding.locator(".lpnsr-side img").count() == 0

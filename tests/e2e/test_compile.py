@@ -11,8 +11,8 @@ from .conftest import Graph, random_image
 
 def test_compiled_networks_give_the_same_picture(graph: Graph) -> None:
     """With its margin, the image has exactly the size that the kernels are compiled for, so that
-    both runs use the same tile. It is small, since rounding may select other codes in these
-    untrained networks."""
+    both runs use the same tile. It is small, since rounding may change codes of these untrained
+    networks."""
     config = AutoencoderConfig(level_channels=(32, 32, 32), num_res_blocks=1, num_codes=64)
     small = {
         "autoencoder": autoencoder_weights(config),

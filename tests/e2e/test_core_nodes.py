@@ -43,7 +43,7 @@ UNKNOWN = r"Connect an LR image for each sample to lr_image"
 
 
 def assert_same(result: Tensor, expected: Tensor) -> None:
-    """Compare up to rounding, since the batch decides how many small images share a network
+    """Compare up to rounding, which depends on how many small images of a batch share a network
     call."""
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
@@ -156,7 +156,7 @@ def test_what_was_picked_and_then_changed_is_not_guessed(graph: Graph, batch: Te
 def test_pictures_that_differ_only_in_alpha_are_not_mixed_up(
     graph: Graph, batch: Tensor, index: int
 ) -> None:
-    """Among equal samples, batch_index decides."""
+    """Both samples are equal, so only batch_index tells which LR image the selected one has."""
     rgb = batch[:1].expand(2, -1, -1, -1)
     alpha = torch.stack([torch.full((6, 8, 1), value) for value in (0.25, 0.75)])
     prompt = graph.stages(torch.cat([rgb, alpha], dim=3), steps=1)
@@ -196,7 +196,7 @@ def test_pictures_that_differ_only_in_alpha_are_not_mixed_up(
     ids=lambda nodes: nodes[0][0],
 )
 def test_latents_can_be_mixed_on_their_way(graph: Graph, nodes: list[tuple[str, Any]]) -> None:
-    """For example with another sample of the same picture."""
+    """Each node changes the latent or mixes it with another sample of the same picture."""
     prompt = graph.stages(random_image(1, 6, 8, 3), steps=1)
     plain = graph.run(prompt, "decode")
     other = {**prompt["sample"]["inputs"], "seed": 8}
@@ -388,7 +388,7 @@ def test_our_images_go_on_into_core_nodes(
 
 
 def test_our_alpha_becomes_a_mask_and_comes_back(graph: Graph) -> None:
-    """Splitting and joining alpha gives the same picture. ComfyUI's masks are 1 where it is
+    """Splitting and joining alpha gives the same picture. ComfyUI's masks are 1 where a picture is
     transparent."""
     prompt = graph.upscale(random_image(1, 6, 8, 4), steps=1)
     prompt["split"] = {"class_type": "SplitImageWithAlpha", "inputs": {"image": ["upscale", 0]}}

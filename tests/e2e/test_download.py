@@ -135,7 +135,7 @@ def test_cancel_stops_a_stalled_download_and_the_next_run_works(
     server.post("/interrupt", {})
     with pytest.raises(PromptError, match="interrupted"):
         server.wait(prompt_id)
-    assert time.monotonic() - stopped < 10, "it waited for the stalled server"
+    assert time.monotonic() - stopped < 10, "cancelling waited for the stalled server"
     assert not list(extra.rglob("*.*"))
     file.stall_at = None
     server.run(download(DENOISER.name))
@@ -190,7 +190,7 @@ def test_the_papers_predictor_is_named_as_a_replacement_for_the_newer_one(
 ) -> None:
     newer = extra / "lpnsr" / PREDICTOR_V3.name
     aside = newer.rename(newer.with_suffix(".aside"))
-    server.get("/object_info/LoadLPNSRModels")  # as the R key does
+    server.get("/object_info/LoadLPNSRModels")  # refreshes the file lists, as the R key does
     prompt = load_api_workflow("LPNSR PreSet-A")
     with pytest.raises(
         PromptError, match=rf"{PREDICTOR.name}, which you have, can replace {newer.name}"
@@ -206,12 +206,12 @@ def test_the_papers_predictor_is_named_as_a_replacement_for_the_newer_one(
 
 
 async def events_of(server: Server, prompt: dict[str, Any]) -> tuple[list[float], str]:
-    """Run a prompt, and return its progress as shares of 1, and its progress texts."""
+    """Run a prompt, and return its progress as values from 0 to 1, and its progress texts."""
     shares: list[float] = []
     texts = b""
     url = f"{server.url}/ws?clientId=watcher"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
-        await socket.receive()  # its greeting, after which this client is registered
+        await socket.receive()  # the greeting, sent once this client is registered
         await asyncio.to_thread(server.queue, prompt, "watcher")
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:

@@ -1,4 +1,4 @@
-"""Faults outside the pack: memory, disks and files that fail. The README in this folder lists all
+"""Faults outside the pack, of memory, disks, files and servers. The README in this folder lists all
 tested faults."""
 
 import io
@@ -40,7 +40,7 @@ EXAMPLE = "lpnsr_example.png"
 
 
 def limited_start(graph: Graph, image: Tensor, limit: int) -> dict[str, Any]:
-    """Make PreSet-B with an upscale model that runs out of memory on inputs wider than `limit`."""
+    """Make a PreSet-B prompt whose upscale model runs out of memory beyond a width of `limit`."""
     prompt = graph.stages(image)
     loader = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": BUNDLED_START}}
     inputs = {"upscale_model": ["loader", 0], "limit": limit}
@@ -69,7 +69,7 @@ def test_an_upscale_model_that_fits_nowhere_is_an_error(graph: Graph) -> None:
 
 @contextmanager
 def mount(folder: Path, *arguments: str) -> Iterator[None]:
-    """Mount something on a folder. Skips the test if mounting is not allowed."""
+    """Run `mount ARGUMENTS FOLDER`. Skips the test if mounting is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         subprocess.run(["mount", *arguments, str(folder)], check=True, capture_output=True)
@@ -78,7 +78,7 @@ def mount(folder: Path, *arguments: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # recent versions of ComfyUI may still read the files they have saved
+        # retry, since recent versions of ComfyUI may still be reading the files they saved
         eventually(lambda: subprocess.run(["umount", str(folder)], check=False).returncode, 0)
 
 
@@ -195,7 +195,7 @@ def known(graph: Graph) -> tuple[Prompt, Tensor]:
 
 
 def copy_input(server: Server, base: Path) -> None:
-    """Put the picture of `known` into another base directory."""
+    """Copy the input picture of `known` to another base directory."""
     (base / "input").mkdir(parents=True, exist_ok=True)
     shutil.copy(server.base / "input" / "probe.safetensors", base / "input")
 
@@ -215,7 +215,8 @@ def test_the_pack_may_be_there_twice_under_any_name(
 ) -> None:
     copy_input(server, odd_server.base)
     imports = [line for line in odd_server.log.read_text().splitlines() if "LPNSR" in line]
-    assert sum("seconds:" in line for line in imports) == 3, imports  # the probe pack too
+    # The pack twice, and the probe pack.
+    assert sum("seconds:" in line for line in imports) == 3, imports
     assert torch.equal(Graph(odd_server).run(known[0], "decode"), known[1])
 
 
@@ -269,7 +270,7 @@ def test_a_full_disk_gets_no_half_example_picture(
             assert f"{folder / EXAMPLE} can't be written" in own.log.read_text()
         files = {
             path.name for path in folder.iterdir() if path.is_file()
-        }  # ComfyUI makes folders, too
+        }  # without the folders that ComfyUI creates
         left = files - {"probe.safetensors"}
         for name in left:  # examples that fitted on the disk
             assert (folder / name).read_bytes() == (PACK / "workflows" / name).read_bytes()

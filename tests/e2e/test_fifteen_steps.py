@@ -44,7 +44,7 @@ def fifteen(graph: Graph, files: dict[str, str], predictor: str, **sample: Any) 
 def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     server: Server, graph: Graph, files: dict[str, str], predictor: str
 ) -> None:
-    """With 'none' the switches may stay on, since there may be no predictor for such models."""
+    """Without a noise predictor, switches may stay on, since such models may not have one."""
     prompt = fifteen(graph, files, predictor, predictor_t2=False)
     y0 = graph.run(prompt, "encode", "latent")
     folder = server.base / "models" / "lpnsr"
@@ -52,7 +52,7 @@ def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     denoiser = load_denoiser(folder / files["denoiser"])
     noise_predictor = load_noise_predictor(folder / predictor) if on else None
     for network in (denoiser, noise_predictor):
-        if network is not None:  # as in the nodes: rounding errors grow over 15 steps
+        if network is not None:  # like the nodes, since rounding errors grow over 15 steps
             accelerate(network, torch.device("cpu"))
     expected = sample(
         with_margin(denoiser),

@@ -59,7 +59,8 @@ def disabled_widgets(page: Page, node: int) -> set[str]:
 
 
 def click_widget(page: Page, renderer: str, node: int, name: str, x: int, part: str) -> None:
-    """Click on a widget: x from the node's left edge on the classic canvas, `part` in Nodes 2.0."""
+    """Click on a widget: on the classic canvas x pixels from the node's left edge, in Nodes 2.0 on
+    the element that matches the selector `part`."""
     if renderer == NODES_2:
         widget_row(page, node, name).locator(part).click(force=True)
         return
@@ -247,7 +248,7 @@ def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
     assert pressed(page) == [], "steps is linked, so its value is unknown"
 
 
-# Without the front end, and with Nodes 2.0
+# Tests without the pack's front end, and tests of Nodes 2.0
 
 
 @pytest.fixture
@@ -267,13 +268,13 @@ def saved(page: Page, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     fit_view(page)
     workflow = page.evaluate("() => app.graph.serialize()")
     del workflow["id"], workflow["extra"]["ds"]
-    for node in workflow["nodes"]:  # an empty list if the only widget is ours, which is not saved
+    for node in workflow["nodes"]:  # an empty list if the pack's unsaved widget is the only one
         for key in ("widgets_values", "widgets_values_named"):
             node[key] = node.get(key) or None
     return workflow, api_prompt(page)
 
 
-# Nodes 2.0 of front end 1.32 move nodes by themselves
+# Not with Nodes 2.0, which move nodes by themselves in front end 1.32
 @in_one_renderer
 def test_workflows_are_saved_the_same_without_it(page: Page, bare: Page) -> None:
     for name in WORKFLOWS:

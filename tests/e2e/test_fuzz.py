@@ -1,7 +1,7 @@
 """Random pictures and settings, run through the nodes in a real ComfyUI.
 
 Examples are the same in every run. `LPNSR_FUZZ=10 pytest tests/e2e/test_fuzz.py` tries ten times as
-many, different ones in each run.
+many, which differ in each run.
 """
 
 import math
@@ -212,12 +212,15 @@ def run(graph: Graph, prompt: Prompt, s: Settings, layout: str = "") -> Tensor:
 def test_every_picture_comes_out_four_times_larger_and_as_it_would_alone(
     server: Server, example: tuple[Picture, Settings], dtype: torch.dtype, layout: str, item: int
 ) -> None:
-    """Upscale a batch of any dtype, strides and range, then one of its pictures alone, as fp32 in
-    [0,1], and compare. The batch uses LPNSR Upscale if its settings allow it, the single picture
-    separate nodes, without tile_size if it is a single tile.
+    """Upscale a batch of any dtype, strides and range. Then upscale one of its pictures alone, as
+    fp32 in [0,1], and compare the results.
+
+    The batch runs in LPNSR Upscale if the settings allow it, and the single picture in separate
+    nodes. If a picture fits into one tile, the second run uses the default tile_size.
 
     Rounding may differ, since small pictures of a batch share a network call. Pictures with alpha
-    use the same nodes twice: separate nodes replace hidden colours once more, in the start image.
+    run in the same nodes both times, since separate nodes replace hidden colours a second time, in
+    the start image.
     """
     picture, s = example
     graph, (h, w) = Graph(server), picture.size
@@ -240,7 +243,7 @@ def test_every_picture_comes_out_four_times_larger_and_as_it_would_alone(
         s = replace(s, tile_size=0)
     make = make if picture.channels == 4 else in_stages
     again = run(graph, make(graph, alone, s), s)
-    same = result[i : i + 1, ..., : again.shape[3]]  # alone, it may be opaque
+    same = result[i : i + 1, ..., : again.shape[3]]  # without alpha if opaque
     assert (again - same).abs().mean() < 1e-3
 
 

@@ -100,7 +100,7 @@ def test_pages_are_those_of_the_nodes() -> None:
 def test_a_page_shows_the_node_and_pictures_that_are_there(node: str, language: str) -> None:
     text, english = (page_of(node, which).read_text("utf-8") for which in (language, "en"))
     assert text.startswith(f"# {read(language)[node, 'display_name']}\n")
-    # The help panel resolves pictures relative to js/docs in every language, and no other links.
+    # The help panel resolves paths of pictures relative to js/docs, in every language.
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert pictures
     assert pictures == re.findall(r"!\[[^\]]+\]\(([^)]+)\)", english)
@@ -108,6 +108,7 @@ def test_a_page_shows_the_node_and_pictures_that_are_there(node: str, language: 
         assert (DOCS / name).stat().st_size <= LARGEST_PICTURE
         with Image.open(DOCS / name) as picture:
             assert picture.format == "JPEG"
+    # The help panel does not resolve relative links.
     links = re.findall(r"(?<!!)\[[^\]]+\]\(([^)]+)\)", text)
     assert [link for link in links if not link.startswith("https://")] == []
     for name in re.findall(r"\*\*(\w+)\*\*", english):
@@ -122,7 +123,7 @@ def page(browser: Browser, web: Server, renderer: str) -> Iterator[Page]:
     with watch_editor(browser, web, renderer) as (page, errors):
         yield page
         set_setting(page, "Comfy.Locale", "en")
-    # ComfyUI requests the page in its language before it falls back to English.
+    # ComfyUI first requests help pages in its own language, then in English.
     assert [error for error in errors if not re.search(r"/docs/\w+/(en|ko)\.md$", error)] == []
 
 

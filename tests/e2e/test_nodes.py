@@ -90,7 +90,7 @@ def test_shipped_workflows_run(server: Server, tmp_path: Path, name: str) -> Non
     prompt = load_api_workflow(name)
     picture = save_picture(tmp_path / "lr.png", 20, 13)
     node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(picture)
-    node_of_type(prompt, "LPNSRSample")["inputs"]["steps"] = 2  # the networks are of full size
+    node_of_type(prompt, "LPNSRSample")["inputs"]["steps"] = 2  # full-size networks are slow
     (result,) = server.images(server.run(prompt))
     image = Image.open(io.BytesIO(result))
     assert image.size == (80, 52)

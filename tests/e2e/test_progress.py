@@ -31,7 +31,7 @@ async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[s
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{graph.server.url}/ws?clientId={client}", max_msg_size=0) as socket,
     ):
-        await socket.receive()  # its greeting, after which this client is registered
+        await socket.receive()  # the greeting, sent once this client is registered
         await asyncio.to_thread(graph.server.queue, prompt, client)
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:

@@ -28,7 +28,7 @@ def finish(page: Page) -> None:
 
 
 def evict_loaders(web: Server) -> None:
-    """Evict loaders from the cache by another prompt, since ComfyUI sends no texts for cached
+    """Run another prompt to evict loaders from the cache, since ComfyUI sends no texts for cached
     nodes."""
     web.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
 

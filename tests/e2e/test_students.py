@@ -55,7 +55,7 @@ def files(server: Server) -> None:
 
 
 def prompt_of(graph: Graph, method: str, image: torch.Tensor, **sample: Any) -> dict[str, Any]:
-    """Make `Graph.stages` with the models of a method. Students keep the default of 4 steps."""
+    """Make the prompt of `Graph.stages` for a method. Students keep the default of 4 steps."""
     denoiser, predictor = METHODS[method]
     steps = {"steps": 15} if method == "ResShift 15" else {}
     off = dict.fromkeys(("predictor_t4", "predictor_t3", "predictor_t2"), False)
@@ -155,7 +155,7 @@ def test_steps_and_switches_do_not_matter_and_the_node_says_so(
 
 
 def test_large_pictures_go_in_tiles(graph: Graph) -> None:
-    """The tolerance is large, since untrained networks depend much on the position of windows."""
+    """The tolerance is large, since results of untrained networks vary with window positions."""
     image = random_image(1, 80, 96, 3)
     whole, tiled = (
         graph.run(prompt_of(graph, "RSD", image, tile_size=size, overlap=16), "decode")

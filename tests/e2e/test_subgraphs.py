@@ -22,7 +22,7 @@ PROMOTED = {
 
 
 def to_subgraph(page: Page, node: int, promoted: tuple[str, ...] = ()) -> int:
-    """Convert a node to a subgraph, promote some of its widgets, and return the outer node."""
+    """Convert a node to a subgraph, promote some widgets, and return the subgraph node's id."""
     outer = page.evaluate(
         """([id, names]) => {
             const node = app.graph.getNodeById(id);
@@ -42,7 +42,7 @@ def to_subgraph(page: Page, node: int, promoted: tuple[str, ...] = ()) -> int:
 
 
 def look_inside(page: Page, outer: int) -> int:
-    """Open a subgraph, and return its last node: the only one, or our node after its loaders."""
+    """Open a subgraph, and return the id of the pack's node in it, which is the last one."""
     node = page.evaluate(
         """id => {
             const outer = app.graph.getNodeById(id);
@@ -93,7 +93,7 @@ def test_what_is_grey_follows_the_values_outside(
 
 
 def to_nodes(page: Page, outer: int) -> int:
-    """Unpack a subgraph of one node, and return that node."""
+    """Unpack a subgraph of one node, and return the id of that node."""
     node = page.evaluate(
         """id => {
             app.graph.unpackSubgraph(app.graph.getNodeById(id));
@@ -107,8 +107,8 @@ def to_nodes(page: Page, outer: int) -> int:
 
 
 def assert_no_empty_space(page: Page, node: int) -> None:
-    """Assert that an outer node has none of our widgets, and no empty space for one. Nodes 2.0
-    measure the height of nodes themselves."""
+    """Assert that a subgraph node has none of the pack's widgets, and no empty space for them. The
+    height is not checked with Nodes 2.0, which measure it themselves."""
     name, height, least = page.evaluate(
         """id => {
             const node = app.canvas.graph.getNodeById(id);

@@ -59,7 +59,7 @@ def test_up_to_x4_it_is_downscaled(
 def test_above_x4_a_second_pass_begins_at_a_quarter(
     graph: Graph, picture: Tensor, wrap: Wrap
 ) -> None:
-    """The second pass makes 99x59 from 25x15."""
+    """The first pass is downscaled to 25x15, from which the second pass makes 99x59."""
     first = upscale(graph, picture, wrap=wrap)
     second = upscale(graph, resize(first, 15, 25, wrap), wrap=wrap)
     expected = resize(second, 59, 99, wrap)
@@ -112,8 +112,8 @@ def test_what_a_mask_keeps_is_the_start_in_that_size(
         start = resample(bicubic_upsample(start), h, w).clamp(0, 1)
     edge = round(8 * factor)
     kept = start.movedim(1, -1)[:, :, :edge]
-    # Only up to half the edge, since a second pass starts from a picture that includes the
-    # regenerated part.
+    # Compare only the left half of the kept part: near the mask, the start of a second pass
+    # contains regenerated pixels.
     torch.testing.assert_close(result[:, :, : edge // 2], kept[:, :, : edge // 2])
     assert not torch.allclose(result[:, :, edge:], start.movedim(1, -1)[:, :, edge:], atol=0.01)
 

@@ -1,5 +1,5 @@
-"""The other templates, and the blueprint: they run in a real ComfyUI, and its editor lists and
-draws them. Screenshots go to build/screenshots."""
+"""The templates that test_browser.py does not test, and the blueprint: they run in a real ComfyUI,
+and its editor lists and draws them. Screenshots go to build/screenshots."""
 
 import io
 import re
@@ -114,8 +114,8 @@ def overlapping(page: Page) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_needs_nothing_else(server: Server, name: str) -> None:
-    """A template has only our nodes and core nodes that are not deprecated, files that come with
-    the pack, and a note with three steps."""
+    """A template uses only the pack's nodes, core nodes that are not deprecated, and files of the
+    pack. It has a note with three steps."""
     nodes = ui_workflow(name)["nodes"]
     info = server.get("/object_info")
     for node in nodes:

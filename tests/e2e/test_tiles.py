@@ -42,7 +42,7 @@ def test_tiles_hardly_show(graph: Graph, picture: Tensor, whole: Tensor) -> None
     tiled = in_tiles(graph, picture, 64, 32)
     assert tiled.shape == whole.shape
     assert psnr(tiled, whole) > 30
-    # across columns
+    # mean squared differences between neighbouring columns
     steps, expected = (x.diff(dim=2).square().mean(dim=(0, 1, 3)) for x in (tiled, whole))
     borders = [4 * x + d - 1 for x in (28, 60, 68, 100) for d in (-1, 0, 1)]
     assert steps[borders].mean() <= 1.2 * expected[borders].mean()
@@ -77,7 +77,7 @@ def test_tiles_halve_when_memory_runs_out(
 
 
 def test_halved_tiles_overlap_by_half_at_most(graph: Graph) -> None:
-    """Without that limit, the number of tiles was 169 here, and 37,249 for a larger picture."""
+    """Without this limit, there were 169 tiles here, and 37,249 for a larger picture."""
     tiles = {"tile_size": 128, "overlap": 120}
     prompt = graph.stages(random_image(1, 160, 160, 3), steps=1, **tiles)
     prompt["real"] = prompt["models"]

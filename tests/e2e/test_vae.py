@@ -90,7 +90,7 @@ def test_each_picture_of_a_batch_is_as_it_is_alone(graph: Graph, tiled: bool) ->
 
 
 def test_inpainting_nodes_of_core_take_it(graph: Graph) -> None:
-    """They read the compression ratio of the VAE, and crop the image to a multiple of it."""
+    """These nodes read the VAE's compression ratio, and crop the image to a multiple of it."""
     image = random_image(2, 42, 64, 3)
     prompt = vae_graph(graph, image)
     prompt["mask"] = {
@@ -127,7 +127,7 @@ def test_a_host_that_refuses_the_vae_loads_the_models(graph: Graph) -> None:
 
 
 def closed_graph(graph: Graph, closed: str) -> dict[str, Any]:
-    """Make `vae_graph` with a VAE class that refuses state dicts with this key, or all if empty."""
+    """Make `vae_graph` with ComfyUI's VAE class refusing state dicts, see `ProbeClosedVAE`."""
     prompt = vae_graph(graph, random_image(1, 8, 8, 3))
     inputs = {**prompt["models"]["inputs"], "closed": closed}
     inputs.pop("torch_compile", None)
@@ -157,8 +157,8 @@ def test_a_latent_of_another_vae_is_explained(graph: Graph) -> None:
 
 
 def test_core_nodes_can_stand_for_our_encode_and_decode(graph: Graph) -> None:
-    """The results differ slightly, since our nodes add a margin. LPNSR Sample needs lr_image
-    here."""
+    """The results differ slightly, since our nodes add a margin. LPNSR Sample needs lr_image here,
+    since latents of core nodes carry no LR image."""
     image = random_image(1, 64, 32, 3)
     prompt = graph.stages(image, steps=1)
     prompt["decode"]["inputs"]["color_fix"] = "none"

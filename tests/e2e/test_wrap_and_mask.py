@@ -20,7 +20,7 @@ def picture() -> Tensor:
 
 
 def stages(graph: Graph, image: Tensor, wrap: str = "none") -> Prompt:
-    """Make `Graph.stages` with one step and the bundled upscale model."""
+    """Make the prompt of `Graph.stages` with one step and the bundled upscale model."""
     prompt = graph.stages(image, steps=1)
     prompt["loader"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": BUNDLED_START}}
     prompt["start"]["inputs"].update(upscale_model=["loader", 0], wrap=wrap)
@@ -96,7 +96,7 @@ def test_masks_of_nothing_and_all_are_the_start_and_the_result(
 
 
 def test_what_is_kept_stays_as_it_is_whatever_is_corrected(graph: Graph, picture: Tensor) -> None:
-    """This includes alpha. Without feather, it holds up to the edge of the mask."""
+    """Without feather, pixels where the mask is 0 equal the start exactly, including alpha."""
     image = torch.cat([picture, random_image(1, 6, 8, 1, seed=3)], dim=-1)
     mask = torch.zeros(1, 24, 32)
     mask[:, 5:15, 10:] = 1

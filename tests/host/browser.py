@@ -113,8 +113,8 @@ def open_templates(page: Page) -> None:
 
 
 def wait_for_nodes(page: Page) -> None:
-    """Wait until all nodes are on the page. Nodes 2.0 add them some time after the graph has
-    them."""
+    """Wait until all nodes are on the page. Nodes 2.0 draw a node some time after it was added to
+    the graph."""
     page.wait_for_function(
         """() => !LiteGraph.vueNodesMode || app.canvas.graph.nodes.every(
             node => document.querySelector(`[data-node-id="${node.id}"]`))"""
@@ -123,8 +123,8 @@ def wait_for_nodes(page: Page) -> None:
 
 
 def view(page: Page, code: str, argument: Any = None) -> None:
-    """Change the view of the graph, and repeat until the layout is stable, since Nodes 2.0 measure
-    nodes late.
+    """Change the view of the graph repeatedly, until the layout is stable, since Nodes 2.0 measure
+    nodes with a delay.
 
     The code runs between frames, not in an animation like the editor's own: Nodes 2.0 of front
     end 1.32 permanently misplace nodes that they measure in a frame in which the view changes.

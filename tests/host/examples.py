@@ -59,8 +59,8 @@ def write_clip(path: Path, frames: Sequence[Image.Image]) -> None:
 
 
 def make_periodic(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Crop `TILE` from a picture [H,W,3], and blend its right and bottom edges with the pixels
-    beyond its left and top edges, so that it can be repeated."""
+    """Crop `TILE` from a picture [H,W,3]. Blend the right and bottom edges of the crop with the
+    pixels beyond its left and top edges, so that the crop can be repeated."""
     left, top, width, height = TILE
     part = picture[top - BLENDED : top + height, left - BLENDED : left + width]
     return blend_rows(blend_rows(part).swapaxes(0, 1)).swapaxes(0, 1)

@@ -1,5 +1,5 @@
-"""Make the pictures of the help pages by running the nodes with the lite models. `screenshots`
-makes those of LPNSR Compare and of the editor."""
+"""Make the pictures of the help pages by running the nodes with the lite models. The module
+`screenshots` makes those of LPNSR Compare and of the editor."""
 
 import io
 import sys
@@ -20,7 +20,7 @@ from .screenshots import DOCS, node_box, take
 from .server import Server, load_api_workflow, node_of_type, running
 
 DETAIL = (320, 130, 560, 370)
-"""The part of the result that is shown: the pink flower."""
+"""The part of the result that is shown, with the pink flower: left, top, right, bottom."""
 
 SEEDS = 4
 
@@ -51,7 +51,11 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def graph() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Make a prompt: its nodes, and the nodes that save the pictures."""
+    """Make all nodes for the pictures, in API format by name.
+
+    Returns:
+        The nodes that compute, and the nodes that save or show their outputs.
+    """
     quick_start = load_api_workflow("LPNSR quick start")
     models = {"models": ["models", 0]}
     sampling = {"seed": 12345, "kappa": 2.0, "predictor_mode": "sample"}
@@ -107,7 +111,7 @@ def graph() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def latent_picture(server: Server) -> Image.Image:
-    """Show the channels of the encoder's latent as red, green and blue, with a square per value."""
+    """Draw the channels of the encoder's latent as red, green and blue, with a square per value."""
     (path,) = (server.base / "output").glob("latent_*.latent")
     latent = load_file(path)["latent_tensor"][0]
     low, high = latent.amin((1, 2), keepdim=True), latent.amax((1, 2), keepdim=True)
@@ -117,14 +121,14 @@ def latent_picture(server: Server) -> Image.Image:
 
 
 def reports(server: Server) -> None:
-    """Show LPNSR Download Models before a run, and the report of LPNSR Doctor."""
+    """Take screenshots of LPNSR Download Models before a run, and of LPNSR Doctor after one."""
     with open_editor(server) as page:
         show(page, "LPNSRDownloadModels", "help-download.jpg", run=False, accept_licences=True)
         show(page, "LPNSRDoctor", "help-doctor.jpg", run=True)
 
 
 def show(page: Page, class_type: str, file: str, *, run: bool, **values: Any) -> None:
-    """Take a screenshot of a node, after a run or without, with all of its text."""
+    """Take a screenshot of a node with all of its text. If `run`, run the workflow first."""
     identifier = page.evaluate(
         """([type, values]) => {
             app.graph.clear();

@@ -39,7 +39,7 @@ _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A version of ComfyUI's front end. `own`: it is the one installed in the environment."""
+    """A version of ComfyUI's front end. `own`: whether it is installed in the environment."""
 
     version: str
     own: bool
@@ -48,7 +48,7 @@ class FrontEnd:
         return self.version
 
     def options(self) -> dict[str, str]:
-        """Return the command-line options with which ComfyUI uses it.
+        """Return the command-line options with which ComfyUI serves this front end.
 
         Raises:
             subprocess.CalledProcessError: the wheel can't be downloaded.
@@ -108,7 +108,7 @@ def front_end(word: str) -> FrontEnd:
 
 @functools.cache
 def _newest() -> str:
-    """Return the version that pip would install, or the newest in the cache without PyPI.
+    """Return the version that pip would install, or without PyPI the newest version in the cache.
 
     Raises:
         subprocess.CalledProcessError: PyPI can't be reached, and the cache is empty.

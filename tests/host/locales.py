@@ -1,7 +1,7 @@
 """Write locales/en/nodeDefs.json from the node schemas, and list missing translations.
 
-When an English text has changed, its translations are removed from zh and ja and printed. They
-must be translated again: until then tests/e2e/test_locales.py fails.
+When an English text has changed, its translations are removed from zh and ja and printed.
+tests/e2e/test_locales.py fails until such texts are translated again.
 """
 
 import json
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def keep_translations(now: Texts, before: Texts, old: Texts) -> Texts:
-    """Keep translations of unchanged texts, and reuse those of equal texts elsewhere.
+    """Keep translations of unchanged texts, and reuse them for equal texts under other keys.
 
     Args:
         now: English texts of the nodes.

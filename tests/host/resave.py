@@ -17,7 +17,7 @@ from .server import PACK, running
 
 WORKFLOWS = PACK / "workflows"
 EXTRA = ("ds", "linkExtensions", "reroutes")
-"""Entries of `extra` that belong to the graph; others describe the editor that saved it."""
+"""Entries of `extra` that belong to the graph. The others describe the editor."""
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ WORKFLOWS = PACK / "workflows"
 DOCS = PACK / "js" / "docs"
 MARGIN = 12
 MINUTE = 60_000
-"""Milliseconds."""
+"""A minute in milliseconds."""
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def quick_start(page: Page) -> None:
-    """Show the quick start after a run, and the slider."""
+    """Take screenshots of the quick start after a run, and of the slider."""
     show(page, "LPNSR quick start")
     run(page)
     page.wait_for_selector(".lpnsr-side img", timeout=3 * MINUTE)
@@ -53,7 +53,7 @@ def quick_start(page: Page) -> None:
 
 
 def at_work(page: Page) -> None:
-    """Show LPNSR Sample in its third step. Small tiles make the step take long enough."""
+    """Take a screenshot of LPNSR Sample in its third step, which small tiles make long enough."""
     show(page, "LPNSR quick start")
     node = page.evaluate(
         """() => {
@@ -70,7 +70,7 @@ def at_work(page: Page) -> None:
 
 
 def invented(page: Page) -> None:
-    """Show the invention map and the steps of LPNSR Inspect in their graph."""
+    """Take screenshots of the graph with the invention map, and with the steps of LPNSR Inspect."""
     show(page, "LPNSR what was invented")
     run(page)
     page.wait_for_function(
@@ -84,7 +84,7 @@ def invented(page: Page) -> None:
 
 
 def templates(page: Page) -> None:
-    """Show the template browser."""
+    """Take a screenshot of the template browser."""
     page.evaluate("() => app.graph.clear()")
     page.set_viewport_size({"width": 1600, "height": 1500})
     open_templates(page)
@@ -100,7 +100,7 @@ def templates(page: Page) -> None:
 
 
 def help_page(page: Page) -> None:
-    """Show LPNSR Sample and its help page."""
+    """Take a screenshot of LPNSR Sample and its help page."""
     open_help(page, "LPNSRSample")
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)
@@ -121,7 +121,7 @@ def run(page: Page) -> None:
 
 
 def groups_box(page: Page, title: str = "") -> FloatRect:
-    """Return the rectangle of the groups whose titles start with the given texts, on the page."""
+    """Return the rectangle on the page that encloses the groups whose titles start with `title`."""
     return page_box(
         page,
         f"app.graph.groups.filter(g => g.title.startsWith('{title}')).map(g => "

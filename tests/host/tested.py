@@ -27,7 +27,7 @@ def run_of(test: str) -> Run:
 
 
 def note(comfyui: str, outcomes: Iterable[tuple[Run, str]], about: dict[str, str]) -> None:
-    """Write the results of a test run on a ComfyUI.
+    """Write the results of a test run with one version of ComfyUI.
 
     Args:
         comfyui: version of ComfyUI.

@@ -58,7 +58,7 @@ def autoencoder_runs(autoencoder: Autoencoder) -> list[Tensor]:
 def test_winograd_is_the_convolution(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], strip: int
 ) -> None:
-    """This holds for any size, number of strips and layout, also with a mean far from 0."""
+    """The results agree for any size, number of strips and layout, and for a mean far from 0."""
     monkeypatch.setattr(winograd, "_STRIP_TILES", strip)
     conv = conv_of(128, 160)
     x = 5 + torch.randn(2, 128, *size)
@@ -182,7 +182,7 @@ def test_keys_copies_and_the_way_back(device: torch.device) -> None:
 
 
 def convolution_layouts(network: nn.Module) -> set[bool]:
-    """Return whether the weights of 3x3 convolutions are channels-last, as a set."""
+    """Return {True} if the weights of all 3x3 convolutions are channels-last, {False} if none."""
     return {
         module.weight.is_contiguous(memory_format=torch.channels_last)
         for module in network.modules()
@@ -201,8 +201,8 @@ def test_only_cpus_have_channels_last() -> None:
 @pytest.mark.parametrize("device", [CPU, MPS, CUDA], ids=str)
 @torch.inference_mode()
 def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    """On all devices, since ROCm, whose devices are named "cuda", has no fused kernel for this
-    width."""
+    """Slices are used on all devices, since ROCm, whose devices are named "cuda", has no fused
+    kernel for this head width."""
     autoencoder = load_autoencoder(autoencoder_weights())
     z = rand("z", 2, 3, 20, 30)
     accelerate(autoencoder, device)

@@ -67,7 +67,7 @@ def test_what_writes_is_counted_by_kind_and_views_are_not(x: Tensor) -> None:
 def test_the_peak_is_of_what_lives_together(x: Tensor) -> None:
     def run(_: Counts) -> None:
         y = x + 1
-        y = y + 1  # both results of `x + 1` and `y + 1` are alive
+        y = y + 1  # here the results of both additions are alive
         del y
         x + 1
 
@@ -112,14 +112,14 @@ def test_the_baseline_computes_the_same(published: bool) -> None:
     result, latent = baseline.upscale(lr, 1)
     assert result.shape == (1, 3, 256, 256)
     torch.testing.assert_close(latent, x0, rtol=0, atol=1e-3)
-    codes = autoencoder.quantize(x0)  # avoids latents between two codes, where rounding decides
+    codes = autoencoder.quantize(x0)  # otherwise, rounding decides between two near codes
     torch.testing.assert_close(
         baseline.autoencoder.decode(codes), autoencoder.decode(codes), rtol=0, atol=1e-3
     )
 
 
 def test_a_gpu_is_counted_without_one(tmp_path: Path) -> None:
-    """In a separate process, since networks may cache tensors on the fake "cuda"."""
+    """Runs in a separate process, since networks may cache tensors on the fake "cuda"."""
     path = tmp_path / "figures.json"
     options = ["--device", "none", "--small", "--json", str(path)]
     output = run_python("-m", "tests.bench.gpu", *options)
@@ -170,7 +170,7 @@ def test_the_gpu_report_compares_with_goldens() -> None:
 
 
 def test_the_gpu_report_runs_out_of_memory() -> None:
-    """In a separate process, since its memory is limited."""
+    """Runs in a separate process, whose memory is limited."""
     program = "from tests.bench.gpu_report import *; "
     program += "print_bars(check_out_of_memory('cpu', 96, share=0.4))"
     output = run_python("-c", program)

@@ -1,4 +1,4 @@
-"""Training on results of the chain: the decoder alone, a denoiser by rollouts, and a predictor."""
+"""Training on results of the chain: decoders, denoisers (with rollouts) and noise predictors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """A config whose latents all come from the chain, with small networks."""
+    """A config that trains a small decoder only on latents from the chain."""
     folder = tmp_path_factory.mktemp("networks")
     save_file(autoencoder_weights(), folder / "a.safetensors")
     for name, weights, channels in (
@@ -175,7 +175,7 @@ def test_what_it_needs_is_said(config: TrainConfig, missing: str, message: str) 
         DecoderTask(replace(config, networks=replace(config.networks, **{missing: ""})))
 
 
-# A denoiser by rollouts, and a predictor
+# Denoisers with rollouts, and noise predictors
 
 
 @pytest.fixture

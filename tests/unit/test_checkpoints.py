@@ -65,7 +65,7 @@ def same(network: torch.nn.Module, weights: Weights) -> bool:
         unet_config(in_channels=7, out_channels=4),
         unet_config(
             level_channels=(32, 32, 32, 32), trained_resolution=32
-        ),  # a window of 4 at the bottom
+        ),  # windows of 4 at the deepest level
     ],
 )
 def test_a_unets_config_is_derived_from_shapes(config: UNetConfig) -> None:
@@ -368,7 +368,7 @@ def test_parts_of_wide_latents_are_detected_by_their_header(tmp_path: Path) -> N
     config, path = (
         unet_config(11, 8),
         tmp_path / "wide.safetensors",
-    )  # a denoiser of 8 channels or a predictor of 4
+    )  # a denoiser for 8 latent channels, or a noise predictor for 4
     assert load_denoiser(denoiser_weights(config)).config == config
     assert load_noise_predictor(denoiser_weights(config)).config == config
     save_file(denoiser_weights(config), path, {"lpnsr.part": "denoiser"})

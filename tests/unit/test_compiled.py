@@ -65,7 +65,7 @@ def test_a_decoder() -> None:
 
 @torch.inference_mode()
 def test_every_size_is_compiled() -> None:
-    """PyTorch's default recompile limit is 8."""
+    """Nine sizes are compiled, although PyTorch's default recompile limit is 8."""
     autoencoder, graphs = load_autoencoder(autoencoder_weights()), list[Any]()
     compile_network(autoencoder, backend=lambda graph, _: graphs.append(graph) or graph.forward)
     for i in range(1, 10):
@@ -74,7 +74,7 @@ def test_every_size_is_compiled() -> None:
 
 
 def test_a_compiled_network_goes_when_it_is_let_go() -> None:
-    """It is freed at once, without the garbage collector, so that the host can unload it."""
+    """The network is freed at once, without the garbage collector, so the host can unload it."""
     autoencoder = load_autoencoder(autoencoder_weights())
     compile_network(autoencoder, backend=lambda graph, _: graph.forward)
     with torch.inference_mode():
@@ -89,7 +89,7 @@ def test_a_compiled_network_goes_when_it_is_let_go() -> None:
 
 
 def test_torch_dynamo_waits_until_something_is_compiled() -> None:
-    """Importing it would add a second and 150 MB to every start of ComfyUI."""
+    """Importing torch._dynamo would add a second and 150 MB to every start of ComfyUI."""
     code = """
 import sys
 import torch
@@ -110,7 +110,7 @@ sys.exit("torch._dynamo" in sys.modules)
 
 
 class WrappedError(Exception):
-    """Like torch.compile's wrapper around errors of a backend."""
+    """Stands in for the exception in which torch.compile wraps backend errors."""
 
     inner_exception = RuntimeError("no compiler\nand a long trace")
 

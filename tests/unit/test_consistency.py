@@ -12,7 +12,7 @@ from tests.golden.fill import noise
 
 
 def lr_picture(b: int = 1, h: int = 17, w: int = 23) -> Picture:
-    """Make an LR picture away from black and white, so that clamping has no effect."""
+    """Make an LR picture whose values are far enough from 0 and 1 that clamping has no effect."""
     return Picture(0.5 + 0.06 * noise("consistency.lr", (b, 3, h, w)).clamp(-3, 3))
 
 
@@ -39,7 +39,7 @@ def test_each_iteration_comes_closer() -> None:
 
 
 def test_back_projection_keeps_detail() -> None:
-    """It changes low frequencies, and high frequencies only little."""
+    """Back-projection corrects low frequencies, and hardly changes high frequencies."""
     lr = lr_picture()
     detail = 0.1 * torch.tensor([1.0, -1.0]).repeat(46)  # alternates from pixel to pixel
     sr = back_project(bicubic_upsample(lr.rgb) + detail, lr)

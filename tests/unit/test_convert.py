@@ -53,7 +53,7 @@ def test_a_converted_file_loads_to_the_same_network(
         assert torch.equal(after.state_dict()[key], tensor)
     assert header == header_of(target)
     assert header["lpnsr.part"] == part
-    assert "lpnsr.family" not in header  # the sizes are not those of a known family
+    assert "lpnsr.family" not in header  # the network does not have the sizes of a known family
     assert {tensor.dtype for tensor in load_file(target).values()} == {dtype}
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 

@@ -29,7 +29,7 @@ def picture(h: int = 64, w: int = 48) -> Tensor:
 
 def assert_frequency(count: int, n: int, p: float) -> None:
     """Assert that a count is within four standard deviations of a binomial distribution."""
-    assert abs(count - n * p) <= 4 * math.sqrt(n * p * (1 - p)), f"{count} of {n}, expected {p}"
+    assert abs(count - n * p) <= 4 * math.sqrt(n * p * (1 - p)), f"{count} of {n}, expected {n * p}"
 
 
 def orders(drawn: list[Degradation], which: str) -> list[Order]:

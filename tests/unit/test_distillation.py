@@ -120,7 +120,7 @@ def test_a_teachers_pictures_are_made_once_and_turned_with_the_crop(
     made = teacher(samples[0]["lr"][None])[0]
     for picture, sample in zip(first, samples, strict=True):
         expected = apply_turn(made, int(sample["turn"]))
-        assert (picture - expected).abs().max() <= 1 / 255 + 1e-6  # 8 bits
+        assert (picture - expected).abs().max() <= 1 / 255 + 1e-6  # rounding to 8 bits
     del teacher.network
     assert torch.equal(teacher.upscale_cached(batch, tmp_path / "kept"), first)
 
@@ -179,8 +179,8 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_mild_ones_the_draws_are_what_they_were() -> None:
-    """With probability 0 no random number is drawn for the choice, so a seed gives the same
-    pairs."""
+    """With a probability of 0, no random number decides whether a degradation is mild, so a seed
+    gives the same pairs as before mild degradations were added."""
     hr = read_picture(PICTURE)[None, :, :64, :64]
     rng = np.random.default_rng(4)
     drawn = degrade(hr, draw(rng, 0.0))
@@ -226,8 +226,8 @@ def test_groups_of_norms_go_with_the_file(tmp_path: Path) -> None:
 
 
 def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
-    """With 32 groups of one channel each, norms remove nearly all of a flat picture but its
-    border."""
+    """With 32 groups of one channel each, norms remove nearly all information about a flat picture
+    except at its border."""
     torch.manual_seed(0)
     flat = torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 3, 64, 64)
     differences: list[float] = []
@@ -239,7 +239,7 @@ def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
 
 
 def test_without_norms_what_is_far_changes_nothing(tmp_path: Path) -> None:
-    """Scales and shifts replace norms. The shapes in the file show it, with or without a header."""
+    """Fixed scales replace the norms. Loading detects this from shapes, even without a header."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=0, attention=False)).eval()
     path = tmp_path / "a.safetensors"

@@ -200,7 +200,7 @@ def test_consent_is_needed_for_non_commercial_files_alone() -> None:
 def test_a_broken_connection_gives_the_whole_file_or_an_error(
     denoiser: File, tmp_path: Path
 ) -> None:
-    """huggingface_hub before 1.0 gives up, later versions retry."""
+    """When a connection breaks, huggingface_hub before 1.0 gives up; later versions retry."""
     denoiser.cuts = [1_000_000]
     with suppress(DownloadError):
         get(tmp_path, DENOISER)
@@ -220,7 +220,7 @@ def test_a_stalled_download_is_cancelled_at_once_and_leaves_nothing(
 
     with pytest.raises(CancelledError):
         get(tmp_path, DENOISER, tick=cancel)
-    assert time.monotonic() - last_tick[-1] < 5, "it waited for the stalled server"
+    assert time.monotonic() - last_tick[-1] < 5, "cancelling waited for the stalled server"
     assert names_in(tmp_path) == []
     denoiser.stall_at = None
     get(tmp_path, DENOISER)
@@ -455,7 +455,7 @@ def test_nothing_of_the_network_is_imported_before_a_download() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=PACK).returncode == 0
 
 
-# One table
+# Docs and workflows agree with the table of released files
 
 
 def rows_of(text: str) -> dict[str, str]:

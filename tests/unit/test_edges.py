@@ -65,7 +65,7 @@ def test_where_a_picture_begins_makes_no_difference(
 
 @pytest.mark.parametrize("size", [(17, 22), (11, 13), (19, 31)])
 def test_resampling_to_any_size_goes_on_at_the_other_side(size: tuple[int, int]) -> None:
-    """The result is the middle of a resampled picture that repeats the period three times."""
+    """Resampling a 3x3 repetition of the picture gives the same result in its middle."""
     x = picture(1, 2, 18, 23)
     h, w = size
     middle = resample(x.repeat(1, 1, 3, 3), 3 * h, 3 * w, "none")[:, :, h : 2 * h, w : 2 * w]
@@ -101,7 +101,7 @@ def waves(h: int, w: int) -> Tensor:
 
 
 def seam(x: Tensor, dim: int) -> float:
-    """Return the squared gradient across the wrapped edge, relative to the one beside it."""
+    """Return the squared gradient across the wrapped edge, relative to that beside the edge."""
     x = x.roll(x.shape[dim] // 2, dim)
     energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])
     edge = x.shape[dim] // 2 - 1
@@ -111,7 +111,7 @@ def seam(x: Tensor, dim: int) -> float:
 
 @pytest.mark.parametrize("tile", [256, 64])
 def test_the_wrapped_seam_is_invisible(upscaler: Upscaler, tile: int) -> None:
-    """The seam is like the same place in the middle of a rolled picture."""
+    """The seam is hardly more visible than if rolling the picture moves it to the middle."""
     upscaler.tile = tile
     lr = waves(48, 56)
     method = Method("", START)

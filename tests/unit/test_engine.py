@@ -85,7 +85,11 @@ def make_tiles(
 
 
 def run(tiles: Tiles, largest: int, text: str = "x") -> list[slice]:
-    """Run a function that runs out of memory above `largest` positions. Return the image groups."""
+    """Apply a function that runs out of memory above `largest` positions to all tiles.
+
+    Returns:
+        The groups of images that were processed together.
+    """
 
     def function(x: Tensor) -> Tensor:
         if len(x) * x.shape[2] * x.shape[3] > largest:
@@ -152,7 +156,7 @@ def test_less_goes_together_and_then_tiles_halve_with_their_overlap() -> None:
     assert run(tiles, 520 * 520) == [slice(0, 1)]
     assert len(tiles.plan) == 49
     assert tiles.plan.rows.tile <= 520
-    assert progress.done == pytest.approx(1), "repeated work was counted"
+    assert progress.done == pytest.approx(1), "repeated work was counted twice"
     assert "overlap 256" in progress.plans[-1]
 
 
@@ -200,7 +204,7 @@ def test_a_folder_of_photos_needs_few_kernels() -> None:
 
 
 def test_small_images_share_a_call_on_a_cpu() -> None:
-    """One by one, 20 images of 16x16 took five times as long as one image with as many pixels."""
+    """Processed singly, 20 images of 16x16 took five times as long as one with as many pixels."""
     network = SimpleNamespace(config=UNetConfig(trained_resolution=32), compiled=False)
     managed: Any = Managed(network, torch.device("cpu"))  # type: ignore[type-var]
     memory = Limited(1000 * MB, 1000 * MB)
@@ -211,8 +215,8 @@ def test_small_images_share_a_call_on_a_cpu() -> None:
 
 
 def test_three_megapixels_fit_into_three_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts GPU memory without a GPU. Results that are too large stay in main memory: in fp32 this
-    one has 0.6 GB, and finishing it takes five times as much."""
+    """Counts GPU memory without a GPU. The result stays in main memory, since it has 0.6 GB in
+    fp32, and finishing it takes five times as much."""
     monkeypatch.undo()
     autoencoder = load_autoencoder(find_weights("lpnsr_lite_autoencoder.safetensors"))
     denoiser = load_denoiser(find_weights("lpnsr_lite_denoiser.safetensors"))
@@ -254,7 +258,7 @@ class Nearest:
 
 
 def make_start(largest: int) -> Tensor:
-    """Make the start of a picture of 100x150 pixels with such a model."""
+    """Make the start of a picture of 150x100 pixels with `Nearest(largest)`."""
     networks: Any = (None, None, None, {"nearest": Nearest(largest)})
     lr = Picture(torch.rand(1, 3, 100, 150, generator=torch.Generator().manual_seed(1)))
     return Upscaler(*networks).upscale(lr, Method("m", "nearest", steps=0))
@@ -291,7 +295,7 @@ ONE_STEP = Method("m", steps=1)
 
 
 def test_grey_stays_grey(bundled: Upscaler) -> None:
-    """Without special treatment, a grey photo given as RGB got chroma of up to 51/255."""
+    """Without special treatment, grey photos given as RGB got colour casts of up to 51/255."""
     grey = torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(1))
     lr = grey.expand(-1, 3, -1, -1) + torch.tensor([0, 1 / 255, 0]).view(3, 1, 1)
     lr[1, 0] += 0.1
@@ -302,7 +306,7 @@ def test_grey_stays_grey(bundled: Upscaler) -> None:
 
 
 def edge_width(alpha: Tensor) -> float:
-    """Return the number of pixels between 10 % and 90 % in a row."""
+    """Return the number of pixels in a row whose alpha is between 10 % and 90 %."""
     return float(((alpha > 0.1) & (alpha < 0.9)).sum())
 
 
@@ -343,7 +347,7 @@ def test_with_an_empty_mask_no_network_runs(bundled: Upscaler) -> None:
 
 @pytest.mark.parametrize("color", ["white", "black", "grey"])
 def test_flat_images_have_no_spots_in_corners_and_no_rims(bundled: Upscaler, color: str) -> None:
-    """Zero padding of convolutions alone would cause errors of up to 48/255."""
+    """Without a margin, zero padding of convolutions would cause errors of up to 48/255."""
     value = {"white": 1.0, "black": 0.0, "grey": 0.5}[color]
     lr = torch.full((1, 3, 32, 32), value)
     result = bundled.upscale(Picture(lr), Method("m"))

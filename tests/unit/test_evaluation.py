@@ -50,7 +50,7 @@ def measurer() -> Measurer:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Folders with three pairs of LR 24x16 and HR 96x64."""
+    """Folders with three pairs of pictures: LR of 24x16 and HR of 96x64."""
     lr, hr = tmp_path / "lr", tmp_path / "hr"
     lr.mkdir()
     hr.mkdir()
@@ -106,7 +106,7 @@ def test_identical_pictures(measurer: Measurer) -> None:
 
 
 def test_niqe_prefers_the_picture_to_its_blurred_and_noisy_versions(measurer: Measurer) -> None:
-    x = bicubic_upsample(example()).clamp(0, 1)  # large enough for several of its 96-pixel blocks
+    x = bicubic_upsample(example()).clamp(0, 1)  # several of NIQE's 96-pixel blocks
     sharp = example()
     sharp = torch.cat([sharp, sharp.flip(2)], dim=2)
     sharp = torch.cat([sharp, sharp.flip(3)], dim=3)
@@ -284,7 +284,7 @@ def test_tiles_and_one_tile_nearly_agree(upscaler: Upscaler) -> None:
 
 
 def test_a_denoiser_of_fifteen_steps_runs_them_all(upscaler: Upscaler) -> None:
-    """The schedule of the file is used, so another schedule gives another picture."""
+    """The family's schedule is used, so another schedule gives another picture."""
     lr = example()[:, :, :24, :24]
     family = Family(schedule=RESSHIFT_15)
     fifteen = replace(upscaler, noise_predictor=None, family=family)

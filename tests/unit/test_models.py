@@ -74,7 +74,7 @@ def test_windows_and_shifts_follow_the_trained_resolution() -> None:
 
 @torch.inference_mode()
 def test_windows_that_stick_out_see_the_edge_mirrored() -> None:
-    """A block on 12x8 gives the same as on a map that was padded to 16x8 by reflection."""
+    """A block gives the same result for a 12x8 map as for the map reflection-padded to 16x8."""
     torch.manual_seed(0)
     block = SwinBlock(32, 1, 64, window=8, shift=0, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
@@ -91,7 +91,7 @@ def test_relative_position_index_counts_offsets() -> None:
 
 
 def test_shift_mask_parts_left_from_right_columns() -> None:
-    mask = shift_mask(8, 4).view(8, 8, 8, 8)  # query y x, key y x
+    mask = shift_mask(8, 4).view(8, 8, 8, 8)  # [query y, query x, key y, key x]
     assert mask[0, 3, 7, 4]
     assert mask[7, 7, 0, 0]
     assert not mask[0, 3, 7, 2]
@@ -99,8 +99,8 @@ def test_shift_mask_parts_left_from_right_columns() -> None:
 
 
 def test_only_the_bottom_row_of_windows_is_masked() -> None:
-    """With uniform attention, a masked window averages each half separately, others average
-    both."""
+    """With uniform attention, masked windows average their left and right halves separately, and
+    other windows average over both."""
     block = SwinBlock(32, 1, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     for parameter in block.parameters():
         torch.nn.init.zeros_(parameter)
@@ -146,7 +146,7 @@ def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
 
 @torch.inference_mode()
 def test_many_windows_go_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA limits grid dimensions to 65,535."""
+    """Attention splits them into several calls, since CUDA limits grid dimensions to 65,535."""
     block = SwinBlock(32, 2, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     x = rand("x", 3, 32, 32, 24)
@@ -233,7 +233,7 @@ def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, b
 
 
 def spiked(side: int) -> Tensor:
-    """Make a map with large values at its border, like the effect of zero padding."""
+    """Make a map with large values at its border, such as zero padding causes."""
     x = torch.randn(1, 64, side, side, generator=torch.Generator().manual_seed(0))
     x[:, :, 2:-2, 2:-2] /= 8
     return x

@@ -21,7 +21,7 @@ FACTORS = st.floats(1, 16)
 
 
 def never_enlarges_beyond_x4(each: Pass) -> bool:
-    """Return whether the final size of a pass is at most x4, so that it is only downscaled."""
+    """Return whether the final size of a pass is at most x4, i.e. at most its networks' output."""
     return all(size <= x4 for size, x4 in zip(each.size, each.x4, strict=True))
 
 

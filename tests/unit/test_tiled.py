@@ -50,7 +50,7 @@ def test_tiles_are_no_larger_than_so_many_need_to_be(
 
 
 def test_tiles_overlap_by_half_at_most() -> None:
-    """Without that limit, an overlap of 256 with tiles of 256 gave 97 tiles along an axis of
+    """Without this limit, an overlap of 256 with tiles of 256 gave 97 tiles along an axis of
     1024."""
     assert plan_axis(1024, 256, 256, multiple=8) == plan_axis(1024, 256, 128, multiple=8)
     assert len(plan_axis(1024, 256, 256, multiple=8).starts) == 7
@@ -94,8 +94,8 @@ def test_beyond_an_edge_its_pixels_repeat_or_the_other_side_follows() -> None:
 
 
 def test_tiles_that_disagree_fade_into_each_other() -> None:
-    """With a different constant in each tile, steps between pixels are no larger than the
-    ramp's."""
+    """Each tile has a different constant. The result changes from one to the other in small steps,
+    over the whole overlap."""
     constants = iter([0.0, 1.0])
     tiles = TilePlan(plan_axis(32, 64, 32), plan_axis(96, 64, 32))
     result = tiles.apply(
@@ -108,7 +108,7 @@ def test_tiles_that_disagree_fade_into_each_other() -> None:
 
 
 def test_a_tile_that_wraps_fades_into_itself() -> None:
-    """A tile with a ramp: where its ends meet, the value falls over the whole overlap."""
+    """The only tile holds a ramp. Where its ends meet, values fall over the whole overlap."""
     axis = plan_axis(64, 64, 32, wraps=True)
     assert (axis.tile, len(axis.starts)) == (96, 1)
     tiles = TilePlan(plan_axis(1, 1, 0), axis)
@@ -142,7 +142,7 @@ def test_tiles_of_all_images_go_together(h: int, w: int, batch: int) -> None:
 
 
 def test_fixed_calls_have_a_full_batch() -> None:
-    """Kernels compiled for one shape then suffice for any number of tiles."""
+    """Since all calls have the same shape, one compiled kernel suffices for any number of tiles."""
     x, shapes = torch.randn(3, 2, 40, 72), set()
     axes = [plan_axis(size, 48, 8, multiple=32, min_tile=32, margin=4) for size in (40, 72)]
     tiles = TilePlan(*axes, batch=4, fixed=True)

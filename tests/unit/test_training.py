@@ -295,7 +295,7 @@ def test_the_discriminator_learns_to_tell_two_kinds_apart() -> None:
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.5, (
-        "the discriminator learned too little: 1 is the loss of guessing"
+        "the discriminator learned too little: guessing has a loss of 1"
     )
 
 
@@ -316,7 +316,7 @@ def test_a_judge_of_features_learns_by_its_heads_alone() -> None:
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.5, (
-        "the discriminator learned too little: 1 is the loss of guessing"
+        "the discriminator learned too little: guessing has a loss of 1"
     )
     assert torch.equal(weights_of(judge.backbone), before)
 
@@ -360,7 +360,7 @@ def test_a_noise_predictor_takes_over_the_denoisers_features(networks: Networks)
     denoiser = load_denoiser(networks.denoiser)
     predictor = NoisePredictor(replace(denoiser.config, in_channels=9, out_channels=6))
     copied = copy_denoiser(denoiser, predictor)
-    assert copied == len(predictor.state_dict()) - 2, "all but the last layer"
+    assert copied == len(predictor.state_dict()) - 2, "expected all but the last layer's tensors"
     with torch.no_grad():
         for name in ("weight", "bias"):
             last = denoiser.state_dict()[f"out.2.{name}"]
@@ -403,8 +403,8 @@ def test_an_autoencoder_can_be_given_other_norms(networks: Networks) -> None:
 
 
 def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Path) -> None:
-    """With the statistics of a single picture, its result does not change. A training uses the
-    statistics of many pictures."""
+    """If norms are fixed to the statistics of one picture, the result for this picture stays the
+    same. A training uses the statistics of many pictures."""
     given = load_autoencoder(networks.autoencoder)
     config = TrainConfig(
         task="autoencoder", steps=1, batch=1, crop=64, degradation=False,
@@ -426,7 +426,7 @@ def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Pa
     export_network(model, path, provenance={})
     with pytest.raises(ValueError, match="norm_groups is 32, expected 0, since fixed"):
         make_model(replace(config, networks=Networks(init=str(path)), size={"norm_groups": 32}))
-    with pytest.raises(ValueError, match="a decoder's latents must stay"):
+    with pytest.raises(ValueError, match="would change the latents"):
         make_model(replace(config, task="decoder"))
     of_many = make_model(config).network
     assert isinstance(of_many, Autoencoder)
@@ -720,7 +720,7 @@ def test_a_state_without_its_settings_is_refused(
 def test_a_save_that_fails_leaves_all_of_the_one_before(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
-    """This holds for any free disk space."""
+    """The old files stay complete, whichever file no longer fits on the disk."""
     trainer = Trainer(configs["compact"], pictures, tmp_path, cpu=True)
     trainer.run(stop_at=3)
     before = {path: path.read_bytes() for path in tmp_path.glob("[cs]*")}

@@ -51,7 +51,7 @@ def networks() -> Networks:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures in two folders."""
+    """A folder with two pictures, and a third one in a subfolder."""
     source = tmp_path / "in"
     (source / "sub").mkdir(parents=True)
     example().save(source / "a.png")
@@ -103,7 +103,7 @@ def upscale_one(options: list[str], source: Path, out: Path) -> Outcome:
 
 
 def test_results_have_the_size_wanted(tmp_path: Path) -> None:
-    """This includes alpha and metadata."""
+    """Alpha is resized, too, and the resolution in the metadata is kept."""
     picture = example(20, 12)
     picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     picture.save(tmp_path / "x.png", dpi=(72, 72))
@@ -224,7 +224,7 @@ def test_what_may_not_be_read_is_reported(networks: Networks, folder: Path, tmp_
     assert set(problems) == {"sub"}
 
 
-# Again
+# Repeated runs
 
 
 def test_only_changed_inputs_are_done_again(networks: Networks, folder: Path) -> None:
@@ -417,7 +417,7 @@ def test_ctrl_c_leaves_only_whole_results(folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "lpnsr_impl", *arguments],
         cwd=EXAMPLE.parents[1], stdout=subprocess.PIPE, text=True,
-        # background processes of a shell, and their children, ignore SIGINT
+        # background processes of a shell, and their children, would ignore SIGINT
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     eventually(lambda: bool(list(out.glob("*.png"))))

@@ -42,7 +42,7 @@ def png(*chunks: tuple[bytes, bytes], **options: Any) -> bytes:
 
 
 def enlarge(picture: FilePicture) -> FilePicture:
-    """Enlarge a picture by four."""
+    """Enlarge a picture by a factor of four."""
     return replace(picture, rgb=torch.nn.functional.interpolate(picture.rgb, scale_factor=4.0))
 
 
@@ -119,7 +119,7 @@ def test_the_old_thumbnail_goes() -> None:
     exif = tags.tobytes()
     directory = b"\x01\x00" + b"\x01\x02\x04\x00\x01\x00\x00\x00\x07\x00\x00\x00" + bytes(4)
     count = int.from_bytes(exif[14:16], "little")
-    pointer = 16 + 12 * count  # offset of the next directory, which is for the thumbnail
+    pointer = 16 + 12 * count  # where the offset of the thumbnail's directory is stored
     offset = (len(exif) - 6).to_bytes(4, "little")
     exif = exif[:pointer] + offset + exif[pointer + 4 :] + directory
     data = saved("jpg", exif=exif)
@@ -141,7 +141,7 @@ def test_nothing_is_invented(target: str) -> None:
     pixels = {*range(256, 260), 262, 273, *range(277, 280), 284, 317, 339}
     assert set(file.getexif()) <= (pixels if target == "tif" else set())
     assert file.info.keys().isdisjoint({"icc_profile", "xmp", "exif", "parameters"})
-    if target not in ("tif", "bmp"):  # Pillow reports its default for TIFF
+    if target not in ("tif", "bmp"):  # Pillow reports a default for these
         assert "dpi" not in file.info
     assert notes == ""
 

@@ -138,7 +138,7 @@ def test_results_of_other_jobs_are_no_inputs(folder: Path) -> None:
     assert RECORDS in record_name("a.png")
     assert set(results(folder)) == {"a.png", "b.jpg", "sub/c.png", "sub/x4/d.png"}
     assert set(results(folder / "sub" / "x4")) == {"a.png", "d.png"}, (
-        "results that are given as the source are inputs"
+        "expected results to be inputs if the source is their own folder"
     )
 
 

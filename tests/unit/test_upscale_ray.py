@@ -86,8 +86,8 @@ class Killer(threading.Thread):
 
 @ray.remote(num_cpus=0)
 class Gate:
-    """Wraps the counter: the first `BEFORE_KILL` pictures begin at once, others wait until it is
-    open."""
+    """Wraps the counter of tries. The first `BEFORE_KILL` pictures begin at once; the others wait
+    until the gate is open."""
 
     def __init__(self, tries: Any) -> None:
         self._tries = tries

@@ -25,7 +25,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def results(out: Path, settings: str, kind: type = LocalFolder) -> Results:
-    """Make the results of a new job."""
+    """Make the `Results` of a new job."""
     places = (out.parent / "in", out)
     source, target = (p.as_uri() if kind is ArrowFolder else str(p) for p in places)
     return Results(Job(source, target, settings))
@@ -44,7 +44,7 @@ def files(out: Path) -> list[Path]:
 def before_operation(
     patch: pytest.MonkeyPatch, kind: type, number: int, action: Callable[[], None]
 ) -> list[str]:
-    """Run an action before the given operation. Returns a list that records the operations."""
+    """Run `action` before operation `number`. Returns a list that records the operations."""
     done: list[str] = []
 
     def wrap(name: str) -> Callable[..., None]:

@@ -66,7 +66,7 @@ def move_to_card(network: nn.Module) -> None:
 
 @pytest.fixture
 def calls() -> list[tuple[str, int]]:
-    """Calls of networks: (name, number of tiles)."""
+    """Recorded calls of networks: (name, number of tiles)."""
     return []
 
 
@@ -104,8 +104,8 @@ def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
 
 
 def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, int]]) -> None:
-    """All frames go through a network before the next one runs, so that each is loaded only
-    once."""
+    """All frames go through a network before the next network runs, so that each network is loaded
+    only once."""
 
     class Nearest:
         scale = 4
@@ -128,7 +128,7 @@ def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, 
 
 
 def test_small_pictures_share_calls_on_a_cpu(calls: list[tuple[str, int]]) -> None:
-    """One by one, 20 images of 16x16 took five times as long as one image with as many pixels."""
+    """Processed singly, 20 images of 16x16 took five times as long as one with as many pixels."""
     lr = Picture(torch.rand(20, 3, 16, 16))
     result = make_upscaler(calls, torch.device("cpu")).upscale(lr, ONE_STEP)
     assert result.shape == (20, 3, 64, 64)

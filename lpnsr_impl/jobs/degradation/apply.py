@@ -14,7 +14,7 @@ from .parameters import Blur, Degradation, Noise, Order, ResizeMode
 
 
 def degrade(hr: Tensor, degradations: Degradation | Sequence[Degradation]) -> Tensor:
-    """Degrade HR pictures to LR pictures of 1/4 of their height and width.
+    """Degrade HR pictures to LR pictures with 1/4 of the height and width.
 
     Args:
         hr: [B,3,H,W] in [0,1]; H and W multiples of 4.
@@ -85,8 +85,8 @@ def resize(x: Tensor, h: int, w: int, mode: ResizeMode) -> Tensor:
 def add_noise(x: Tensor, noise: Noise) -> Tensor:
     """Add Gaussian or Poisson noise and clamp to [0,1]. Grey noise is equal in all channels.
 
-    Poisson noise simulates photon counts up to the number of distinct values in the picture,
-    rounded up to a power of 2. `level` scales the noise.
+    Poisson noise simulates photon counts. White corresponds to N photons, where N is the number of
+    distinct values in the picture, rounded up to a power of 2. `level` scales the noise.
     """
     generator = torch.Generator(x.device).manual_seed(noise.seed)
     x = x.clamp(0, 1)
@@ -107,7 +107,7 @@ def add_noise(x: Tensor, noise: Noise) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Compress to JPEG with a quality, and decompress. [B,3,H,W] -> [B,3,H,W]"""
+    """Compress to JPEG of the given quality, and decompress. [B,3,H,W] -> [B,3,H,W]"""
     eight_bit = (x.clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(1, -1)
     decoded: list[Tensor] = []
     for picture in eight_bit.contiguous().numpy():

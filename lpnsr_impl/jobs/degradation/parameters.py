@@ -1,4 +1,4 @@
-"""Draws degradations: Real-ESRGAN's recipe with LPNSR's ranges, or with milder ranges."""
+"""Draws degradations by Real-ESRGAN's recipe, with LPNSR's ranges or with milder ones."""
 
 import math
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ SECOND = OrderSettings(
 )
 
 MILD = OrderSettings(0.6, (3, 15), (0.2, 1.5), (0.1, 0.3, 0.6), (0.5, 1.2), (0.0, 8.0), (0.0, 0.6))
-"""Milder degradation, closer to common pictures: a single order with less noise and blur."""
+"""Milder degradation, closer to typical pictures: a single order with less noise and blur."""
 
 SECOND_PROBABILITY = 0.5
 SINC_PROBABILITY = 0.1
@@ -68,7 +68,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class Resize:
-    """A change of size, and its interpolation."""
+    """A change of size, and the interpolation used for it."""
 
     scale: float  # relative to the HR size in the first order, to the LR size in the second
     mode: ResizeMode

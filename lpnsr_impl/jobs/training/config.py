@@ -43,7 +43,7 @@ class Networks(_Table):
     autoencoder: str = ""  # frozen; needed by denoiser and noise predictor
     denoiser: str = ""  # frozen; needed by the noise predictor, and by a decoder with `chain`
     noise_predictor: str = ""  # frozen; optional for `chain` and `rollout`
-    start: str = ""  # x4 upscale model that starts half of the chains; bicubic starts the rest
+    start: str = ""  # x4 upscale model; half of the chains start from its output, not from bicubic
     teacher: str = ""  # x4 upscale model whose output replaces HR as the training target
 
 
@@ -53,10 +53,10 @@ class LossWeights(_Table):
 
     l1: float = 0.0  # L1 between image and target (Eq. 12)
     lpips: float = 0.0  # LPIPS with VGG (Eq. 12)
-    features: float = 0.0  # EfficientNet-Lite0 features; replaces LPIPS without a download
+    features: float = 0.0  # distance of EfficientNet-Lite0 features; replaces LPIPS
     truth: float = 0.0  # L1 between image and HR, in addition to the losses against a teacher
     gan: float = 0.0  # hinge loss on images, or on latents for a noise predictor (Eq. 12)
-    pyramid: float = 0.0  # L1 between images averaged 2x2 and 4x4; preserves colours
+    pyramid: float = 0.0  # L1 between images averaged over 2x2 and 4x4 blocks; preserves colours
     gradient: float = 0.0  # L1 between differences of neighbouring pixels; preserves edges
     latent: float = 0.0  # squared error of x0_pred (ResShift's objective)
     codebook: float = 0.0  # VQ codebook loss, plus 0.25 times the commitment loss
@@ -172,8 +172,8 @@ def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
     """Describe each setting that must not change when a training is resumed, but did.
 
     Args:
-        before: saved config of the training, as a table. Missing keys, which an older version did
-            not have, count as their defaults.
+        before: saved config of the training, as a table. Keys that an older version did not write
+            are taken to have their default values.
         now: config to resume with.
 
     Returns:
@@ -190,7 +190,7 @@ def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Map dotted keys to values, with tuples as lists, as JSON stores them."""
+    """Flatten nested tables to dotted keys. Tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
@@ -201,7 +201,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _merge(table: dict[str, Any], other: dict[str, Any]) -> None:
-    """Update a table in place, and the tables in it."""
+    """Update a table and its nested tables in place."""
     for key, value in other.items():
         if isinstance(value, dict) and isinstance(table.get(key), dict):
             _merge(table[key], value)

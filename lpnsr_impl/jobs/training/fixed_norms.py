@@ -1,4 +1,4 @@
-"""Replaces an autoencoder's GroupNorms by fixed scales and shifts with average statistics."""
+"""Replaces an autoencoder's GroupNorms by fixed scales and shifts, using average statistics."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -12,7 +12,7 @@ from ...models import Autoencoder
 
 @torch.no_grad()
 def fix_norms(normed: Autoencoder, fixed: Autoencoder, pictures: Iterable[Tensor]) -> None:
-    """Set the scales and shifts of `fixed` to what the norms of `normed` do on average.
+    """Set the scales and shifts of `fixed` to the average effect of the norms of `normed`.
 
     Args:
         normed: autoencoder with GroupNorms.

@@ -53,7 +53,7 @@ def make_model(config: TrainConfig) -> ModelDescriptor[Any]:
 
 
 def _check_sizes(config: TrainConfig, network: nn.Module) -> None:
-    """Raise ValueError if `size` contradicts the hyperparameters of the network from a file."""
+    """Raise ValueError if `size` contradicts the hyperparameters of `networks.init`."""
     actual = vars(network.config) if hasattr(network, "config") else {}
     for name, value in _size_arguments(config).items():
         if name in actual and actual[name] != value:
@@ -72,8 +72,9 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> ModelDescriptor
     if config.task == "decoder" and sizes["norm_groups"] != source.config.norm_groups:
         raise ValueError(
             f"size.norm_groups is {sizes['norm_groups']}, but {init.name} has "
-            f"{source.config.norm_groups}, and a decoder's latents must stay the same. Leave "
-            "size.norm_groups out, or train the task 'autoencoder'."
+            f"{source.config.norm_groups}. Other norms would change the latents, which training a "
+            "decoder must not. Remove size.norm_groups from the config, or train the task "
+            "'autoencoder'."
         )
     if sizes["norm_groups"] and not source.config.norm_groups:
         raise ValueError(
@@ -85,7 +86,7 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> ModelDescriptor
     autoencoder = Autoencoder(replace(source.config, **sizes))
     weights, targets = source.state_dict(), autoencoder.state_dict()
     matching = {key: weights[key] for key, x in targets.items() if weights[key].shape == x.shape}
-    # Not strict, since norms may be replaced (`fix_norms` sets them) and attention left out.
+    # Not strict: norms may be replaced, and are then set by `fix_norms`; attention may be left out.
     autoencoder.load_state_dict(matching, strict=False)
     return ModelDescriptor(part, autoencoder)
 
@@ -97,7 +98,7 @@ def _make_denoiser(config: TrainConfig, init: Path | None) -> ModelDescriptor[De
 
 
 def load_stepwise_denoiser(path: Path) -> ModelDescriptor[Denoiser]:
-    """Load a multi-step denoiser. Raises what `load_model` raises, too.
+    """Load a multi-step denoiser. Also raises the errors of `load_model`.
 
     Raises:
         ValueError: the file holds a one-step student.
@@ -126,7 +127,7 @@ def _make_noise_predictor(
     predictor = NoisePredictor(UNetConfig(**{**sizes, **_size_arguments(config)}))
     if denoiser:
         copy_denoiser(denoiser, predictor)
-    # Mean 0 and log-variance 0 at first, which is ResShift's random noise.
+    # Start with mean 0 and log-variance 0, which gives ResShift's random noise.
     last = predictor.out[2]
     assert isinstance(last, nn.Conv2d)
     nn.init.zeros_(last.weight)
@@ -149,7 +150,7 @@ def _make_compact(config: TrainConfig, init: Path | None) -> ModelDescriptor[Com
     network = Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     for layer in convolutions:
-        # PyTorch's default makes activations vanish over the layers, and training stalls.
+        # With PyTorch's default, activations vanish over the layers, and training stalls.
         nn.init.kaiming_normal_(layer.weight, a=0.25)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
@@ -161,9 +162,9 @@ def _make_compact(config: TrainConfig, init: Path | None) -> ModelDescriptor[Com
 
 @torch.no_grad()
 def _deepen(compact: Compact, num_conv: int) -> Compact:
-    """Insert identity convolutions before the last one, up to `num_conv` convolutions.
+    """Raise Compact's `num_conv` by inserting identity convolutions before the last convolution.
 
-    Returns the network unchanged if it has as many already, or activations other than PReLU.
+    Returns the network unchanged if its `num_conv` is not lower, or its activations are not PReLU.
     """
     if num_conv <= compact.num_conv or compact.act_type != "prelu":
         return compact
@@ -191,7 +192,7 @@ def copy_denoiser(denoiser: Denoiser, predictor: NoisePredictor) -> int:
     """Copy the weights of a denoiser, which may have more levels, into a noise predictor.
 
     Levels are matched from the finest one. The first convolution applies the denoiser's weights to
-    x_t and lr, and zeros to x0_pred. Tensors of another shape are not copied.
+    x_t and lr, and zeros to x0_pred. Other tensors are copied only if their shapes agree.
 
     Returns:
         The number of tensors that were copied.

@@ -19,8 +19,8 @@ class RandomInference(nn.Module):
     """Runs the sampling chain on LR pictures with random settings.
 
     Half of the runs take all steps, and the others a random number of steps. Half start from the
-    upscale model `names.start`, if given, and the others from bicubic upsampling. Three in four use
-    the noise predictor, if given.
+    output of the upscale model `names.start`, if given, and the others from bicubic upsampling.
+    Three in four use the noise predictor, if given.
 
     Args:
         names: model files; `noise_predictor` and `start` are used.

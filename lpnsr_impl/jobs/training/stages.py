@@ -19,15 +19,15 @@ def train_stages(
 ) -> None:
     """Train several configs in sequence, each in a subfolder of `out` named after the config.
 
-    Unfinished trainings are resumed and finished ones skipped. The `best.safetensors` of a training
-    replaces the file for its network in the `networks` of later configs, where these have one.
+    Unfinished trainings are resumed, and finished ones skipped. If the `networks` of a later config
+    name a file for the network that was trained, its `best.safetensors` is used instead.
 
     Args:
         names: config names, see `read_config`.
         overrides: overrides for all configs, see `read_config`.
         data: folder of HR pictures.
         out: folder to write to.
-        validation: folder of HR pictures to validate on; None holds some of `data` out.
+        validation: folder of HR pictures to validate on; None to hold out some of `data`.
         cpu: use the CPU even if there is a GPU.
 
     Raises:

@@ -28,9 +28,9 @@ class Teacher(nn.Module):
             or (model.input_channels, model.output_channels, model.scale) != (3, 3, SCALE)
         ):  # fmt: skip
             raise ValueError(
-                f"networks.teacher: {path.name} is {model.architecture.name} x{model.scale} from "
-                f"{model.input_channels} to {model.output_channels} channels, expected an upscale "
-                f"model x{SCALE} for RGB pictures."
+                f"networks.teacher: {path.name} is {model.architecture.name} x{model.scale} with "
+                f"{model.input_channels} input and {model.output_channels} output channels, "
+                f"expected an upscale model x{SCALE} for RGB pictures."
             )
         self.network: nn.Module = model.model.float().eval().requires_grad_(False)
 

@@ -55,7 +55,7 @@ class Trainer:
         config: settings.
         data: folder of HR pictures.
         out: folder to write to.
-        validation: folder of HR pictures to validate on; None holds some of `data` out.
+        validation: folder of HR pictures to validate on; None to hold out some of `data`.
         cpu: use the CPU even if there is a GPU.
 
     Raises:
@@ -244,7 +244,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, writer: SummaryWriter | None = None) -> dict[str, float]:
-        """Measure the EMA weights, and export them as last and, if they are better, as best.
+        """Measure the EMA weights. Export them as last and, if they are the best so far, as best.
 
         Returns:
             Metrics, averaged over the validation pictures; empty except on the main process.

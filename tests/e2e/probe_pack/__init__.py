@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import nodes
 
-if os.environ.get("LPNSR_PROBE_DYNAMIC_VRAM"):  # what ComfyUI's main.py does on NVIDIA cards
+if os.environ.get("LPNSR_PROBE_DYNAMIC_VRAM"):  # do what ComfyUI's main.py does on NVIDIA GPUs
     import comfy.memory_management
     import comfy.model_patcher
     import comfy_aimdo.control
@@ -93,8 +93,8 @@ class ProbeSave(io.ComfyNode):
 
 
 def module_of_pack(network, module):
-    """Import a module, "room.name", from the pack that a network belongs to, since the host chooses
-    the name of the pack's package."""
+    """Import a module, e.g. "engine.memory", from the pack that a network comes from. The network
+    tells the name of the pack's package, which the host chooses."""
     return importlib.import_module(f"{type(network).__module__.rpartition('.models.')[0]}.{module}")
 
 
@@ -112,7 +112,7 @@ class NoValues(TorchDispatchMode):
 
 
 def offload(network, dtype):
-    """Copy a network in the given precision, with fake weights on the CPU."""
+    """Copy a network in the given precision, with FakeTensors on the CPU as weights."""
     network = copy.deepcopy(network)
     accelerate = module_of_pack(network, "accelerate")
     accelerate.set_precision(network, dtype, dtype)
@@ -127,8 +127,8 @@ def offload(network, dtype):
 
 
 class ProbeOffloaded(io.ComfyNode):
-    """Passes LPNSR_MODELS on, after a run of the engine on a fake "cuda", in batches of tiles,
-    while all weights are on the CPU and the host's layers move them.
+    """Runs the engine with FakeTensors on "cuda", in batches of tiles, and passes LPNSR_MODELS on.
+    All weights are on the CPU, and the host's layers move them to "cuda" for each call.
 
     PyTorch raises an error if devices or dtypes do not match.
     """
@@ -175,12 +175,15 @@ class ProbeOffloaded(io.ComfyNode):
             lr = picture.Picture(torch.zeros(1, 3, 60, 120))
             image, _ = engine.upscale(lr, None, sampler.Sampling(seed=1), finish.Finish())
         if (devices, batches, image.shape) != ({"cuda"}, {3}, (1, 3, 240, 480)):
-            raise RuntimeError(f"batches of {batches} on {devices}, an image {image.shape}")
+            raise RuntimeError(
+                f"got batches of {batches} on {devices}, and an image of {tuple(image.shape)}; "
+                "expected batches of 3 on cuda, and an image of (1, 3, 240, 480)"
+            )
         return io.NodeOutput(models)
 
 
 def limit_width(network, limit, *parts):
-    """Let parts of a network run out of memory on inputs wider than `limit`. Returns the
+    """Make parts of a network run out of memory on inputs wider than `limit`. Returns the
     network."""
 
     def refuse(module, inputs):
@@ -263,7 +266,7 @@ class ProbeForgotten(io.ComfyNode):
         mm.load_models_gpu([patcher])
         del patcher, network
         if all(mm.loaded_models()):
-            raise RuntimeError("the host lists no model without a patcher")
+            raise RuntimeError("the host lists no loaded model whose patcher was deleted")
         manage = importlib.import_module(type(models.autoencoder).__module__)
         gc.disable()
         try:
@@ -302,7 +305,7 @@ class ProbeSharedWeights(io.ComfyNode):
     def execute(cls, models, vae):
         ours = models.autoencoder
         if vae.patcher is not ours.patcher or vae.first_stage_model is not ours.network:
-            raise RuntimeError("the VAE is not the autoencoder")
+            raise RuntimeError("the VAE does not wrap the LPNSR autoencoder")
         if vae.model_size() != ours.patcher.model_size():
             raise RuntimeError("the VAE has a different model_size()")
         if models.is_dynamic():
@@ -311,7 +314,7 @@ class ProbeSharedWeights(io.ComfyNode):
 
 
 class ProbeVAEAttributes(io.ComfyNode):
-    """Passes a VAE on, if it has every attribute that the methods of the host's class read."""
+    """Passes a VAE on, if it has every attribute of `self` that the host's VAE methods read."""
 
     @classmethod
     def define_schema(cls):
@@ -335,7 +338,7 @@ class ProbeVAEAttributes(io.ComfyNode):
 
 class ProbeClosedVAE(io.ComfyNode):
     """Runs Load LPNSR Models while the host's VAE class refuses state dicts with the key `closed`,
-    or all state dicts if that is empty."""
+    or all state dicts if `closed` is empty."""
 
     @classmethod
     def define_schema(cls):

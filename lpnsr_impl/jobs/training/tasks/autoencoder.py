@@ -19,7 +19,7 @@ FITTED_ON = 48
 
 
 class AutoencoderTask(Task):
-    """Trains a VQ autoencoder by image losses of the reconstruction and the codebook loss."""
+    """Trains a VQ autoencoder with image losses on its reconstruction, and the codebook loss."""
 
     network: Autoencoder
     accepts_teacher = False
@@ -57,7 +57,7 @@ class AutoencoderTask(Task):
         return Losses(terms, fake=image, real=hr)
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Measure the reconstruction, and as "code" the squared error between codes and latents."""
+        """Measure the reconstruction. "code" is the squared error between latents and codes."""
         assert isinstance(network, Autoencoder)
         z = network.encode(batch["hr"])
         image = network.decode(z)

@@ -23,8 +23,8 @@ class DecoderTask(Task):
 
     Each crop's latents are sampled from LR with probability `chain`, by `RandomInference`; the
     others are encoded from HR. If crops are used more than once, the sampled latents are cached in
-    `folder`, and crops are not flipped or rotated, since the latents of a rotated picture differ
-    from its rotated latents.
+    `folder`, and crops are not flipped or rotated, since encoding a rotated picture does not just
+    rotate its latents.
     """
 
     network: Autoencoder
@@ -53,7 +53,7 @@ class DecoderTask(Task):
             self.inference = RandomInference(names, self.model, denoiser)
 
     def forward(self, batch: Sample) -> Losses:
-        """Decode quantised latents of HR or from the chain, and compute the image losses."""
+        """Decode quantised latents that were encoded or sampled, and compute the image losses."""
         if self.config.reuse > 1:
             batch = undo_turns(batch)
         latents, targets = list[Tensor](), list[Tensor]()

@@ -49,7 +49,7 @@ class DenoiserTask(LatentTask):
         return Losses({"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)})
 
     def _is_rollout_step(self, batch: Sample) -> bool:
-        """Draw whether a step trains on rollouts. All processes get the same answer."""
+        """Draw whether a step trains on rollouts. All processes draw the same result."""
         step = int(batch["index"][0]) // self.config.batch
         rng = np.random.default_rng([self.config.seed, step, 7])
         return bool(rng.random() < self.config.rollout)
@@ -77,7 +77,7 @@ class DenoiserTask(LatentTask):
         return network(self.scale_inputs(x_t, t), t - 1, batch["lr"])
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Measure x0_pred at each t and on average, and the image from the whole chain."""
+        """Measure the error of x0_pred at each t, their mean, and the image of the whole chain."""
         x0, y0 = self.encode_latents(batch)
         metrics: dict[str, float] = {}
         for step in range(1, self.schedule.num_timesteps + 1):

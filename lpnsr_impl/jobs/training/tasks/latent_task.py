@@ -35,7 +35,7 @@ class LatentTask(Task):
         batch: Sample,
         y0: Tensor,
     ) -> Tensor:
-        """Sample x0_pred [B,C,h,w] in all steps, using the noise predictor, if any, at each."""
+        """Run all steps, each with the noise predictor if given. Returns x0_pred [B,C,h,w]."""
         steps = self.schedule.num_timesteps
         predictor_on = dict.fromkeys(range(2, steps + 1), noise_predictor is not None)
         return sample(
@@ -60,7 +60,7 @@ class LatentTask(Task):
             if getattr(self.config, name) % multiple:
                 raise ValueError(
                     f"{name} is {getattr(self.config, name)}, expected a multiple of {multiple}, "
-                    "so that the attention windows of these networks fit."
+                    "which the attention windows of these networks need."
                 )
 
     def upsample(self, batch: Sample) -> Tensor:
@@ -81,13 +81,13 @@ class LatentTask(Task):
         return self.autoencoder.decode(codes, quantize=False)
 
     def diffuse(self, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor) -> Tensor:
-        """Draw x_t by Eq. 2, with a step t [B] for each sample. [B,C,h,w]"""
+        """Draw x_t by Eq. 2, with a separate step t [B] for each sample. [B,C,h,w]"""
         eps = self.noise(batch)("init", 0, x0.shape).to(x0)
         states = [self.schedule.q_sample(x0[i], y0[i], int(t_i), eps[i]) for i, t_i in enumerate(t)]
         return torch.stack(states)
 
     def scale_inputs(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Scale each sample by its step t [B], as the denoiser expects. [B,C,h,w]"""
+        """Scale each sample as the denoiser expects at its step t [B]. [B,C,h,w]"""
         return torch.stack(
             [self.schedule.scale_input(x, int(t_i)) for x, t_i in zip(x_t, t, strict=True)]
         )

@@ -27,8 +27,8 @@ class NoisePredictorTask(LatentTask):
 
     The discriminator scores latents, as in the paper, or images with `discriminator.features`.
 
-    `loss.noise`, which may also be the only loss, fits the optimal noise of Eq. 9 at a single step,
-    from x_t ~ q(x_t | x0, y0).
+    `loss.noise` trains it to predict the optimal noise of Eq. 9 at a single step, from
+    x_t ~ q(x_t | x0, y0). It may be the only loss.
     """
 
     network: NoisePredictor
@@ -54,8 +54,8 @@ class NoisePredictorTask(LatentTask):
         self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
 
     def upsample(self, batch: Sample) -> Tensor:
-        """Upsample LR by bicubic interpolation, or half of the samples, chosen at random, by the
-        upscale model `networks.start` (PreSet-B). [B,3,s,s]"""
+        """Upsample LR by bicubic interpolation. With `networks.start`, this upscale model upsamples
+        half of the samples, chosen at random (PreSet-B). [B,3,s,s]"""
         pictures = super().upsample(batch)
         if self.start is not None:
             for i, index in enumerate(batch["index"]):
@@ -89,7 +89,7 @@ class NoisePredictorTask(LatentTask):
         return function(*inputs)
 
     def _noise_loss(self, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor) -> Tensor:
-        """Negative log-likelihood of the optimal noise, averaged, without its constant."""
+        """Mean negative log-likelihood of the optimal noise, without its constant term."""
         mean, logvar, z = self._regress(self.network, batch, x0, y0, t)
         return (logvar + (z - mean).square() * torch.exp(-logvar)).mean() / 2
 
@@ -116,8 +116,8 @@ class NoisePredictorTask(LatentTask):
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
         """Measure the image from the whole chain, and the predicted mean at each t.
 
-        "noise_t..." is the squared error of the mean from z*, divided by the power of z*: 1 is no
-        better than predicting 0.
+        "noise_t..." is the squared error of the mean relative to z*, the optimal noise, divided by
+        the mean square of z*. Predicting 0 gives 1.
         """
         x0, y0 = self.encode_latents(batch)
         image = self.autoencoder.decode(self._run_chain(network, batch, y0))

@@ -47,7 +47,7 @@ class Task(nn.Module, ABC):
     Attributes:
         model: descriptor of the trained network, with its part and schedule.
         network: the trained network.
-        schedule: schedule that it is trained with.
+        schedule: schedule that the network is trained with.
         gan_channels: input channels of the discriminator.
         accepts_teacher: whether a teacher's output can replace HR as the target.
         folder: folder for caches; None disables them.
@@ -56,7 +56,7 @@ class Task(nn.Module, ABC):
         metrics: names of the metrics that `validate` returns.
 
     Raises:
-        ValueError: the task does not support a setting, or a setting lacks another one.
+        ValueError: the task does not support a setting, or a setting needs another one.
     """
 
     gan_channels = 3
@@ -71,21 +71,22 @@ class Task(nn.Module, ABC):
         enabled = {name for name, weight in vars(config.loss).items() if weight}
         if unsupported := enabled - self.supported_losses:
             raise ValueError(
-                f"The task {config.task!r} has no loss {', '.join(sorted(unsupported))}, expected "
-                f"some of {', '.join(sorted(self.supported_losses))}. Set other losses to 0.0."
+                f"The task {config.task!r} has no loss {', '.join(sorted(unsupported))}. Set all "
+                f"losses to 0.0 except {', '.join(sorted(self.supported_losses))}."
             )
         for name in sorted(TASK_OPTIONS - self.supported_options):
             if value := getattr(config, name):
                 raise ValueError(
                     f"{name} is {value}, but the task {config.task!r} does not support this "
-                    "option. Leave it out."
+                    f"option. Remove {name} from the config."
                 )
         if not any(weight for name, weight in vars(config.loss).items() if name != "gan"):
-            raise ValueError("loss.gan is the only loss, expected another one. Set one above 0.0.")
+            raise ValueError("loss.gan is the only loss. Set another loss above 0.0, too.")
         teacher = config.networks.teacher
         if teacher and not self.accepts_teacher:
             raise ValueError(
-                f"The task {config.task!r} has no LR pictures for networks.teacher. Leave it out."
+                f"The task {config.task!r} uses no LR pictures that a teacher could upscale. "
+                "Remove networks.teacher from the config."
             )
         if config.loss.truth and not teacher:
             raise ValueError(
@@ -149,7 +150,7 @@ class Task(nn.Module, ABC):
         """
 
     def noise(self, batch: Sample) -> NoiseSource:
-        """Noise source whose [B,C,h,w] noise depends on the seed and the samples' indices."""
+        """Make a source of noise [B,C,h,w] that depends only on the seed and sample indices."""
         rngs = [np.random.default_rng([self.config.seed, int(i), 3]) for i in batch["index"]]
         steps = self.schedule.num_timesteps
         sources = [seeded_noise(int(rng.integers(2**63)), steps) for rng in rngs]
