@@ -1,9 +1,9 @@
 """LPNSR in plain PyTorch: networks, schedule and the 1 to 4 step chain (Huang et al., "LPNSR").
 
-Rooms, each of which uses only those before it: `method` (schedule and chain), `pictures` (sizes,
-colours, tiles), `models` (the networks), `accelerate` (faster ways to compute them), `files`
-(checkpoints and downloads), `engine` (a picture of any size through the networks), `jobs` (upscale,
-train, evaluate). Nothing here imports ComfyUI.
+Each package uses only the packages listed before it: `method` (schedule and chain), `pictures`
+(sizes, colours, masks), `models` (the networks), `accelerate` (faster layers), `files` (checkpoints
+and downloads), `engine` (runs the networks on images of any size), `jobs` (upscale, train,
+evaluate). Nothing here imports ComfyUI.
 """
 
 from .files.checkpoints import (

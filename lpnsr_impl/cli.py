@@ -1,4 +1,4 @@
-"""Command line of LPNSR. Each command needs only the packages that it uses itself."""
+"""Command line of LPNSR. Each command requires only the packages that it uses."""
 
 import argparse
 import io
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         (_degrade, _add_degrade, "show examples of the degradation"),
         (_download, _add_download, "download released model files"),
         (_convert, _add_convert, "convert a .pth file to safetensors"),
-        (_blend, _add_blend, "average the weights of two trainings"),
+        (_blend, _add_blend, "average the weights of two trained versions of a network"),
         (_doctor, _add_doctor, "report versions, files and problems"),
         (_upscale, _add_upscale, "upscale files and folders"),
     ):
@@ -237,16 +237,14 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def _find_folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
-    """Return the folders of the options or, by default, of the ComfyUI that contains this pack.
-
-    A list is empty if there is neither.
-    """
+    """Return the folders given as options or, by default, those of the ComfyUI installation that
+    contains this pack. The list of a kind is empty if neither exists."""
     folders: dict[FolderKind, Path | None] = {
         "lpnsr": parsed.folder,
         "upscale_models": parsed.upscale_models_folder,
     }
     models = PACK.parent.parent / "models"
-    # A custom_nodes folder that several installations share has no models folder beside it.
+    # If several installations share a custom_nodes folder, there is no models folder next to it.
     if PACK.parent.name == "custom_nodes" and models.is_dir():
         folders = {kind: folder or models / kind for kind, folder in folders.items()}
     return {kind: [folder] if folder else [] for kind, folder in folders.items()}
@@ -294,8 +292,8 @@ def _add_blend(parser: argparse.ArgumentParser) -> None:
 
 
 def _blend(parsed: argparse.Namespace) -> int:
-    """Average the weights of two files of the same network, such as before and after training with
-    a GAN. Existing files are not overwritten."""
+    """Average the weights of two trained versions of a network, such as those before and after
+    training with a GAN. Existing files are not overwritten."""
     from .files.blend import blend
 
     header = blend(parsed.first, parsed.second, parsed.share, parsed.target)

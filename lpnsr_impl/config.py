@@ -1,30 +1,30 @@
 """Sizes of the networks; the defaults are the released ones (paper Section 4.1).
 
-Every field of a network's config that a tensor shape tells is derived from the checkpoint
-(`lpnsr_impl.files.checkpoints`).
+Fields that can be derived from tensor shapes are read from the checkpoint, see
+`lpnsr_impl.files.shapes`.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 SCALE = 4
-"""Super-resolution factor and autoencoder compression: a latent has the LR image's size."""
+"""Super-resolution factor and autoencoder compression: latent and LR image have the same size."""
 
 LARGEST_TILE = 256
-"""Largest tile that is chosen automatically, in LR pixels, as in the published inference."""
+"""Largest tile size that is chosen automatically, in LR pixels; the published inference code has
+the same limit."""
 
 PredictorMode = Literal["sample", "mean"]
 
 Wrap = Literal["none", "x", "y", "both"]
-"""Axes along which an image continues at its other edge: x for left and right, y for top and
-bottom."""
+"""Axes along which an image is periodic: x joins its left and right edges, y its top and bottom."""
 
 WRAP_OVERLAP = 32
-"""Least number of LR pixels by which a tile that wraps overlaps itself."""
+"""Minimum overlap of a tile with itself, in LR pixels, along an axis that wraps."""
 
 
 def wraps(wrap: Wrap) -> tuple[bool, bool]:
-    """Whether y and x wrap."""
+    """Return whether the y axis wraps and whether the x axis wraps."""
     return wrap in ("y", "both"), wrap in ("x", "both")
 
 
@@ -38,28 +38,29 @@ class AutoencoderConfig:
     latent_channels: int = 3
     embed_channels: int = 3
     num_codes: int = 8192
-    attention: bool = True  # of the whole picture, in the middle of encoder and decoder
-    norm_groups: int = 32  # of the GroupNorms; 0: fixed scales and shifts instead
+    attention: bool = True  # global self-attention in the middle blocks of encoder and decoder
+    norm_groups: int = 32  # 0: a fixed scale and shift per channel instead of GroupNorm
 
     @property
     def size_multiple(self) -> int:
-        """Latents may have any height and width."""
+        """1, because latents may have any height and width."""
         return 1
 
     @property
     def tile_multiple(self) -> int:
-        """Smallest useful tile of a latent."""
+        """Smallest useful tile, in LR pixels."""
         return 32
 
     @property
     def largest_tile(self) -> int:
-        """Largest automatic tile, in LR pixels. The cost of attention grows with its square."""
+        """Largest automatic tile, in LR pixels. Attention costs the square of a tile's area."""
         return LARGEST_TILE
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """ResShift's Swin-U-Net, as denoiser (the defaults) or noise predictor (9 to 6 channels)."""
+    """ResShift's Swin-U-Net: a denoiser (the defaults), or a noise predictor with 9 input and 6
+    output channels."""
 
     in_channels: int = 6
     out_channels: int = 3
@@ -72,15 +73,15 @@ class UNetConfig:
     head_width: int = 32
     window_size: int = 8
     trained_resolution: int = 64
-    norm_size: int | None = None  # of maps whose share of border all norms keep, in LR pixels
-    largest_tile: int = LARGEST_TILE  # in LR pixels, of automatic tiles
+    norm_size: int | None = None  # `size` of BorderedGroupNorm, in LR pixels; None: GroupNorm
+    largest_tile: int = LARGEST_TILE  # largest automatic tile, in LR pixels
 
     def resolution_at(self, level: int) -> int:
-        """Height and width, in latent pixels, that `level` saw during training."""
+        """Height and width of the feature maps at `level` during training."""
         return self.trained_resolution >> level
 
     def norm_size_at(self, level: int) -> int | None:
-        """`norm_size` at `level`, where maps are smaller."""
+        """`norm_size` in pixels of the feature maps at `level`."""
         return None if self.norm_size is None else self.norm_size >> level
 
     def window_at(self, level: int) -> int:
@@ -88,7 +89,8 @@ class UNetConfig:
         return min(self.window_size, self.resolution_at(level))
 
     def shift_at(self, level: int) -> int:
-        """Shift of the odd Swin blocks at `level`: 0 where one window covered all in training."""
+        """Shift of every second Swin block at `level`: 0 if one window covered the whole feature
+        map in training."""
         return 0 if self.resolution_at(level) <= self.window_size else self.window_size // 2
 
     @property
@@ -98,15 +100,16 @@ class UNetConfig:
 
     @property
     def tile_multiple(self) -> int:
-        """Windows divide latents of these sizes at every level; others are filled up there."""
+        """Tile sizes that are multiples of this consist of whole windows at every level. The
+        feature maps of other sizes are padded."""
         return max(self.window_at(level) << level for level in range(len(self.level_channels)))
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Table of eta that a network was trained with, as arguments of `Schedule`.
+    """The noise schedule that a network was trained with, as arguments of `Schedule`.
 
-    No tensor shape tells it, and it is no part of the sizes: the file's header or name does. The
+    It can't be derived from tensor shapes, so it is read from the file's header or name. The
     defaults are those of ResShift's 4-step models, which LPNSR builds on.
     """
 
@@ -123,14 +126,17 @@ RESSHIFT_15 = ScheduleConfig(num_timesteps=15, min_noise_level=0.04)
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """How a one-step student of the family departs from the 15-step teacher it was distilled from.
+    """Differences between a one-step student and the 15-step teacher it was distilled from.
 
     Attributes:
-        name: of the method.
-        noise_planes: channels of standard normal noise that the network reads behind its condition.
-        condition: what stands for the LR image: itself ("pixel") or y0 ("latent").
-        full_noise: whether it starts from kappa z, without the teacher's sqrt(eta_T).
-        quantize: whether its prediction is decoded as the nearest codes.
+        name: name of the distillation method.
+        noise_planes: number of channels of standard normal noise that follow the condition in the
+            network's input.
+        condition: input that the network is conditioned on: the LR image ("pixel") or y0
+            ("latent").
+        full_noise: whether the initial noise is kappa z instead of the teacher's
+            kappa sqrt(eta_T) z.
+        quantize: whether the clean prediction is quantised before it is decoded.
     """
 
     name: str
@@ -142,12 +148,12 @@ class StudentConfig:
 
 @dataclass(frozen=True)
 class Family:
-    """What the networks of one model family have in common.
+    """Properties that all networks of one model family share.
 
     Attributes:
-        name: of the family, or "unnamed" if no network has one.
-        schedule: what denoiser and noise predictor were trained with.
-        student: what is special about the denoiser if it is a one-step student.
+        name: name of the family, or "unnamed" if no file has one.
+        schedule: noise schedule that denoiser and noise predictor were trained with.
+        student: config of the one-step student, or None for other denoisers.
     """
 
     name: str = "unnamed"
@@ -156,7 +162,7 @@ class Family:
 
     @property
     def quantize(self) -> bool:
-        """Whether the prediction is decoded as the nearest codes."""
+        """Whether the clean prediction is quantised before it is decoded."""
         return self.student is None or self.student.quantize
 
 

@@ -10,7 +10,7 @@ import torch
 
 
 def available() -> int:
-    """Return the available main memory in bytes, without swap space."""
+    """Return the available main memory in bytes, excluding swap space."""
     return psutil.virtual_memory().available
 
 
@@ -28,12 +28,13 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 
 def give_back(device: torch.device) -> None:
-    """Return freed memory to the system if a network has run on the CPU.
+    """Return freed memory to the system after a network has run on the CPU.
 
-    glibc would keep hundreds of megabytes in pieces too small for the next network.
+    Otherwise glibc keeps hundreds of megabytes in fragments that are too small for the next
+    network.
 
     Args:
-        device: the network's device. Only for CPUs something is done.
+        device: device of the network. Nothing is done unless it is the CPU.
     """
     trim = _malloc_trim()
     if trim and device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Which version of the pack this is."""
+"""Version and commit of this pack."""
 
 import re
 import subprocess
@@ -8,14 +8,17 @@ PACK = Path(__file__).parents[1]
 
 
 def pack_version() -> str:
-    """Version in pyproject.toml, and the commit where there is one."""
+    """Return the version in pyproject.toml and the commit."""
     text = (PACK / "pyproject.toml").read_text(encoding="utf-8")
     (version,) = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
     return f"{version} (commit {commit()})"
 
 
 def commit() -> str:
-    """Commit of this pack, with "+" if there are changes on top; "unknown" outside of git."""
+    """Return the commit of this pack, followed by "+" if there are uncommitted changes.
+
+    The result is "unknown" if this pack is not a git repository.
+    """
     try:
         if _git("rev-parse", "--show-prefix"):
             return "unknown"  # the pack lies inside another repository

@@ -27,16 +27,17 @@ def accelerate(network: UNet | Autoencoder, device: torch.device, compiled: bool
     """Replace layers of a network by faster ones for inference. Call it after `set_precision`.
 
     Args:
-        network: network with its weights, on any device. A compiled network stays compiled.
-        device: device that it will run on.
-        compiled: compile it with `torch.compile` at the first run of each input size.
+        network: network with loaded weights, on any device. A compiled network stays compiled.
+        device: device that the network will run on.
+        compiled: whether to compile the network with `torch.compile` at the first run of each input
+            size.
 
     Raises:
         RuntimeError: torch.compile does not work on the device.
     """
     restore(network)
     if device.type == "cpu":
-        # GPUs stay with NCHW: their GroupNorm has no channels-last kernel.
+        # Networks on GPUs stay in NCHW, because GroupNorm has no channels-last kernel there.
         network.to(memory_format=torch.channels_last)
     if compiled:
         check_compiler(device)
@@ -55,7 +56,7 @@ def restore(network: nn.Module) -> None:
 
 
 def activate_in_place(network: nn.Module) -> None:
-    """Make every SiLU after a norm in place: nothing else reads the output of the norm."""
+    """Let every SiLU after a norm work in place, since nothing else uses the output of the norm."""
     for module in network.modules():
         if isinstance(module, nn.Sequential) and isinstance(module[0], nn.GroupNorm):
             silu = module[1]

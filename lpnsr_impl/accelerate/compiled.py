@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from ..models import Autoencoder, UNet
 
 _MAX_SIZES = 128
-"""Input sizes to compile a function for. For further sizes it runs uncompiled, with a warning."""
+"""Maximum number of input sizes that a function is compiled for. For further sizes PyTorch runs it
+uncompiled and logs a warning."""
 
 
 def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> None:
-    """Compile a network at the first run of each tile size.
+    """Set up a network to be compiled at its first run with each tile size.
 
-    Kernels for static shapes are faster than dynamic ones, and all tiles of a picture have the same
-    size. Results differ from the uncompiled network by rounding.
+    Kernels for static shapes are faster than dynamic ones, and all tiles of an image have the same
+    size. Results differ from the uncompiled network by rounding errors.
 
     Args:
         network: network in its final precision. Do not copy it afterwards: the copy would use the
@@ -43,7 +44,7 @@ def _compile(module: nn.Module, name: str, backend: Any) -> None:
     def call(*args: Tensor) -> Tensor:
         from torch import _dynamo  # slow to import, so only where it is used
 
-        # The default is 8, for all networks of a class together.
+        # PyTorch's default limit is 8 for all networks of a class together.
         with _dynamo.config.patch(cache_size_limit=_MAX_SIZES):  # pyright: ignore[reportPrivateUsage]
             return compiled(reference(), *args)
 
@@ -54,7 +55,7 @@ def check_compiler(device: torch.device) -> None:
     """Check that `torch.compile` works, by compiling a small function.
 
     Raises:
-        RuntimeError: it does not work for this device; the message has the reason.
+        RuntimeError: it does not work on this device; the message gives the reason.
     """
     try:
         torch.compile(lambda x: x.exp() + 1)(torch.zeros(64, device=device))

@@ -1,4 +1,4 @@
-"""Layers with less arithmetic and less memory traffic for CPUs."""
+"""Layers for CPUs that need fewer operations or less memory traffic."""
 
 from functools import cache
 
@@ -21,7 +21,7 @@ class WinogradConv2d(nn.Conv2d):
     """3x3 convolution with a padding of 1, in fp32, by Winograd filtering."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # The host's layers call this too, with weights that they have cast.
+        # ComfyUI's layers also call this method, with weights that they have cast.
         if input.shape[2] * input.shape[3] < _MIN_PIXELS:
             return super()._conv_forward(input, weight, bias)
         return convolve(input, weight, bias, CONV)
@@ -35,7 +35,7 @@ class UpsampleConv2d(nn.Conv2d):
 
 
 class WinogradUpsample(Upsample):
-    """Upsampling whose convolution is an `UpsampleConv2d`, which also upsamples."""
+    """Upsampling layer whose `conv` is an `UpsampleConv2d`, which does all of it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,2h,2w]"""
@@ -59,7 +59,7 @@ class CachedQuantizer(Quantizer):
 
 
 def accelerate_on_cpu(network: UNet | Autoencoder) -> None:
-    """Replace layers for inference, after the precision is set."""
+    """Replace layers for inference. Call it after `set_precision`."""
     for module in list(network.modules()):
         if isinstance(module, Mlp):
             module.__class__ = StripMlp
@@ -97,5 +97,6 @@ def _replace(conv: nn.Conv2d, faster: type[nn.Conv2d]) -> None:
 
 @cache
 def _combine(faster: type[nn.Conv2d], layer: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """Derive a class with `_conv_forward` of `faster` and all else of `layer`, e.g. the host's."""
+    """Derive a class that takes `_conv_forward` from `faster`, and everything else from `layer`,
+    which may be a layer class of ComfyUI."""
     return type(f"{faster.__name__}Of{layer.__name__}", (faster, layer), {})

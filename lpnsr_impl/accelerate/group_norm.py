@@ -9,17 +9,18 @@ from torch.autograd.function import once_differentiable
 
 
 class RowwiseGroupNorm(nn.GroupNorm):
-    """GroupNorm whose backward pass sums over rows of channels."""
+    """GroupNorm with a faster backward pass for channels-last tensors."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]; without gradients PyTorch's own kernel."""
+        """[B,C,h,w] -> [B,C,h,w]. Without gradients, PyTorch's own kernel is used."""
         if not torch.is_grad_enabled():
             return super().forward(input)
         return _Normalize.apply(input, self.weight, self.bias, self.num_groups, self.eps)
 
 
 class _Normalize(torch.autograd.Function):
-    """y = w x^ + b with x^ = (x - m) r, where m and 1/r are mean and deviation of each group."""
+    """y = w x^ + b with x^ = (x - m) r, where m is the mean and 1/r the standard deviation of each
+    group."""
 
     @staticmethod
     def forward(
@@ -35,7 +36,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """dx = r (w dy - a - x^ b), where a and b are the group's means of w dy and w dy x^."""
+        """dx = r (w dy - a - x^ b), where a and b are the group means of w dy and w dy x^."""
         x, weight, mean, reciprocal = ctx.saved_tensors
         batch, channels, height, width = x.shape
         size = channels // mean.shape[1]

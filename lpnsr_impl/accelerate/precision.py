@@ -22,9 +22,10 @@ def set_precision(
 ) -> None:
     """Cast the weights of a network and set the dtype of its activations.
 
-    Norms and position biases get the dtype of the activations, because their kernels need it; norms
-    still accumulate in fp32. The codebook stays fp32, because it is searched in fp32. If
-    `weight_dtype` differs from `compute_dtype`, the network needs `operations` that cast weights.
+    Norms and position biases get the dtype of the activations, because their kernels require it;
+    norms still accumulate in fp32. The codebook stays in fp32, because the nearest codes are
+    searched in fp32. If `weight_dtype` differs from `compute_dtype`, the network must have been
+    built with `operations` that cast weights.
     """
     for module in network.modules():
         if isinstance(module, nn.Embedding):

@@ -3,15 +3,16 @@ after nearest-neighbour upsampling (Lavin and Gray, "Fast Algorithms for Convolu
 Networks", Section 4.3).
 
 F(4x4, 3x3) computes 4x4 outputs from 6x6 inputs with 36 multiplications instead of 144. After
-nearest x2 the 6x6 inputs consist of 4x4 pixels, most of them repeated. Repeated pixels are a
-polynomial multiplied by 1 + x, so all products at the interpolation point -1 are zero, and 25
-remain.
+nearest-neighbour upsampling x2, the 6x6 inputs contain only 4x4 different pixels. Repeating pixels
+multiplies the polynomial of the input by 1 + x, so all products at the interpolation point -1 are
+zero, and 25 products remain.
 
-Rounding errors are larger than those of a direct convolution in fp32: compared with float64, the
-RMS error is 2e-6 to 3e-6 of the RMS of the result, ten times as large, and the maximum is 5e-5.
+Rounding errors are about ten times as large as those of a direct convolution in fp32. Compared with
+float64, the RMS error is 2e-6 to 3e-6 and the maximum error 5e-5, relative to the RMS of the
+result.
 
-The image is processed in strips of rows that fit into the caches, because touching new memory costs
-more than the arithmetic.
+The image is processed in strips of rows that fit into the caches, because accessing main memory
+costs more time than the arithmetic.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 _OUTPUTS = 4  # per tile, along each axis
-_STRIP_TILES = 160  # more do not fit into the caches, fewer make the matrices too small
+_STRIP_TILES = 160  # more tiles do not fit into the caches, fewer make the matrices too small
 
 
 def _matrix(rows: list[list[float]]) -> Tensor:
@@ -51,7 +52,7 @@ _WEIGHT = _matrix(
 _OUTPUT = _matrix(
     [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )
-_NEAREST_X2 = _matrix(  # six upsampled pixels, beginning with the right one of a pair
+_NEAREST_X2 = _matrix(  # six upsampled pixels; the first one is the right one of a pair
     [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 )
 _POINTS_X2 = [0, 1, 3, 4, 5]
@@ -63,7 +64,7 @@ class Filtering:
     """Transforms that compute 4 outputs from step + 2 inputs along one axis, with P products.
 
     Attributes:
-        step: distance of neighbouring tiles, in inputs.
+        step: distance between neighbouring tiles, in inputs.
         of_input: transform of the input, [P,step + 2].
         of_weight: transform of the weight, [P,3].
         to_output: transform of the products, [4,P].
@@ -106,7 +107,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, filtering: Filterin
     strip = x.new_zeros(b, step * strip_rows + 2, step * tiles_w + 2, c)
     for first in range(0, tiles_h, strip_rows):
         count = min(strip_rows, tiles_h - first)
-        # The first row of a strip is the one above its tiles.
+        # A strip begins one row above its tiles, since the padding is 1.
         top, bottom = step * first - 1, min(step * (first + count) + 1, h)
         strip[:, max(-top, 0) : bottom - top, 1 : w + 1] = x[:, max(top, 0) : bottom]
         strip[:, bottom - top :] = 0
@@ -122,13 +123,13 @@ def _prepare(
     """Transform the weights, and allocate the buffers for up to `tiles` tiles.
 
     Returns:
-        A function of input windows [B,n,m,k,k,in] to outputs [B,n,m,4,4,out]. The outputs are
-        overwritten by its next call.
+        A function that maps input windows [B,n,m,k,k,in] to outputs [B,n,m,4,4,out]. Its next call
+        overwrites the outputs.
     """
     of_input, to_output = (torch.kron(m, m) for m in (filtering.of_input, filtering.to_output))
     (p, k), (o, c) = of_input.shape, weight.shape[:2]
     transformed_weight = _transform_weight(weight, filtering)
-    # A bias added to this product reaches all outputs.
+    # Adding the bias to this product adds it to all outputs.
     constant = len(filtering.of_input) * _POINT_1 + _POINT_1
     first, second = weight.new_empty(2, tiles * max(k * c, p * c, p * o, 16 * o))
 
@@ -150,7 +151,8 @@ def _prepare(
 
 
 def _place(tiles: Tensor, y: Tensor) -> None:
-    """Write tiles [B,n,m,4,4,C] into the image y [B,h,w,C]; what extends beyond it is dropped."""
+    """Write tiles [B,n,m,4,4,C] into the image y [B,h,w,C]. Pixels outside of the image are
+    dropped."""
     b, n, m, _, _, c = tiles.shape
     h, w = y.shape[1:3]
     tiles = tiles.transpose(2, 3)  # [B,n,4,m,4,C]

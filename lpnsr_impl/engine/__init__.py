@@ -1,1 +1,1 @@
-"""A picture of any size through the networks, in given memory."""
+"""Runs the networks on images of any size within the memory that is free."""

@@ -1,4 +1,4 @@
-"""From LR images to super-resolved ones: start, encode, chain, decode, on images of any size.
+"""Super-resolution of images of any size: pre-upsample, encode, sample, decode.
 
 ComfyUI's nodes, the command line and the evaluation all use this engine.
 """
@@ -36,13 +36,15 @@ from .progress import Progress
 from .tiled import Tiles, Tiling
 
 ENCODE_WORK, DECODE_WORK = 4.0, 5.0
-"""Cost of an image in calls of the denoiser, as `python -m tests.bench speed` measures it."""
+"""Cost of encoding and decoding an image relative to one call of the denoiser, as measured by
+`python -m tests.bench speed`."""
 
 _START_COPIES = 3
-"""Copies of a x4 start in main memory while an upscale model makes it."""
+"""Number of copies of the x4 image in main memory while an upscale model runs."""
 
 Start = Callable[[Picture], Tensor]
-"""An SR network: LR images to the start y0-hat of the diffusion, rgb [B,3,4h,4w] in [0,1]."""
+"""An SR network. It upscales LR images to the start y0-hat of the diffusion, rgb [B,3,4h,4w] in
+[0,1]."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class Engine:
     """Runs the networks on images of any size, tile by tile, within the memory that is free.
 
     Args:
-        networks: of one family.
-        memory: where they run.
-        tiling: tile sizes that the user asks for.
+        networks: networks of one family.
+        memory: memory of the networks' device and of results.
+        tiling: tile sizes that the user has set.
         progress: receives progress updates.
     """
 
@@ -78,11 +80,11 @@ class Engine:
         self.progress = progress or Progress()
 
     def schedule(self, kappa: float = 2.0) -> Schedule:
-        """The family's schedule, with the kappa of a run."""
+        """Make the schedule of the family with the given kappa."""
         return Schedule(**vars(self.networks.family.schedule), kappa=kappa)
 
     def plan_chain(self, sampling: Sampling) -> tuple[int, Mapping[int, bool]]:
-        """The number of steps that the networks take, and the predictor switches that apply.
+        """Return the number of steps, and the steps at which the noise predictor is on.
 
         Raises:
             ValueError: see `Sampling.switches`.
@@ -94,15 +96,20 @@ class Engine:
         return sampling.steps, sampling.switches(num_timesteps, has_predictor)
 
     def sample_work(self, sampling: Sampling) -> float:
-        """Cost of the chain for one image, in network calls. It raises as `plan_chain`."""
+        """Return the cost of the chain for one image, in network calls.
+
+        Raises:
+            ValueError: see `plan_chain`.
+        """
         steps, switches = self.plan_chain(sampling)
         return steps + len(predictor_steps(steps, switches))
 
     def encode(self, starts: Iterable[Tensor], lr: Picture) -> Tensor:
-        """Encode pre-upsampled images. It costs `ENCODE_WORK` per image.
+        """Encode pre-upsampled images. The cost per image is `ENCODE_WORK`.
 
         Args:
-            starts: rgb [n,3,4h,4w] each, in [0,1] or a little beyond, for all images in order.
+            starts: batches of pre-upsampled images, rgb [n,3,4h,4w] in [0,1] or slightly beyond, in
+                the order of the LR images.
             lr: the B LR images, h x w.
 
         Returns:
@@ -111,7 +118,7 @@ class Engine:
         managed, tiles, first = self.networks.autoencoder, None, 0
         y0 = self._empty_latent(lr)
         for start in starts:
-            # Planned after the first start, as making it may have loaded an upscale model.
+            # Tiles are planned after the first upsampling, which may have loaded an upscale model.
             tiles = tiles or self._tiles([managed], lr)
             for images in tiles.groups(first, first + len(start)):
                 y0[images] = tiles(
@@ -127,12 +134,12 @@ class Engine:
     def make_starts(
         self, lr: Picture, start: Start | None, keep: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Make the start y0-hat of as many images at a time as main memory has room for.
+        """Pre-upsample as many images at a time as main memory has room for.
 
         Args:
             lr: the B LR images, h x w.
             start: an SR network (PreSet-B); None for bicubic (PreSet-A), which may overshoot.
-            keep: [B,3,4h,4w] that the starts are also copied to, or None.
+            keep: tensor [B,3,4h,4w] into which the results are also copied, or None.
 
         Yields:
             rgb [n,3,4h,4w].
@@ -150,13 +157,14 @@ class Engine:
     def sample(
         self, y0: Tensor, lr: Picture, sampling: Sampling, callback: StepCallback | None = None
     ) -> Tensor:
-        """Run the chain (Algorithm 2). It costs `sample_work` per image.
+        """Run the chain (Algorithm 2). The cost per image is `sample_work`.
 
         Args:
             y0: [B,C,h,w].
             lr: the B LR images, h x w.
             sampling: settings.
-            callback: see `sampler.sample`; called for each group of images that run together.
+            callback: see `sampler.sample`; called for each group of images that are processed
+                together.
 
         Returns:
             x0 [B,C,h,w], on the device and in the dtype of results.
@@ -171,13 +179,14 @@ class Engine:
         if predictor_steps(steps, predictor_on) and self.networks.noise_predictor:
             networks.append(self.networks.noise_predictor)
         denoiser, predictor = networks[0].network, networks[-1].network
-        note = f"{student.name} takes its one step, whatever steps says" if student else ""
+        note = f"{student.name} takes one step and ignores the steps setting" if student else ""
         tiles, x0 = self._tiles(networks, lr, note), self._empty_latent(lr)
         noise = seeded_noise(sampling.seed, schedule.num_timesteps)
         first_t = schedule.num_timesteps if student else steps
 
         def share_noise(kind: str, t: int, shape: torch.Size) -> Tensor:
-            """Draw noise for one image and use it for all, so that a batch does not change them."""
+            """Draw noise for one image and use it for all, so that results do not depend on the
+            batch size."""
             return noise(kind, t, torch.Size((1, *shape[1:]))).expand(shape)
 
         def predict_x0(x: Tensor, t_index: int, lr: Tensor) -> Tensor:
@@ -231,18 +240,19 @@ class Engine:
         alpha: Tensor | None = None,
         quantize: bool = True,
     ) -> tuple[Tensor, float]:
-        """Decode latents and finish the images. It costs `DECODE_WORK` per image.
+        """Decode latents and finish the images. The cost per image is `DECODE_WORK`.
 
         Args:
             x0: [B,C,h,w].
             lr: the B LR images, h x w.
             finish: colour fix, size, LR consistency and mask.
-            alpha: [B,1,*,*] in [0,1] for the results, resized; None for opaque results.
-            quantize: whether the nearest codes are decoded, as for all networks except RSD.
+            alpha: [B,1,*,*] in [0,1], resized to the size of the results; None for opaque results.
+            quantize: whether latents are quantised before decoding. True for all networks except
+                RSD.
 
         Returns:
-            [B,3,H,W] or [B,4,H,W] in [0,1], on the device and in the dtype of results, stored as
-            ComfyUI's images are, [B,H,W,C]; and the mean LR-PSNR in dB.
+            [B,3,H,W] or [B,4,H,W] in [0,1], on the device and in the dtype of results, in memory
+            laid out like ComfyUI's images [B,H,W,C]; and the mean LR-PSNR in dB.
 
         Raises:
             ValueError: a result is not finite.
@@ -275,7 +285,8 @@ class Engine:
     def _finish(
         self, sr: Tensor, lr: Picture, finish: Finish, images: slice
     ) -> tuple[Tensor, float]:
-        """Finish images where they are, or in main memory if there is not enough memory there."""
+        """Finish images on their device, or on the device of results after running out of
+        memory."""
         sr = to_01(sr)
         try:
             return finish(sr, lr, images)
@@ -294,21 +305,21 @@ class Engine:
         finish: Finish,
         target: Target | None = None,
     ) -> tuple[Tensor, float]:
-        """Upscale images to any size, in one pass of x4 or two.
+        """Upscale images to any size, in one or two x4 passes.
 
         Args:
             lr: the B LR images, h x w.
-            start: an SR network that makes the start of each pass; None for bicubic.
+            start: an SR network that pre-upsamples the images of each pass; None for bicubic.
             sampling: settings of the chain.
-            finish: of the result; its sizes and LR images are set here.
-            target: the size; None for x4.
+            finish: steps after decoding; its sizes and LR images are set here.
+            target: size of the result; None for x4.
 
         Returns:
-            As `decode`, with the alpha of `lr`.
+            See `decode`. Results have an alpha channel if `lr` has one.
 
         Raises:
             ValueError: the size cannot be reached, the networks cannot run these steps, or a result
-            is not finite.
+                is not finite.
             MemoryError: the result does not fit into memory, or not even one tile does.
         """
         b, h, w = lr.size
@@ -353,7 +364,8 @@ class Engine:
     def _keep_starts(
         self, lr: Picture, start: Start | None, passes: Sequence[Pass], alpha: Tensor | None
     ) -> tuple[Tensor, float]:
-        """The result with an empty mask, for which no network of the family runs."""
+        """Return the pre-upsampled images as the result for an empty mask, without running any
+        network of the family."""
         current = lr
         for one_pass in passes:
             starts = self.make_starts(current, start)
@@ -378,10 +390,10 @@ class Engine:
 
 
 def upscale_alpha(lr: Picture, start: Start | None) -> Tensor | None:
-    """Alpha x4, as sharp as the colours: by the SR network, as a grey image, or by bicubic.
+    """Upscale alpha x4 with the SR network, as a grey image, or by bicubic interpolation.
 
-    It stays within the values around each LR pixel, so that what is transparent or opaque there is
-    exactly that.
+    The SR network makes alpha as sharp as the colours. Values are clamped to the range of the 3x3
+    LR pixels around them, so that transparent and opaque areas stay exactly so.
 
     Returns:
         [B,1,4h,4w] in [0,1], or None for opaque images.

@@ -18,9 +18,9 @@ class Region:
     """The part of the image that is regenerated. The pre-upsampled image is kept elsewhere.
 
     Attributes:
-        mask: [B,1,*,*] in [0,1], 1 for the result.
-        feather: LR pixels over which the mask's edges fade.
-        start: [B,3,*,*], the pre-upsampled images; None for those of the last pass.
+        mask: [B,1,*,*] in [0,1], 1 where the image is regenerated.
+        feather: width of the mask's soft edges in LR pixels.
+        start: pre-upsampled images, [B,3,*,*]. None if `Engine.upscale` is to set them.
     """
 
     mask: Tensor
@@ -35,10 +35,11 @@ class Finish:
     Attributes:
         color_fix: a key of `COLOR_FIXES`.
         size: (H, W) to downscale to; None for x4.
-        lr: images that the result is compared with and `region` refers to, if they are not those of
-            the chain: the first pass's of an upscale in two passes.
-        lr_consistency: whether the result, downscaled, is to equal `lr` (`back_project`).
-        region: last, so that nothing changes the start where it is kept.
+        lr: LR images that the result is compared with and `region` refers to. None for the LR
+            images of the chain; for an upscale in two passes, those of the first pass.
+        lr_consistency: whether to make the downscaled result equal to `lr` (`back_project`).
+        region: part of the image that is regenerated. It is applied last, so that no other step
+            changes the image outside of it.
     """
 
     color_fix: str = "wavelet"
@@ -53,7 +54,7 @@ class Finish:
         Args:
             sr: [n,3,4h,4w] in [0,1]; it may be modified.
             lr: the n LR images, h x w.
-            images: which of the batch these are, for the images in the attributes.
+            images: indices of these images in the batch, to select from `lr` and `region`.
 
         Returns:
             [n,3,H,W] in [0,1], and the mean LR-PSNR in dB.

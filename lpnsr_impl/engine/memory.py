@@ -1,4 +1,4 @@
-"""Memory of networks, activations and results."""
+"""Memory management of networks, activations and results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from ..models import Autoencoder, UNet
 N_co = TypeVar("N_co", bound=nn.Module, covariant=True)
 
 USABLE = 0.7
-"""Share of the free memory that tiles are planned with."""
+"""Fraction of the free memory that tiles may use."""
 
 _UNET_LAYERS, _UNET_LAYERS_CPU = 24, 36
 _AUTOENCODER_LAYERS, _AUTOENCODER_LAYERS_CPU = 6.5, 10
 _AUTOENCODER_LAYERS_CPU_NO_NORMS = 18
-"""Activations that are held at once, in layers of a network's first level: `python -m
-tests.bench.memory`. CPUs hold some in two layouts."""
+"""Peak memory of activations, in units of one feature map of the network's first level, as measured
+by `python -m tests.bench.memory`. CPUs keep some feature maps in two memory formats."""
 
 
 def activation_bytes(network: nn.Module, h: int, w: int, device: torch.device) -> float:
-    """Memory for the activations of one call on a latent of h x w.
+    """Estimate the bytes for activations of one call on a latent of h x w.
 
-    An autoencoder's is that of decoding, which takes more than encoding. Of an upscale model it is
-    not known, and 0.
+    For an autoencoder they are those of decoding, which needs more than encoding. For an upscale
+    model they are unknown, and 0 is returned.
     """
     on_cpu = device.type == "cpu"
     if isinstance(network, UNet):
@@ -45,7 +45,7 @@ def activation_bytes(network: nn.Module, h: int, w: int, device: torch.device) -
 
 @dataclass(frozen=True)
 class Managed(Generic[N_co]):
-    """A network in the care of a `Memory`.
+    """A network that a `Memory` loads and offloads.
 
     Attributes:
         network: the network; its weights may be offloaded.
@@ -57,9 +57,9 @@ class Managed(Generic[N_co]):
 
 
 class Memory:
-    """Memory of networks that stay on their device; results go to main memory, in float32.
+    """Memory of networks that stay on their device. Results are float32 tensors in main memory.
 
-    ComfyUI's model management is a subclass, `nodes.host.Memory`.
+    The subclass `nodes.host.Memory` uses ComfyUI's model management.
     """
 
     @property
@@ -73,15 +73,17 @@ class Memory:
         return torch.float32
 
     def free_for_results(self) -> int:
-        """Free bytes on the device of results."""
+        """Return the free bytes on the device of results."""
         return available()
 
     def available(self, networks: Sequence[Managed[Any]]) -> float:
-        """Bytes for activations beside these networks, with all other models evicted."""
+        """Return the bytes left for activations with these networks loaded and all other models
+        evicted."""
         return self.free(networks)
 
     def free(self, networks: Sequence[Managed[Any]]) -> float:
-        """Bytes for activations beside these networks, without evicting other models."""
+        """Return the bytes left for activations with these networks loaded, without evicting other
+        models."""
         device = networks[0].device
         if device.type != "cuda":
             return USABLE * available()
@@ -90,10 +92,10 @@ class Memory:
         return USABLE * (free + cached)
 
     def load(self, networks: Sequence[Managed[Any]], activations: float) -> None:
-        """Load the networks, with this many bytes free for activations."""
+        """Load the networks, and leave this many bytes free for activations."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an allocation failed."""
+        """Return whether the error is a failed allocation."""
         return is_out_of_memory(error)
 
     def empty_cache(self) -> None:
@@ -112,16 +114,16 @@ _MESSAGES = (
     "out_of_device_memory",  # Level Zero, Vulkan
     "out_of_host_memory",
     "not enough gpu video memory",  # DirectML
-    "invalid buffer size",  # MPS, of more than Metal allows
+    "invalid buffer size",  # MPS, for buffers larger than Metal allows
 )
 _ONEDNN_MESSAGES = ("could not create a primitive", "could not execute a primitive")
-"""All that oneDNN says on CPUs. Other errors of its have longer messages that begin alike."""
+"""Complete messages of oneDNN on CPUs. Its messages for other errors begin with the same words."""
 
 _CUDA_ERROR_MEMORY_ALLOCATION = 2
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device."""
+    """Return whether the error is a failed allocation on any device."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     if not isinstance(error, RuntimeError):  # torch.AcceleratorError is one

@@ -1,9 +1,9 @@
-"""Networks on images of any size: equal tiles, blended where they overlap.
+"""Tiling: applies networks to overlapping tiles of equal size, and blends the results.
 
-An image keeps its size. Tiles may extend beyond it, and an index map tells which pixel of the image
-each pixel of a tile is copied from. So tiling, padding to the sizes that a network accepts, the
-margin around an image and images that wrap are one function. All positions are in LR pixels: a
-latent has the size of its LR image.
+Images are not padded before tiling. Tiles may extend beyond an image, and an index map assigns a
+pixel of the image to each pixel of a tile. This covers tiling, padding to sizes that a network
+accepts, the margin around an image, and images that wrap. All positions are in LR pixels, since
+latent and LR image have the same size.
 """
 
 import math
@@ -18,14 +18,14 @@ from ..config import WRAP_OVERLAP
 
 @dataclass(frozen=True)
 class Axis:
-    """Equal tiles along one axis of an image.
+    """Tiles of equal size along one axis of an image.
 
     Attributes:
-        size: of the image, in LR pixels.
+        size: size of the image, in LR pixels.
         tile: size of each tile.
-        starts: first pixel of each tile. It may be negative, and the last tile may end beyond
-            `size`.
-        wraps: whether the image continues at its other edge. Otherwise its edge pixels repeat.
+        starts: position of the first pixel of each tile. Positions may be negative, and the last
+            tile may end beyond `size`.
+        wraps: whether the image is periodic. Otherwise its edge pixels are replicated.
     """
 
     size: int
@@ -34,16 +34,16 @@ class Axis:
     wraps: bool = False
 
     def sources(self, scale: int = 1) -> Tensor:
-        """Index of the image's pixel that each pixel of a tile copies, [tiles, tile * scale]."""
+        """Index of the image pixel for each pixel of a tile, [tiles, tile * scale]."""
         first = scale * torch.tensor(self.starts)[:, None]
         position = first + torch.arange(self.tile * scale)
         size = self.size * scale
         return position % size if self.wraps else position.clamp(0, size - 1)
 
     def inside(self, i: int, scale: int = 1) -> list[tuple[slice, slice]]:
-        """The runs of tile i that show the image: slices of the tile, and of the image.
+        """Pairs of slices, of tile i and of the image, that cover the same pixels.
 
-        A tile has one run, or several where the image wraps.
+        There is one pair, or several if the tile extends across an edge that wraps.
         """
         start, end = self.starts[i], self.starts[i] + self.tile
         periods = range(start // self.size, -(-end // self.size)) if self.wraps else (0,)
@@ -57,14 +57,15 @@ class Axis:
     def weights(self, scale: int = 1) -> Tensor:
         """Blending weights of the tiles, [tiles, tile * scale]. They sum to 1 at every pixel.
 
-        Weights rise as a squared sine over the pixels that a tile shares with its neighbour.
+        Weights increase as a squared sine from the edge of a tile to the end of the overlap with
+        its neighbour.
         """
         starts = torch.tensor(self.starts, dtype=torch.float64)
         if self.wraps:
             gaps = torch.cat([starts, starts[:1] + self.size]).diff()
             before, after = self.tile - gaps.roll(1), self.tile - gaps
         else:
-            beyond = torch.tensor([1e-9], dtype=torch.float64)  # no neighbour: no ramp
+            beyond = torch.tensor([1e-9], dtype=torch.float64)  # no ramp without a neighbour
             shared = self.tile - starts.diff()
             before, after = torch.cat([beyond, shared]), torch.cat([shared, beyond])
         position = (torch.arange(self.tile * scale, dtype=torch.float64) + 0.5) / scale
@@ -87,16 +88,16 @@ def plan_axis(
     margin: int = 0,
     wraps: bool = False,
 ) -> Axis:
-    """Cover an axis with the fewest equal tiles, no larger than that many need to be.
+    """Cover an axis with the smallest possible number of equal tiles, each as small as possible.
 
     Args:
-        size: of the image, in LR pixels.
+        size: size of the image, in LR pixels.
         max_tile: largest part of the image that one tile may cover.
-        overlap: least number of pixels that neighbours share; at most half of `max_tile` is used.
-        multiple: sizes of tiles are multiples of this.
-        min_tile: tiles are at least this large.
-        margin: pixels beyond both edges that tiles cover, too.
-        wraps: see `Axis`. The tiles then overlap around the edge as anywhere else.
+        overlap: minimum overlap of neighbouring tiles in pixels, limited to half of `max_tile`.
+        multiple: tile sizes are multiples of this.
+        min_tile: minimum tile size.
+        margin: number of pixels beyond each edge of the image that tiles also cover.
+        wraps: see `Axis`. The last tile then also overlaps the first one across the edge.
 
     Raises:
         ValueError: a size is below 1, or the overlap or the margin is negative.
@@ -121,7 +122,8 @@ def plan_axis(
     elif count == 1:
         starts = ((size - tile) // 2,)
     else:
-        # In steps of `multiple`, so that all tiles meet a network's strides alike.
+        # Positions differ by multiples of `multiple`, so that all tiles are aligned with the
+        # strides of a network.
         steps = -(-(size + 2 * margin - tile) // multiple)
         first = -((tile + steps * multiple - size) // 2)
         starts = (first + i * steps // (count - 1) * multiple for i in range(count))
@@ -130,12 +132,12 @@ def plan_axis(
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The tiles of an image, and how they go through a network.
+    """The tiles of an image, and the number of them in a network call.
 
     Attributes:
         rows, columns: the tiles along each axis.
-        batch: number of tiles in one call, of one image or of several.
-        fixed: whether every call has a full batch, for kernels that are compiled for one shape.
+        batch: number of tiles in one call. They may come from several images.
+        fixed: whether the last batch is filled up, for kernels that are compiled for one shape.
     """
 
     rows: Axis
@@ -161,12 +163,15 @@ class TilePlan:
         """Apply a function tile by tile, and blend the results.
 
         Args:
-            function: of tensors [n,*,tile,tile] to one tensor [n,*,tile,tile], times the scales.
-            inputs: [B,*,input_scale h, input_scale w] each.
-            input_scale, output_scale: pixels of the inputs and of the result per LR pixel.
-            device: where the function runs; None for the device of the inputs.
-            output_device: of the result; None for the device that the function leaves it on.
-            callback: called with the number of finished tiles, and of all, after each call.
+            function: maps tensors [n,*,input_scale tile, input_scale tile] to one tensor
+                [n,*,output_scale tile, output_scale tile].
+            inputs: tensors [B,*,input_scale h, input_scale w].
+            input_scale, output_scale: size of the inputs and of the result, relative to the LR
+                image.
+            device: device that the function runs on; None for the device of the inputs.
+            output_device: device of the result; None for the device of the function's outputs.
+            callback: called after each call of the function with the number of finished tiles and
+                the number of all tiles.
 
         Returns:
             [B,*,output_scale h, output_scale w].

@@ -1,4 +1,4 @@
-"""Networks in tiles that fit into memory: chooses their size, and goes on with smaller ones."""
+"""Chooses tile sizes that fit into memory, and retries with smaller tiles when memory runs out."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -20,25 +20,26 @@ DEFAULT_OVERLAP = 32
 """In LR pixels."""
 
 MARGIN = 4
-"""LR pixels by which tiles extend beyond the edges of an image, where the zero padding of
-convolutions would leave spots in corners and rims at edges."""
+"""LR pixels by which tiles extend beyond the edges of an image. Otherwise the zero padding of
+convolutions causes spots in the corners and rims along the edges."""
 
 _MAX_POSITIONS = 1 << 18
-"""Latent positions in one network call, as many as 16 tiles of 128x128 have. More do not keep a GPU
-busier."""
+"""Maximum number of latent positions in one network call, the number of 16 tiles of 128x128. More
+would not keep a GPU busier."""
 
 _MAX_POSITIONS_CPU = 64**2
-"""Latent positions in one network call on a CPU. A single tile of this size uses all cores."""
+"""Maximum number of latent positions in one network call on a CPU. A single tile of this size uses
+all cores."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tile sizes that a user asks for, in LR pixels.
+    """Tile sizes that the user has set, in LR pixels.
 
     Attributes:
-        tile_size: of each tile; 0 chooses the largest that fits into memory.
-        overlap: least number of pixels that neighbouring tiles share; at most half a tile is used.
-        max_tile: largest tile to choose from.
+        tile_size: size of each tile; 0 chooses the largest that fits into memory.
+        overlap: minimum overlap of neighbouring tiles, limited to half a tile.
+        max_tile: largest tile size that is chosen if `tile_size` is 0.
 
     Raises:
         ValueError: one of them is negative.
@@ -57,22 +58,22 @@ class Tiling:
 class Tiles:
     """Runs networks on images of one size, in tiles that fit into memory.
 
-    The tiles are as large as fit if all other models are evicted. As many of them as fit without
-    evicting run in one call. When memory runs out, the call of a network is repeated with fewer
-    tiles at a time, then with smaller ones.
+    The tile size is the largest that fits into memory with all other models evicted. One call
+    processes as many tiles as fit without evicting any model. When memory runs out, the call is
+    retried with fewer tiles at a time, and then with smaller tiles.
 
     Args:
-        networks: that run together, on one device.
+        networks: networks that are loaded together, on one device.
         lr: the B LR images, h x w.
-        memory: where the networks run.
-        tiling: tile sizes that the user asks for.
-        progress: receives the plan, and every call of a network.
+        memory: memory of the networks' device and of results.
+        tiling: tile sizes that the user has set.
+        progress: receives the tile plan, and an update after every call of a network.
         note: a remark for the log.
 
     Attributes:
-        plan: the tiles. It changes when memory runs out.
-        output_device: device of results larger than the LR images: that of results, unless
-            `place_output` has found room on the networks' device.
+        plan: the current tile plan. It changes when memory runs out.
+        output_device: device on which outputs larger than the LR images are put together. It is the
+            device of results unless `place_output` chooses the networks' device.
     """
 
     def __init__(
@@ -96,9 +97,10 @@ class Tiles:
         self._use(self._choose_tile())
 
     def groups(self, first: int = 0, last: int | None = None) -> Iterator[slice]:
-        """Load the networks, and split the images, or some of them, into groups that fill a call.
+        """Load the networks, and split the images from `first` to `last` into groups of as many as
+        fit into one network call.
 
-        Progress updates tell which images are being worked on.
+        Progress updates name the current images.
         """
         self._load()
         count = self._shape[0]
@@ -121,11 +123,11 @@ class Tiles:
         input_scale: int = 1,
         output_scale: int = 1,
     ) -> Tensor:
-        """Apply a function of networks to images, tile by tile.
+        """Apply a function that calls the networks to images, tile by tile.
 
         Args:
             function, inputs, input_scale, output_scale: see `TilePlan.apply`.
-            text: what is done, for progress updates.
+            text: description of the work for progress updates.
             work: cost per image, in calls of the denoiser.
 
         Returns:
@@ -157,24 +159,24 @@ class Tiles:
             except (RuntimeError, MemoryError) as error:
                 if not self._memory.is_out_of_memory(error):
                     raise
-            # Outside `except`, so that the traceback does not keep the failed call's tensors alive.
+            # Retry outside `except`, so that the traceback does not keep tensors alive.
             self._memory.empty_cache()
             self._use_less()
 
     def place_output(self, bytes_per_image: float) -> None:
-        """Put large results together on the networks' device if they fit into its free memory.
+        """Put outputs together on the networks' device if they fit into its free memory.
 
         Args:
-            bytes_per_image: what a result, and the work on it, needs.
+            bytes_per_image: bytes that one output and its further processing need.
         """
         images = max(1, self.plan.batch // len(self.plan))
         free = self._memory.free(self._networks) - self._tile_bytes * self.plan.batch
-        # Metal has no antialiased bicubic before PyTorch 2.8, and shares the main memory anyway.
+        # On MPS, PyTorch before 2.8 has no antialiased bicubic, and memory is shared anyway.
         if self._device.type != "mps" and images * bytes_per_image <= free:
             self.output_device = self._device
 
     def _choose_tile(self) -> int:
-        """The tile size that the user asks for, or the largest that fits into memory."""
+        """Return the tile size that the user has set, or the largest that fits into memory."""
         if self._tiling.tile_size:
             return self._round_up(self._tiling.tile_size)
         largest = self._max_tile if self._fixed else min(self._max_tile, max(self._shape[1:]))
@@ -188,7 +190,7 @@ class Tiles:
         return max(1, -(-tile // self._min_tile)) * self._min_tile
 
     def _plan(self, tile: int) -> TilePlan:
-        # For kernels of one shape few tile sizes, margin included, whatever the image's size.
+        # Compiled kernels have one shape, so images of all sizes share a few tile sizes.
         multiple = self._round_up(tile // 2) if self._fixed else self._multiple
         rows, columns = (
             plan_axis(
@@ -205,17 +207,17 @@ class Tiles:
         return TilePlan(rows, columns, fixed=self._fixed)
 
     def _covered(self, tile: int) -> int:
-        """Largest part of the image that a tile of this size covers."""
+        """Return the size of the largest part of an image that a tile of this size covers."""
         return max(tile - 2 * MARGIN, 1) if self._fixed else tile
 
     def _bytes_for(self, plan: TilePlan) -> float:
-        """Memory that the networks need for the activations of one tile."""
+        """Return the bytes that the networks need for the activations of one tile."""
         networks = (managed.network for managed in self._networks)
         h, w = plan.rows.tile, plan.columns.tile
         return max(activation_bytes(network, h, w, self._device) for network in networks)
 
     def _use(self, tile: int, batch: int | None = None) -> None:
-        """Plan tiles of a size, in batches that fit unless a batch is given."""
+        """Plan tiles of this size, in batches of the given size or, by default, as large as fit."""
         self._tile, plan = tile, self._plan(tile)
         self._tile_bytes = self._bytes_for(plan)
         self.plan = plan = replace(plan, batch=batch or self._choose_batch(plan))
@@ -230,7 +232,7 @@ class Tiles:
         self._progress.plan(summary, ", ".join(details))
 
     def _choose_batch(self, plan: TilePlan) -> int:
-        """Number of tiles that fit into memory together without evicting other models."""
+        """Return the number of tiles that fit into memory without evicting other models."""
         most = _MAX_POSITIONS_CPU if self._device.type == "cpu" else _MAX_POSITIONS
         if self._fixed:
             most = min(most, LARGEST_TILE**2)
@@ -243,10 +245,13 @@ class Tiles:
         self._memory.load(self._networks, self.plan.batch * self._tile_bytes)
 
     def _use_less(self) -> None:
-        """Put results together in main memory, or halve the batch, or the tiles, and load again.
+        """Reduce memory use by one step, and load the networks again.
+
+        The first step that is possible is taken: put outputs together on the device of results,
+        halve the batch, halve the tile size.
 
         Raises:
-            MemoryError: tiles have the smallest size already.
+            MemoryError: the tiles already have the smallest size.
         """
         if self.output_device != self._memory.result_device:
             self.output_device = self._memory.result_device

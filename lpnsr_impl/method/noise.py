@@ -1,4 +1,4 @@
-"""Noise from a seed: the same start and the same steps for any number of steps and any switches."""
+"""Reproducible noise. The noise of a step depends only on the seed, not on other settings."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,14 @@ from torch import Tensor
 from .sampler import NoiseSource
 
 _PLANES = 1 << 31
-"""XORed with the seed for the noise planes that a student reads."""
+"""XORed with the seed for the additional noise channels of a student's input."""
 
 
 class _Draws:
-    """Standard normal tensors from all 64 bits of a seed.
+    """Draws standard normal tensors that depend on all 64 bits of a seed.
 
-    A CPU generator uses 32 bits, so the upper half, if it is not 0, seeds a second one.
+    PyTorch's CPU generator uses only 32 bits of a seed. If the upper 32 bits are not 0, they seed
+    a second generator.
     """
 
     def __init__(self, seed: int) -> None:
@@ -20,7 +21,8 @@ class _Draws:
         self._low = torch.Generator("cpu").manual_seed(low)
         self._high = torch.Generator("cpu").manual_seed(high) if high else None
         if self._high:
-            torch.rand(4096, generator=self._high)  # equal halves must not draw the same numbers
+            # Skip some numbers, so that equal halves of a seed do not draw the same ones.
+            torch.rand(4096, generator=self._high)
 
     def __call__(self, shape: torch.Size) -> Tensor:
         x = torch.randn(shape, generator=self._low)
@@ -30,20 +32,20 @@ class _Draws:
 
 
 def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
-    """Make a noise source that depends on the seed and the shape alone.
+    """Make a noise source whose noise depends only on the seed and the shape.
 
-    All noise that a run may ask for is drawn in one fixed order from a private CPU generator: the
-    start, then the steps from T to 2. So the start is the same for any number of steps, and no
-    switch changes the noise of another step. The planes of noise that a student reads have a
-    generator of their own.
+    Noise is always drawn in the same order from a private CPU generator: first the initial noise,
+    then the noise of the steps T to 2. Therefore the initial noise is the same for any number of
+    steps, and switching the noise predictor on in one step does not change the noise of other
+    steps. The additional noise channels of a student's input have their own generator.
 
     Args:
         seed: 0 to 2^64 - 1.
         num_timesteps: T.
 
     Returns:
-        noise(kind, t, shape) -> float32 CPU tensor. It raises ValueError for other kinds than
-        "init", "plane", and "step" at t = 2 to T.
+        noise(kind, t, shape) -> float32 CPU tensor. The kinds are "init", "plane", and "step" at
+        t = 2 to T; others raise ValueError.
     """
     order = ["init", *range(num_timesteps, 1, -1)]
     draws, num_drawn, last_shape = _Draws(seed), 0, torch.Size()
@@ -55,8 +57,8 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
         wanted = t if kind == "step" else kind
         if wanted not in order:
             raise ValueError(
-                f"There is no noise of kind {kind!r} at t = {t}; expected 'init' or 'plane', or "
-                "'step' at 2 to T."
+                f"Got the noise kind {kind!r} at t = {t}; expected 'init' or 'plane', or 'step' at "
+                "t = 2 to T."
             )
         place = order.index(wanted)
         if shape != last_shape or place < num_drawn:

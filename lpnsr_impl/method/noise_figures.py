@@ -1,6 +1,6 @@
-"""Record the noise of each sampling step, and plot it and its distribution (Figures 2 and 4).
+"""Record the noise of each sampling step, and plot it with its histogram (Figures 2 and 4).
 
-matplotlib is imported only when a figure is drawn; nothing else needs it at run time.
+matplotlib is imported only to draw a figure.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 3.0
-"""Range of noise pictures: -3 is black and 3 is white."""
+"""Noise value that images of noise show as white; its negative is black."""
 
 _PLOTTED = 4.0
 _BINS = 80
@@ -29,16 +29,17 @@ _BINS = 80
 class ChainRecorder:
     """Callback for `sampler.sample` that records the clean prediction and noise of each step.
 
-    When a run is repeated, e.g. after running out of memory, its records replace the earlier ones.
+    If a run is repeated, e.g. after running out of memory, its records replace the earlier ones.
+    All tensors are [B,C,H,W] on the CPU.
 
     Args:
         schedule: schedule of the run; its kappa must be above 0.
 
     Attributes:
-        x0_pred: clean predictions {t: [B,C,H,W]} on the CPU, from the first t down to 1.
-        noise: noise {t: [B,C,H,W]} on the CPU that was added in the step t -> t-1, predicted or
-            random; from the first t down to 2.
-        x_t: states {t: [B,C,H,W]} on the CPU.
+        x0_pred: clean predictions by t, from the first t down to 1.
+        noise: predicted or random noise that was added in the step t -> t-1, by t, from the first t
+            down to 2.
+        x_t: states by t.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -64,7 +65,7 @@ class ChainRecorder:
 
 
 def noise_picture(noise: Tensor) -> Tensor:
-    """Show the first three channels of noise as RGB; zero noise is grey.
+    """Convert the first three channels of noise to RGB. Zero is shown as grey.
 
     [B,C,h,w] -> [B,3,h,w] in [0,1]
     """
@@ -75,17 +76,17 @@ def check_matplotlib() -> None:
     """Check that matplotlib is installed.
 
     Raises:
-        ImportError: it is not; the message says how to install it.
+        ImportError: matplotlib is missing; the message says how to install it.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError(
             "The plot of the noise needs matplotlib, which is not installed. Run 'pip install "
-            "matplotlib' in the Python environment that this runs in, and start again."
+            "matplotlib' in the Python environment of this program, and restart it."
         )
 
 
 def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
-    """Plot the LR image, the noise of each step, and below it its histogram against N(0, 1).
+    """Plot the LR image and the noise of each step, with a histogram and N(0, 1) below each.
 
     Args:
         lr: [1,3,h,w] in [0,1].
@@ -95,7 +96,7 @@ def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
         ImportError: matplotlib is missing.
     """
     check_matplotlib()
-    from matplotlib.figure import Figure  # pyplot would keep the figure and choose a GUI
+    from matplotlib.figure import Figure  # pyplot would keep the figure alive and load a GUI
 
     columns = len(noise) + 1
     figure = Figure(figsize=(3.2 * columns, 5.2), layout="constrained")

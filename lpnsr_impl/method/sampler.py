@@ -37,8 +37,8 @@ class Sampling:
     predictor_mode: PredictorMode = "sample"
 
     def switches(self, num_timesteps: int, has_predictor: bool) -> Mapping[int, bool]:
-        """Adapt the predictor switches to networks of T steps. For 15-step networks without a
-        predictor all are off.
+        """Adapt the predictor switches to networks of T steps. Without a predictor, all switches
+        are off for networks of 15 steps.
 
         Raises:
             ValueError: `steps` is above T, or a switch is on without a predictor.
@@ -55,14 +55,14 @@ class Sampling:
         if predictor_at and not has_predictor:
             raise ValueError(
                 f"The noise predictor is switched on at t = {', '.join(map(str, predictor_at))}, "
-                "but noise_predictor is 'none'. Choose one where models are loaded, or switch the "
-                "predictor off."
+                "but noise_predictor is 'none'. Choose a noise predictor when loading the models, "
+                "or switch it off."
             )
         return switches
 
 
 class StepCallback(Protocol):
-    """Called after the denoiser in each step. An exception raised in it ends the run."""
+    """Called in each step, after the denoiser. An exception raised in it cancels the run."""
 
     def __call__(self, t: int, x_t: Tensor, x0_pred: Tensor) -> None: ...
 
@@ -93,8 +93,8 @@ def sample(
         predictor_on: whether to predict the noise of step t, for t = 2...steps. Steps that are
             missing or False get Gaussian noise.
         predictor_mode: "sample" draws from N(mean, exp(logvar)), "mean" uses the mean.
-        noise: noise(kind, t, shape) -> standard normal tensor; kind is "init" (once, t = steps) or
-            "step". Not called for steps that need no noise.
+        noise: noise(kind, t, shape) -> standard normal tensor. It is called once with the kind
+            "init" at t = steps, and with the kind "step" in each step that needs random noise.
         callback: called as callback(t, x_t, x0_pred) in every step.
 
     Returns:
@@ -138,8 +138,8 @@ def sample_once(
 ) -> Tensor:
     """Run a one-step student: one clean prediction from t = T.
 
-    SinSR starts like its teacher (Eq. 3). RSD (arXiv 2503.13358) starts from the full noise and
-    reads an additional channel of noise::
+    SinSR starts like its teacher (Eq. 3). RSD (arXiv 2503.13358) starts from the full noise, and
+    its input has an additional channel of noise::
 
         SinSR:  x_T = y0 + kappa sqrt(eta_T) z    c = lr
         RSD:    x_T = y0 + kappa z                c = [lr, eps] or [y0, eps]

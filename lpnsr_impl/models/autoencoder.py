@@ -12,7 +12,8 @@ from ..config import AutoencoderConfig
 from .layers import Operations, Upsample
 
 _SCORE_BYTES = 1 << 29
-"""Attention scores that are held at once, in fp32. The level of the image needs more anyway."""
+"""Maximum size of the attention scores in memory, in fp32. The level of the full-size image needs
+more memory anyway."""
 
 
 def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
@@ -22,7 +23,8 @@ def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """Residual block: norm, SiLU and 3x3 convolution, twice; 1x1 shortcut if the width changes."""
+    """Residual block: twice norm, SiLU and a 3x3 convolution. The shortcut is a 1x1 convolution if
+    the number of channels changes."""
 
     def __init__(
         self, in_channels: int, out_channels: int, groups: int, operations: Operations
@@ -62,15 +64,16 @@ class Attention(nn.Module):
         h = self.norm(x).contiguous(memory_format=torch.channels_last)  # each pixel is a row
         projections = (self.q, self.k, self.v)
         q, k, v = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in projections)
-        # Without contiguous inputs PyTorch chooses a kernel that holds the [h*w,h*w] matrix.
+        # For other than contiguous inputs, PyTorch chooses a kernel that stores the whole
+        # [h*w,h*w] matrix.
         h = self.attend(q.contiguous(), k.contiguous(), v.contiguous())  # [B,1,h*w,C]
         return x + self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k^T C^-1/2) v, all [B,1,h*w,C]
 
-        Some queries at a time, since no fused kernel of ROCm, Metal or DirectML takes one head of
-        this width: the scores of all would fill the memory.
+        Queries are processed in parts. ROCm, Metal and DirectML have no fused kernel for a head of
+        this width, and the scores of all queries together would not fit into memory.
         """
         rows = max(1, _SCORE_BYTES // (4 * len(k) * k.shape[2]))
         parts = [F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)]
@@ -129,7 +132,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """Encoder level, followed by a downsampling unless it is the last."""
+    """Encoder level. All except the last one end with downsampling."""
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class DownLevel(Level):
 
 
 class UpLevel(Level):
-    """Decoder level, followed by an upsampling unless it is the last."""
+    """Decoder level. All except the last one end with upsampling."""
 
     def __init__(
         self,
@@ -239,7 +242,7 @@ class Quantizer(nn.Module):
         square = codebook.square().sum(dim=1)  # [K]
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")
         with _without_autocast(z.device):  # autocast would round the distances
-            nearest = [  # |e|^2 - 2 z.e has its minimum where |z - e| has
+            nearest = [  # the code e with the smallest |e|^2 - 2 z.e also has the smallest |z - e|
                 torch.addmm(square, rows, codebook.T, alpha=-2).argmin(dim=1)
                 for rows in vectors.split(self.rows)
             ]
@@ -250,12 +253,13 @@ class Quantizer(nn.Module):
         return F.embedding(self.codes(z), self._codebook(z)).movedim(3, 1)
 
     def _codebook(self, z: Tensor) -> Tensor:
-        # The host may have offloaded it to another device.
+        # ComfyUI may have offloaded the codebook to another device.
         return self.embedding.weight.to(z.device, torch.float32)  # [K,C]
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Disable autocast if it is enabled; devices without autocast (DirectML) raise otherwise."""
+    """Disable autocast if it is enabled. The check is needed because `torch.autocast` raises an
+    error on devices without autocast, such as DirectML."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
@@ -267,7 +271,7 @@ class Autoencoder(nn.Module):
     Attributes:
         config: sizes of the network.
         compute_dtype: dtype of activations. Inputs are cast to it; outputs are float32.
-        compiled: whether it is compiled for each shape of its inputs.
+        compiled: whether the network is compiled for each input shape.
     """
 
     def __init__(self, config: AutoencoderConfig, operations: Operations = nn) -> None:
@@ -310,7 +314,7 @@ class Autoencoder(nn.Module):
 
         Args:
             z: [B,C,h,w].
-            quantize: replace each vector by its nearest code first, as LPNSR does.
+            quantize: whether to replace each vector by its nearest code first, as LPNSR does.
 
         Returns:
             Image, float32 [B,3,4h,4w], in about [-1,1], not clamped.

@@ -1,7 +1,7 @@
 """Small layers that the networks share.
 
-`operations` is a namespace of layer classes, `torch.nn` by default. A host that offloads or casts
-weights passes its own (ComfyUI: `comfy.ops`), so networks never move weights themselves.
+`operations` is a namespace of layer classes, `torch.nn` by default. ComfyUI passes its own layers
+(`comfy.ops`), which offload and cast weights, so the networks do neither.
 """
 
 import math
@@ -17,19 +17,20 @@ Operations = Any
 NORM_GROUPS = 32
 
 _BORDER = 2
-"""Positions at each edge of a map that zero padding makes large."""
+"""Width of the border in which zero padding causes large values."""
 
 
 class BorderedGroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics weigh the border of a map as in maps of one size.
+    """GroupNorm whose statistics give the border of a feature map a constant weight.
 
-    Zero padding makes large values at the border of a map. The larger the map, the smaller the
-    share of the border, so GroupNorm divides by a smaller deviation, and a network that was trained
-    on small images sharpens large ones too much.
+    Zero padding causes large values at the border of a feature map. In a larger map the border has
+    a smaller share of the pixels, so GroupNorm divides by a smaller standard deviation, and a
+    network that was trained on small images sharpens large ones too much. Here the weight of the
+    border is always its share in maps of `size` x `size`.
 
     Args:
-        channels: of the map.
-        size: height and width of maps at which it equals GroupNorm.
+        channels: channels of the feature map.
+        size: height and width of feature maps for which the result equals that of GroupNorm.
     """
 
     def __init__(self, channels: int, size: int) -> None:
@@ -37,7 +38,8 @@ class BorderedGroupNorm(nn.GroupNorm):
         self.size = size
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]; maps that are all border have GroupNorm's statistics."""
+        """[B,C,h,w] -> [B,C,h,w]. Maps that consist only of border are normalised as by
+        GroupNorm."""
         (h, w), weight, bias = input.shape[2:], self.weight.to(input), self.bias.to(input)
         if min(h, w, self.size) <= 2 * _BORDER:
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
@@ -52,14 +54,14 @@ class BorderedGroupNorm(nn.GroupNorm):
         return torch.addcmul(shift, input, scale)
 
     def _moments(self, x: Tensor) -> Tensor:
-        """Mean of each group and of its squares, [B,C,...] -> [2,B,G]"""
+        """Mean and mean square of each group, [B,C,...] -> [2,B,G]"""
         dims = tuple(range(2, x.ndim))
         moments = torch.stack([x.mean(dim=dims), x.square().mean(dim=dims)])  # [2,B,C]
         return moments.unflatten(2, (self.num_groups, -1)).mean(dim=3)
 
 
 def _border(x: Tensor) -> Tensor:
-    """The positions of the border in one row, [B,C,h,w] -> [B,C,n]"""
+    """Collect the values at the border, [B,C,h,w] -> [B,C,n]"""
     middle, ends = slice(_BORDER, -_BORDER), (slice(_BORDER), slice(-_BORDER, None))
     rows = [x[:, :, end].flatten(2) for end in ends]
     columns = [x[:, :, middle, end].flatten(2) for end in ends]
@@ -71,14 +73,14 @@ def _border_share(h: int, w: int) -> float:
 
 
 def make_norm(channels: int, size: int | None, operations: Operations) -> nn.Module:
-    """GroupNorm, or `BorderedGroupNorm` of a size."""
+    """Create a GroupNorm, or a `BorderedGroupNorm` if `size` is given."""
     if size is None:
         return operations.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
     return BorderedGroupNorm(channels, size)
 
 
 class Upsample(nn.Module):
-    """Nearest x2, then a 3x3 convolution."""
+    """Nearest-neighbour upsampling x2, then a 3x3 convolution."""
 
     def __init__(self, channels: int, operations: Operations) -> None:
         super().__init__()

@@ -10,11 +10,12 @@ from .layers import Operations, make_norm
 
 _MASKED = -100.0
 _MOST_WINDOWS = 1 << 15
-"""In one attention call: CUDA's grids end at 65,535."""
+"""Maximum number of windows in one attention call. CUDA's grid size is limited to 65,535."""
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Row of the bias table for each pair of positions in a window: int64 [N*N], N = window^2."""
+    """Return the row of the bias table for each pair of positions in a window: int64 [N*N] with
+    N = window^2."""
     y, x = torch.meshgrid(2 * [torch.arange(window, device="cpu")], indexing="ij")
     y, x = y.flatten(), x.flatten()  # [N]
     dy = y[:, None] - y[None, :] + window - 1  # [N,N]
@@ -23,11 +24,12 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def shift_mask(window: int, shift: int) -> Tensor:
-    """Where attention is suppressed in the bottom row of shifted windows: bool [N,N].
+    """Return where attention is suppressed in the bottom row of shifted windows: bool [N,N].
 
-    This is the released networks' mask, as the goldens pin it, and not Swin's: only in the bottom
-    row of windows, between the columns left and right of `window - shift`. Rows that the cyclic
-    shift brings together, and the rightmost windows, do see each other.
+    The released networks use this mask instead of Swin's, as the golden tests show. It suppresses
+    attention between the columns left and right of `window - shift`, and only in the bottom row of
+    windows. Attention between rows that the cyclic shift brings together is not suppressed, nor is
+    any attention in the rightmost windows of other rows.
     """
     column = torch.arange(window, device="cpu").repeat(window)  # [N], row-major positions
     right = column >= window - shift
@@ -58,16 +60,17 @@ class WindowAttention(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def position_bias(self, x: Tensor) -> Tensor:
-        """[1,heads,N,N] as x, contiguous: CUDA's kernels copy others to the size of all windows.
+        """Return the bias [1,heads,N,N] with the device and dtype of x.
 
-        The host need not have cast or moved table and index.
+        It is contiguous, because CUDA's kernels would expand any other bias to all windows. The
+        table and the index may have another device or dtype, if ComfyUI has not moved or cast them.
         """
         table = self.relative_position_bias_table.to(x)  # [(2w-1)^2,heads]
         bias = table.T.index_select(1, self.relative_position_index.to(x.device))  # [heads,N*N]
         return bias.view(1, -1, self.window**2, self.window**2)
 
     def forward(self, x: Tensor, num_masked: int) -> Tensor:
-        """[nW,N,C] -> [nW,N,C]; the shift mask holds in the last `num_masked` windows."""
+        """[nW,N,C] -> [nW,N,C]. The shift mask applies to the last `num_masked` windows."""
         q, k, v = rearrange(
             self.qkv(x), "w n (qkv heads d) -> qkv w heads n d", qkv=3, heads=self.num_heads
         )
@@ -126,7 +129,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, mlp_width, operations)
 
     def attention(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]; windows that stick out see the map mirrored at its edge."""
+        """[B,C,h,w] -> [B,C,h,w]. The map is padded by reflection to whole windows."""
         b, _, h, w = x.shape
         n, shift = self.window, self.shift
         height, width = padded_size(h, w, n)
@@ -134,7 +137,7 @@ class SwinBlock(nn.Module):
         if shift:
             x = x.roll((-shift, -shift), dims=(1, 2))
         x = rearrange(x, "b (row p) (col q) c -> (row col b) (p q) c", p=n, q=n)
-        x = self.attn(x, b * width // n if shift else 0)  # the bottom windows are the last
+        x = self.attn(x, b * width // n if shift else 0)  # the bottom row of windows is the last
         sizes = {"row": height // n, "col": width // n, "p": n, "q": n}
         x = rearrange(x, "(row col b) (p q) c -> b (row p) (col q) c", **sizes)
         if shift:
@@ -148,7 +151,7 @@ class SwinBlock(nn.Module):
 
 
 class PointwiseProjection(nn.Module):
-    """A 1x1 convolution under the key `proj`, as Swin's patch (un)embedding has it."""
+    """A 1x1 convolution with the state dict key `proj`, like Swin's patch (un)embedding."""
 
     def __init__(self, in_channels: int, out_channels: int, operations: Operations) -> None:
         super().__init__()
@@ -160,7 +163,8 @@ class PointwiseProjection(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Project to the Swin width, run the blocks, project back. There is no outer skip."""
+    """Projects to the Swin width, applies the blocks, and projects back, without a residual
+    connection around all of it."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""ResShift's Swin-U-Net, once, as denoiser f_theta and as noise predictor g_w (paper Section 3.3).
+"""ResShift's Swin-U-Net, used as denoiser f_theta and as noise predictor g_w (paper Section 3.3).
 
-Module names are those of the released checkpoints.
+Module names match the released checkpoints.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class ResBlock(nn.Module):
         self.out_layers = nn.Sequential(
             make_norm(out_channels, norm_size, operations),
             nn.SiLU(),
-            nn.Identity(),  # where the released networks have a dropout of rate 0
+            nn.Identity(),  # in place of a dropout with rate 0 in the released networks
             operations.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         self.skip_connection = (
@@ -67,7 +67,7 @@ class Downsample(nn.Module):
 
 
 class Block(nn.ModuleList):
-    """A sequence in which residual blocks also get the timestep embedding."""
+    """A sequence of layers. Residual blocks in it also receive the timestep embedding."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(layers)
@@ -79,16 +79,16 @@ class Block(nn.ModuleList):
 
 
 class UNet(nn.Module):
-    """The network without a meaning for its channels; `Denoiser` and `NoisePredictor` give it one.
+    """Base class of `Denoiser` and `NoisePredictor`, which define the meaning of the channels.
 
     Args:
-        config: sizes.
+        config: sizes of the network.
         operations: namespace of layer classes.
 
     Attributes:
-        config: as given.
-        compute_dtype: dtype of activations. Inputs are cast to it, outputs come back as float32.
-        compiled: whether it has kernels of its own for each shape of its inputs.
+        config: sizes of the network.
+        compute_dtype: dtype of activations. Inputs are cast to it; outputs are float32.
+        compiled: whether the network is compiled for each input shape.
     """
 
     def __init__(self, config: UNetConfig, operations: Operations = nn) -> None:
@@ -124,7 +124,8 @@ class UNet(nn.Module):
         )
 
     def _down_path(self, skips: list[int], operations: Operations) -> Iterator[Block]:
-        """Blocks from the top down; appends the output channels of each to `skips`."""
+        """Yield the blocks from the top level down, and append the output channels of each to
+        `skips`."""
         channels = skips[-1]
         for level, level_channels in enumerate(self.config.level_channels):
             for i in range(self.config.num_res_blocks):
@@ -137,7 +138,7 @@ class UNet(nn.Module):
                 skips.append(channels)
 
     def _up_path(self, skips: list[int], operations: Operations) -> Iterator[Block]:
-        """Blocks from the bottom up; each takes the last entry off `skips`."""
+        """Yield the blocks from the bottom level up. Each block pops the last entry of `skips`."""
         channels = self.config.level_channels[-1]
         for level in reversed(range(len(self.config.level_channels))):
             for i in range(self.config.num_res_blocks + 1):
@@ -177,16 +178,17 @@ class UNet(nn.Module):
 
         Args:
             x: [B,in_channels,h,w]; h and w multiples of `config.size_multiple`.
-            t_index: the paper's t - 1, one for all or [B].
+            t_index: the paper's t - 1, one number for all images or [B].
 
         Returns:
             float32 [B,out_channels,h,w].
 
         Raises:
-            ValueError: x has the wrong number of channels, or a size that is no multiple.
+            ValueError: x has the wrong number of channels, or h or w is not a multiple of
+                `config.size_multiple`.
         """
         self._check_input(x)
-        if isinstance(t_index, int):  # filled there, as a copy would wait for a GPU
+        if isinstance(t_index, int):  # created on the device, as a copy would wait for the GPU
             t_index = torch.full((len(x),), t_index, device=x.device)
         t_index = t_index.to(x.device).expand(len(x))
         emb = self.time_embed(
@@ -209,7 +211,7 @@ class UNet(nn.Module):
         multiple = self.config.size_multiple
         if x.ndim != 4 or x.shape[1] != self.config.in_channels:
             raise ValueError(
-                f"{type(self).__name__} got {tuple(x.shape)} in all, expected "
+                f"{type(self).__name__} got {tuple(x.shape)} after concatenation, expected "
                 f"[B,{self.config.in_channels},h,w]."
             )
         if x.shape[2] == 0 or x.shape[3] == 0 or x.shape[2] % multiple or x.shape[3] % multiple:
@@ -227,14 +229,14 @@ class Denoiser(UNet):
 
         Args:
             x_scaled: x_t / sqrt(eta_t kappa^2 + 1), [B,C,h,w].
-            t_index: the paper's t - 1, one for all or [B].
-            lr: [B,3,h,w] in [-1,1]; for a student see `sampler.sample_once`.
+            t_index: the paper's t - 1, one number for all images or [B].
+            lr: [B,3,h,w] in [-1,1]; for a student, the condition c of `sampler.sample_once`.
 
         Returns:
             x0_pred, float32 [B,C,h,w].
 
         Raises:
-            ValueError: wrong number of channels, or sizes that are no multiples.
+            ValueError: see `run`.
         """
         return self.run(torch.cat([x_scaled, lr], dim=1), t_index)
 
@@ -251,13 +253,13 @@ class NoisePredictor(UNet):
             x_t: state, not scaled, [B,C,h,w].
             x0_pred: the denoiser's clean prediction at t, [B,C,h,w].
             lr: [B,3,h,w] in [-1,1].
-            t_index: the paper's t - 1, one for all or [B].
+            t_index: the paper's t - 1, one number for all images or [B].
 
         Returns:
             mean and log-variance (clamped to [-30, 20]), float32 [B,C,h,w] each.
 
         Raises:
-            ValueError: wrong number of channels, or sizes that are no multiples.
+            ValueError: see `run`.
         """
         mean, logvar = self.run(torch.cat([x_t, x0_pred, lr], dim=1), t_index).chunk(2, dim=1)
         return mean, logvar.clamp(*LOGVAR_RANGE)

@@ -1,1 +1,1 @@
-"""Pictures: resizing, colours, edges that wrap, masks, sizes and tiles."""
+"""Image processing: resizing, colours, edges that wrap, masks, sizes, and reading files."""

@@ -6,9 +6,9 @@ from torch import Tensor
 
 _RADII = (1, 2, 4, 8, 16)
 REACH = sum(_RADII)
-"""Pixels that the wavelet fix reads beyond an edge."""
+"""Distance in pixels at which the wavelet fix still depends on other pixels."""
 
-_STRIP = 512  # rows corrected at once, so that large images need little memory beside themselves
+_STRIP = 512  # rows corrected at once, to need little memory in addition to the image
 
 
 def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         sr: [B,3,H,W] in [0,1].
-        reference: the same shape and range, e.g. the low-resolution image by bicubic x4.
+        reference: image of the same shape and range, e.g. the LR image after bicubic x4.
 
     Returns:
         [B,3,H,W], clamped to [0,1].
@@ -74,4 +74,4 @@ def _check_shapes(sr: Tensor, reference: Tensor) -> None:
 
 
 COLOR_FIXES = {"none": None, "wavelet": (wavelet_color_fix, REACH), "adain": (adain_color_fix, 0)}
-"""By name: fix(sr, reference) -> image, and how many pixels it reads beyond an edge."""
+"""Colour fixes by name: fix(sr, reference) -> image, and its reach in pixels (see `REACH`)."""

@@ -9,22 +9,22 @@ from .picture import Picture
 ITERATIONS = 10
 
 _HIGHEST_PSNR = 100.0
-"""dB, of equal images."""
+"""PSNR that is reported for equal images, in dB."""
 
 
 def back_project(sr: Tensor, lr: Picture, iterations: int = ITERATIONS) -> Tensor:
     """Correct `sr` in place until it equals the LR image when downscaled (Irani and Peleg, 1991).
 
-    Each iteration adds lr - downscale(sr), enlarged by bicubic interpolation. It runs channel by
-    channel, so that a large image needs little memory beside itself.
+    Each iteration upscales lr - downscale(sr) by bicubic interpolation and adds it to `sr`.
+    Channels are processed one after another, to need little memory in addition to the image.
 
     Args:
-        sr: [B,3,H,W] in [0,1], no smaller than lr; it is modified.
+        sr: [B,3,H,W] in [0,1], at least as large as lr; it is modified.
         lr: the B LR images.
         iterations: 0 or more.
 
     Returns:
-        `sr`, in [0,1]. Where clamping was needed, it equals the LR image only approximately.
+        `sr`, in [0,1]. Where values were clamped, it agrees with the LR image only approximately.
 
     Raises:
         ValueError: `sr` has another batch size, or is smaller than `lr`.
@@ -40,12 +40,12 @@ def back_project(sr: Tensor, lr: Picture, iterations: int = ITERATIONS) -> Tenso
 
 
 def lr_psnr(sr: Tensor, lr: Picture) -> float:
-    """PSNR in dB between `sr`, downscaled, and the LR image; the mean over a batch, at most 100.
+    """Return the PSNR in dB between the downscaled `sr` and the LR image, at most 100.
 
-    Downscaling is bicubic with antialiasing.
+    Downscaling is bicubic with antialiasing. The result is the mean over the batch.
 
     Args:
-        sr: [B,3,H,W] in [0,1], no smaller than lr.
+        sr: [B,3,H,W] in [0,1], at least as large as lr.
         lr: the B LR images.
 
     Raises:

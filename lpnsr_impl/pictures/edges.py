@@ -1,4 +1,4 @@
-"""Resampling and filtering of images that may continue at their other edge."""
+"""Resampling and filtering of images that may be periodic."""
 
 import math
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from torch import Tensor
 from ..config import Wrap, wraps
 
 _BICUBIC_REACH = 3
-"""Pixels of the smaller image that bicubic resampling reads beyond an edge, and one more."""
+"""Pixels beyond an edge that bicubic resampling needs, in pixels of the smaller image, plus 1."""
 
 
 def surround(function: Callable[..., Tensor], *inputs: Tensor, reach: int, wrap: Wrap) -> Tensor:
-    """Apply a filter to images whose opposite edges meet.
+    """Apply a filter to images, with periodic padding along the axes that wrap.
 
     Args:
-        function: of tensors [B,C,H,W] to one of the same H and W.
-        inputs: [B,*,H,W] each.
-        reach: pixels that the filter reads beyond an edge.
-        wrap: axes along which the images continue; along others the filter sees the image's edge.
+        function: maps tensors [B,*,H,W] to one tensor of the same height and width.
+        inputs: tensors [B,*,H,W].
+        reach: number of pixels to pad at each edge.
+        wrap: axes along which the images are periodic; there is no padding along other axes.
 
     Returns:
         [B,*,H,W].
@@ -32,7 +32,7 @@ def surround(function: Callable[..., Tensor], *inputs: Tensor, reach: int, wrap:
 
 
 def resample(x: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
-    """Resize by bicubic interpolation, with antialiasing where the image gets smaller.
+    """Resize by bicubic interpolation, with antialiasing if the image becomes smaller.
 
     [B,C,H,W] -> [B,C,h,w]
     """
@@ -41,7 +41,7 @@ def resample(x: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
     margins, sizes = [0, 0], [h, w]
     for dim, (old, new, on) in enumerate(zip(x.shape[2:], (h, w), wraps(wrap), strict=True)):
         if on:
-            unit = old // math.gcd(old, new)  # pixels that become a whole number of pixels
+            unit = old // math.gcd(old, new)  # multiples of it are resized to whole pixels
             margins[dim] = -(-_BICUBIC_REACH * max(old, new) // (new * unit)) * unit
             sizes[dim] += 2 * margins[dim] * new // old
     top, left = ((size - new) // 2 for size, new in zip(sizes, (h, w), strict=True))
@@ -52,7 +52,7 @@ def resample(x: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
 
 
 def _extend(x: Tensor, top: int, left: int) -> Tensor:
-    """Continue periodically by `top` rows above and below, and `left` columns on both sides."""
+    """Pad periodically by `top` rows at the top and bottom, and `left` columns on both sides."""
     for dim, margin in ((2, top), (3, left)):
         if margin:
             size = x.shape[dim]

@@ -1,4 +1,4 @@
-"""Ranges, channels and padding of [B,C,h,w] tensors, before and after the networks."""
+"""Value ranges, channels and padding of image tensors [B,C,h,w]."""
 
 import torch
 import torch.nn.functional as F
@@ -7,13 +7,13 @@ from torch import Tensor
 from ..config import SCALE
 
 SMALLEST_MODEL_INPUT = 64
-"""Upscale models get images of at least this size: windows need room."""
+"""Minimum size of the input of upscale models, since some use windows."""
 
 OPAQUE = 1 - 4.001 / 255
-"""Alpha from here up everywhere is taken for opaque."""
+"""Images are treated as opaque if alpha is nowhere below this value."""
 
 _TRUST = 8
-"""Pixels of alpha 1 / this or more keep their own colours where transparency is filled."""
+"""`fill_transparent` keeps the colours of pixels whose alpha is at least 1 / this."""
 
 
 def to_pm1(x_01: Tensor) -> Tensor:
@@ -27,17 +27,21 @@ def to_01(x_pm1: Tensor) -> Tensor:
 
 
 def bicubic_upsample(x: Tensor) -> Tensor:
-    """Bicubic x4, [B,C,h,w] -> [B,C,4h,4w]: y0-hat of PreSet-A. Edges may overshoot."""
+    """Upscale by bicubic interpolation, [B,C,h,w] -> [B,C,4h,4w]: y0-hat of PreSet-A.
+
+    Values may overshoot at edges.
+    """
     return F.interpolate(x, scale_factor=float(SCALE), mode="bicubic", align_corners=False)
 
 
 def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
-    """Extend to [B,C,h,w] by mirroring at the bottom and right edge.
+    """Pad to [B,C,h,w] by reflection at the bottom and right edge.
 
-    Unlike `torch.nn.functional.pad` it mirrors again and again, so it works from 1x1 up.
+    Unlike `torch.nn.functional.pad`, it reflects repeatedly if needed, so it works for all sizes
+    from 1x1.
 
     Raises:
-        ValueError: h or w is smaller than it is already.
+        ValueError: h or w is smaller than the size of x.
     """
     if h < x.shape[2] or w < x.shape[3]:
         raise ValueError(
@@ -53,10 +57,10 @@ def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
 
 
 def fit_rgb_factors(latent: Tensor, rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """Least-squares colours of a latent: rgb is about latent x factors + bias.
+    """Fit the linear map from a latent to colours, for previews: rgb = latent x factors + bias.
 
-    A latent has the LR picture's size, so its own picture tells what colours it stands for. For
-    previews.
+    Latent and LR image have the same size, so the map is fitted to the pixels of the LR image by
+    least squares.
 
     Args:
         latent: [B,C,h,w].
@@ -68,23 +72,24 @@ def fit_rgb_factors(latent: Tensor, rgb: Tensor) -> tuple[Tensor, Tensor]:
     x = latent.float().cpu().movedim(1, 3).reshape(-1, latent.shape[1])
     y = rgb.float().cpu().movedim(1, 3).reshape(-1, 3)
     with_one = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    solution = torch.linalg.lstsq(with_one, y, driver="gelsd").solution  # of any rank
+    solution = torch.linalg.lstsq(with_one, y, driver="gelsd").solution  # for any rank
     return solution[:-1], solution[-1]
 
 
 def padded_size(h: int, w: int, multiple: int) -> tuple[int, int]:
-    """The next multiples of `multiple` from h and w up."""
+    """Round h and w up to multiples of `multiple`."""
     return -(-h // multiple) * multiple, -(-w // multiple) * multiple
 
 
 def split_channels(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Separate colours and transparency of an image file or an IMAGE.
 
-    Colours that are hardly visible are replaced (`fill_transparent`). Alpha that is nearly opaque
-    everywhere is dropped: VAEs that decode to RGBA give such noise, and video has no place for it.
+    Colours of nearly transparent pixels are replaced (`fill_transparent`). Alpha that is nearly
+    opaque everywhere is dropped, because it is noise of VAEs that decode to RGBA, and video
+    encoders do not accept an alpha channel.
 
     Args:
-        x: [B,C,h,w] of 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA) channels.
+        x: [B,C,h,w] with 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA) channels.
 
     Returns:
         rgb [B,3,h,w], and alpha [B,1,h,w] in [0,1], or None for opaque images.
@@ -97,16 +102,17 @@ def split_channels(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def is_grey(rgb: Tensor) -> Tensor:
-    """Whether the channels of an image agree within 1/255, [B,3,h,w] in [0,1] -> bool [B]."""
+    """Return whether the channels of each image differ by at most 1/255, [B,3,h,w] in [0,1] -> bool
+    [B]."""
     chroma = rgb.amax(dim=1) - rgb.amin(dim=1)
     return chroma.amax(dim=(1, 2)) <= 1.001 / 255
 
 
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Give pixels that are hardly visible the colours around them.
+    """Replace the colours of nearly transparent pixels by those of their surroundings.
 
-    Files may have any colour there, often black or white. Networks would spread it over visible
-    edges.
+    Files may contain any colour there, often black or white, which the networks would spread to
+    visible edges.
 
     Args:
         rgb: [B,3,h,w], not multiplied by alpha.
@@ -119,7 +125,7 @@ def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _push_pull(weighted: Tensor, weights: Tensor) -> Tensor:
-    """weighted / weights, mixed with the next coarser level where weights are small."""
+    """Compute weighted / weights, blended with the next coarser level where weights are small."""
     own = weighted / weights.clamp_min(1e-8)
     trust = (_TRUST * weights).clamp(max=1) ** 2
     h, w = weights.shape[2:]

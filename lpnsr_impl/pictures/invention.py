@@ -1,4 +1,4 @@
-"""How much of a picture was invented: what differs between pictures of several seeds."""
+"""Estimates which detail of an image is invented, from the differences between several seeds."""
 
 import torch
 from torch import Tensor
@@ -16,13 +16,13 @@ _INFERNO = (
     (0.964, 0.844, 0.273),
     (0.988, 0.998, 0.645),
 )
-"""matplotlib's perceptually uniform colour map, at every tenth."""
+"""Colours of matplotlib's colour map "inferno" at 0.0, 0.1, ..., 1.0."""
 
 
 class RunningDeviation:
-    """Mean and standard deviation of tensors that come one after the other (Welford).
+    """Mean and standard deviation of tensors that are added one after another (Welford).
 
-    It keeps two tensors, however many come. `add` takes tensors of one shape.
+    All tensors must have the same shape. Memory use does not grow with their number.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class RunningDeviation:
         self._squares = torch.empty(0)
 
     def add(self, x: Tensor) -> None:
-        """Count one more."""
+        """Add a tensor."""
         if self.count == 0:
             self.mean = torch.zeros_like(x)
             self._squares = torch.zeros_like(x)
@@ -41,10 +41,10 @@ class RunningDeviation:
         self._squares += before.mul_(x - self.mean)
 
     def deviation(self) -> Tensor:
-        """The unbiased standard deviation.
+        """Return the unbiased standard deviation.
 
         Raises:
-            ValueError: fewer than two tensors came.
+            ValueError: fewer than two tensors have been added.
         """
         if self.count < 2:
             raise ValueError(f"A deviation needs 2 tensors or more, got {self.count}.")
@@ -52,7 +52,7 @@ class RunningDeviation:
 
 
 def heat_map(x: Tensor) -> Tensor:
-    """Colours of the values, dark violet over red to yellow: [...] in [0,1] -> [...,3]."""
+    """Map values to colours from black over violet and red to yellow, [...] in [0,1] -> [...,3]."""
     stops = torch.tensor(_INFERNO, dtype=x.dtype, device=x.device)
     position = x.clamp(0, 1) * (len(stops) - 1)
     low = position.long().clamp(max=len(stops) - 2)

@@ -1,10 +1,10 @@
-"""Regenerate inside a mask, and keep the pre-upsampled picture elsewhere.
+"""Masks: the image is regenerated inside a mask, and the pre-upsampled image is kept elsewhere.
 
-The mask chooses between two finished pictures, and has no part in the chain. Inpainting has to keep
-the known latents there, so that what it invents fits what surrounds it. Here the LR picture, which
-every step sees, makes both pictures show the same things. So there is nothing to fit, what is kept
-is exact to the last bit, never having been through the autoencoder, and what is inside is the same
-with any mask: it can be repainted after sampling.
+The mask only blends two finished images, and has no effect on the chain. Inpainting has to keep the
+known latents during sampling, so that the new content fits its surroundings. Here every step is
+conditioned on the LR image, so both images show the same content and fit without that. Pixels
+outside of the mask are kept exactly, since they do not pass through the autoencoder. Pixels inside
+do not depend on the mask, so it can be changed after sampling.
 """
 
 import math
@@ -17,7 +17,7 @@ from ..config import SCALE, Wrap
 from .edges import resample, surround
 
 DEFAULT_FEATHER = 8
-"""In LR pixels."""
+"""Default width of a mask's soft edges, in LR pixels."""
 
 _GRAIN = 1 << 16
 """Weights are rounded to multiples of 1 / this, so that 0 and 1 are exact."""
@@ -31,17 +31,18 @@ def mask_weights(
     wrap: Wrap = "none",
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Share of the result in each pixel.
+    """Compute the weight of the regenerated image in each pixel.
 
     Args:
-        mask: [B,1,*,*] in [0,1], of any size; resized as ComfyUI's own nodes do.
-        h, w: of the LR image.
-        feather: LR pixels over which the mask's edges fade, half of them on either side; 0 or more.
-        wrap: axes along which the image continues at its other edge.
+        mask: [B,1,*,*] in [0,1], of any size; it is resized in the same way as by ComfyUI's nodes.
+        h, w: size of the LR image.
+        feather: width of the mask's soft edges in LR pixels, 0 or more. Half of it is on either
+            side of an edge.
+        wrap: axes along which the image is periodic.
         size: (H, W) of the result; None for x4.
 
     Returns:
-        [B,1,H,W] in [0,1]. Away from edges it equals the mask: exactly 1 where that is 1.
+        [B,1,H,W] in [0,1]. Away from edges the weights equal the mask; 0 and 1 are exact.
 
     Raises:
         ValueError: feather is negative.
@@ -60,7 +61,7 @@ def mask_weights(
 
 
 def _blur(x: Tensor, reach: int) -> Tensor:
-    """Blur by a raised cosine of this radius, [B,1,H,W]."""
+    """Blur with a raised cosine kernel of radius `reach`, [B,1,H,W]."""
     position = torch.arange(-reach, reach + 1, dtype=torch.float64) / (reach + 1)
     kernel = torch.cos(position * math.pi / 2) ** 2
     kernel = (kernel / kernel.sum()).to(x)
@@ -69,10 +70,11 @@ def _blur(x: Tensor, reach: int) -> Tensor:
 
 
 def blend(result: Tensor, start: Tensor, weights: Tensor) -> Tensor:
-    """The result where weights are 1, the start where they are 0, both exactly.
+    """Blend two images. Where a weight is 1 or 0, one of them is returned exactly.
 
     Args:
-        result, start: [B,3,H,W].
+        result: image with the weights, [B,3,H,W].
+        start: image with the weights 1 - `weights`, [B,3,H,W].
         weights: [B,1,H,W], from `mask_weights`.
     """
     return torch.lerp(start, result, weights.expand_as(result))

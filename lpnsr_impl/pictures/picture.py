@@ -1,4 +1,4 @@
-"""Images as the engine takes them: colours, transparency, and what lies beyond their edges."""
+"""Batches of images with transparency and wrapping edges, the input of the engine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class Picture:
     Attributes:
         rgb: float32 [B,3,H,W] in [0,1], not multiplied by alpha.
         alpha: [B,1,H,W] in [0,1], or None for opaque images.
-        wrap: axes along which the images continue at their other edge.
+        wrap: axes along which the images are periodic.
     """
 
     rgb: Tensor
@@ -33,20 +33,20 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """3, or 4 with alpha."""
+        """Number of channels: 3, or 4 with alpha."""
         return 3 if self.alpha is None else 4
 
     def __getitem__(self: P, images: slice) -> P:
-        """Some images of the batch."""
+        """Select images of the batch."""
         alpha = None if self.alpha is None else self.alpha[images]
         return replace(self, rgb=self.rgb[images], alpha=alpha)
 
     def split(self: P, size: int) -> Iterator[P]:
-        """Batches of at most `size` images."""
+        """Split the batch into batches of at most `size` images."""
         for first in range(0, len(self.rgb), size):
             yield self[first : first + size]
 
     def resize(self: P, h: int, w: int) -> P:
-        """Bicubic, with antialiasing where it gets smaller. RGB may overshoot, alpha is clamped."""
+        """Resize as `resample` does. RGB values may overshoot; alpha is clamped."""
         alpha = None if self.alpha is None else resample(self.alpha, h, w, self.wrap).clamp(0, 1)
         return replace(self, rgb=resample(self.rgb, h, w, self.wrap), alpha=alpha)

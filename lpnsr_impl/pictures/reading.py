@@ -1,4 +1,4 @@
-"""Reads image files for training and evaluation."""
+"""Read image files for training and evaluation."""
 
 import logging
 from pathlib import Path
@@ -14,10 +14,10 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """All files below a folder that have the suffix of an image format, sorted.
+    """List the image files in a folder and its subfolders, sorted. Only suffixes are checked.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no image files.
     """
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
@@ -28,28 +28,30 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def readable_pictures(folder: Path) -> list[Path]:
-    """The images of a folder. Those that can't be read are logged and left out.
+    """List the images in a folder and its subfolders. A warning is logged for each unreadable file.
 
     Raises:
-        ValueError: none can be read.
+        ValueError: no image can be read.
     """
     pictures: list[Path] = []
     for path in picture_files(folder):
         try:
-            with Image.open(path):  # reads the header alone
+            with Image.open(path):  # reads only the header
                 pictures.append(path)
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e:
-            logger.warning("%s is left out, it can't be read: %s", path, e)
+            logger.warning("%s is left out, because it can't be read: %s", path, e)
     if not pictures:
         raise ValueError(f"None of the pictures in {folder} can be read.")
     return pictures
 
 
 def read_picture(path: Path) -> Tensor:
-    """Read an upright RGB image as float32 [3,H,W] in [0,1]. 16-bit grey keeps its depth.
+    """Read an image as RGB, float32 [3,H,W] in [0,1], rotated as its EXIF orientation says.
+
+    16-bit grey images keep their precision.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     try:
         with Image.open(path) as file:

@@ -1,8 +1,10 @@
-"""Sizes other than x4: passes of x4, each downscaled to where the next one begins, or to the end.
+"""Scales other than x4: one or two x4 passes, each followed by downscaling.
 
-Between two passes the picture becomes as small as the second may begin with, a quarter of what is
-wanted. x6 takes 3.25 times as long as x4 so, and 17 times where only the end is downscaled; four
-pictures lost 0.3 dB of PSNR by it (22.5 to 22.7 dB) with the bundled models.
+The first of two passes is downscaled to the input size of the second, and the last pass to the
+final size. The image between two passes is downscaled as far as possible, to a quarter of the final
+size. This way, x6 takes 3.25 times as long as x4; if only the end were downscaled, it would take 17
+times as long. On four images with the bundled models, this cost about 0.2 dB of PSNR (22.5 instead
+of 22.7 dB).
 """
 
 import math
@@ -11,24 +13,26 @@ from dataclasses import dataclass
 from ..config import SCALE
 
 LARGEST_FACTOR = SCALE * SCALE
-"""What two passes reach."""
+"""Largest factor of two passes."""
 
 WORKING_PICTURES = 5
-"""Images in fp32 that decoding and finishing one image needs beside it (measured)."""
+"""Memory for decoding and finishing one image in addition to its result, in fp32 images of its x4
+size (measured)."""
 
 _VALUE_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Target:
-    """The size wanted.
+    """The size of results.
 
     Attributes:
-        factor: of both sides, 1 to 16. 1 cleans a picture up and leaves its size.
-        longest_side: in pixels, in place of the factor; 0 for none.
+        factor: scale factor of both sides, 1 to 16. 1 restores an image without enlarging it.
+        longest_side: longest side of the result in pixels, instead of the factor; 0 to use the
+            factor.
 
     Raises:
-        ValueError: one is out of range.
+        ValueError: `factor` or `longest_side` is out of range.
     """
 
     factor: float = SCALE
@@ -39,12 +43,12 @@ class Target:
             raise ValueError(f"factor is {self.factor:g}, expected 1 to {LARGEST_FACTOR}.")
         if self.longest_side < 0:
             raise ValueError(
-                f"longest_side is {self.longest_side}, expected pixels, or 0 to go by the factor."
+                f"longest_side is {self.longest_side}, expected pixels, or 0 to use the factor."
             )
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is x4, for pictures of any size."""
+        """Whether the target is the factor 4."""
         return self.longest_side == 0 and self.factor == SCALE
 
     def __str__(self) -> str:
@@ -53,10 +57,10 @@ class Target:
         return f"x{self.factor:g}"
 
     def size(self, h: int, w: int) -> tuple[int, int]:
-        """(H, W) of the result of an h x w picture; halves are rounded up.
+        """Return (H, W) of the result for an image of h x w. Halves are rounded up.
 
         Raises:
-            ValueError: the picture is larger than its result, or too small to reach it.
+            ValueError: the image is larger than `longest_side`, or more than 16 times smaller.
         """
         if not self.longest_side:
             return math.floor(h * self.factor + 0.5), math.floor(w * self.factor + 0.5)
@@ -64,11 +68,11 @@ class Target:
         if not longest <= side <= LARGEST_FACTOR * longest:
             raise ValueError(
                 f"longest_side is {side}, but the picture is {w}x{h}: expected "
-                f"{longest} to {LARGEST_FACTOR * longest}, once to {LARGEST_FACTOR} times as much. "
+                f"{longest} to {LARGEST_FACTOR * longest}, which is x1 to x{LARGEST_FACTOR}. "
                 + (
-                    "To make it smaller needs no upscaling: use a plain resize."
+                    "To make the picture smaller, use a plain resize."
                     if side < longest
-                    else "Upscale the result again to go on."
+                    else "To make it larger, upscale the result again."
                 )
             )
         return (2 * h * side + longest) // (2 * longest), (2 * w * side + longest) // (2 * longest)
@@ -76,21 +80,22 @@ class Target:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of x4: (h, w) of what it gets, and of what its result is downscaled to."""
+    """One x4 pass: (h, w) of its input, and the size that its result is downscaled to."""
 
     lr: tuple[int, int]
     size: tuple[int, int]
 
     @property
     def x4(self) -> tuple[int, int]:
-        """(H, W) of its result."""
+        """(H, W) of the result before downscaling."""
         return SCALE * self.lr[0], SCALE * self.lr[1]
 
 
 def plan_passes(h: int, w: int, target: Target, batch: int = 1) -> list[Pass]:
-    """One pass up to x4, two up to x16. The last one ends in the size of the target.
+    """Plan one pass for scales up to x4, or two for scales up to x16.
 
-    Sides of several images are even, since video encoders refuse odd ones.
+    If there are several images, the final height and width are rounded up to even numbers, since
+    video encoders do not accept odd ones.
 
     Raises:
         ValueError: see `Target.size`.
@@ -105,7 +110,7 @@ def plan_passes(h: int, w: int, target: Target, batch: int = 1) -> list[Pass]:
 
 
 def describe(passes: list[Pass]) -> str:
-    """The plan in words, e.g. "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768".
+    """Describe passes, e.g. "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768".
 
     Plain x4 is "512x384 to 2048x1536".
     """
@@ -122,7 +127,7 @@ def describe(passes: list[Pass]) -> str:
 
 
 def pass_work(passes: list[Pass]) -> list[float]:
-    """Work of each pass, relative to the first."""
+    """Return the cost of each pass relative to the first."""
     h, w = passes[0].lr
     return [each.lr[0] * each.lr[1] / (h * w) for each in passes]
 
@@ -132,11 +137,12 @@ def check_memory(
 ) -> None:
     """Check that the largest pass fits into the free bytes of main memory.
 
-    It holds the latents and the results of all images, with a mask their starts, too, and works on
-    one image at a time. Networks come on top, in tiles.
+    The estimate includes the latents and results of all images, their pre-upsampled images if there
+    is a mask, and the intermediate images for one image at a time. It does not include the
+    networks and their activations, which depend on the tile size.
 
     Raises:
-        MemoryError: it does not fit.
+        MemoryError: the pass does not fit.
     """
     needed = 0
     for i, each in enumerate(passes):

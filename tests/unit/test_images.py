@@ -66,7 +66,7 @@ def test_noise_depends_on_the_seed_alone() -> None:
         seeded_noise(8)("init", 4, shape),
     ]
     assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(draws)
-    with pytest.raises(ValueError, match="no noise of kind 'step' at t = 1"):
+    with pytest.raises(ValueError, match="Got the noise kind 'step' at t = 1"):
         source("step", 1, shape)
 
 
