@@ -1,1 +1,1 @@
-"""Model files: formats, the released files, downloads, conversion and the doctor's report."""
+"""Model files: loading, the released files, downloads, conversion, and the report of the doctor."""

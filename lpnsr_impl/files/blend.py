@@ -1,7 +1,7 @@
-"""Interpolate between the weights of two trainings of a network.
+"""Interpolate between the weights of two trained versions of a network.
 
-If one is the other fine-tuned, for example with a GAN, the result lies between both in sharpness
-and fidelity (Wang et al. 2018, ESRGAN, section 3.4).
+If one was fine-tuned from the other, for example with a GAN loss, the sharpness and fidelity of the
+result lie between those of the two versions (Wang et al. 2018, ESRGAN, Section 3.4).
 """
 
 import json
@@ -17,7 +17,7 @@ def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, st
 
     Args:
         first: file of a network.
-        second: file of the same network from another training. Its header is kept.
+        second: file of another trained version of the same network. Its header is kept.
         share: weight of `second`, 0 to 1.
         target: safetensors file to write.
 
@@ -29,17 +29,17 @@ def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, st
         FileNotFoundError: a file does not exist.
         FileExistsError: the target exists.
         ValueError: the networks differ, or the share is not in 0 to 1.
-        UnsupportedCheckpointError: a file is damaged, unsafe, or another kind of network.
+        UnsupportedCheckpointError: a file is damaged or unsafe, or contains an unsupported network.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}, expected 0 (all of {first.name}) to 1.")
+        raise ValueError(f"share is {share}, expected 0 (only {first.name}) to 1.")
     check_new(target)
     one, other = read_checkpoint(first), read_checkpoint(second)
     network, other_network = _describe(one), _describe(other)
     if network != other_network:
         raise ValueError(
-            f"{first.name} is {network}, {second.name} is {other_network}, expected two trainings "
-            "of the same network."
+            f"{first.name} is {network}, {second.name} is {other_network}, expected two trained "
+            "versions of the same network."
         )
     provenance = {
         **json.loads(other.header.get("lpnsr.provenance", "{}")),

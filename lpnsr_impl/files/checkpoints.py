@@ -1,6 +1,6 @@
-"""Load networks from checkpoints: detect the part, derive its config from shapes, load strictly.
+"""Load networks from checkpoints: detect the kind of network, derive its config, load it strictly.
 
-Networks are built on the meta device and get the tensors only after all checks.
+Networks are built on the meta device, and receive their tensors only after all checks.
 """
 
 import json
@@ -31,19 +31,19 @@ from .weights import Checkpoint, Source, read_checkpoint
 Network = TypeVar("Network", bound=nn.Module)
 
 RELEASED_FAMILY = "released"
-"""Family of checkpoints without a header that have the sizes of the published files."""
+"""Name of the family of published files, which have no header and are recognised by their sizes."""
 
 
 @dataclass(frozen=True)
 class ModelDescriptor(Generic[Network]):
-    """A network, and what its file tells about it.
+    """A network and its properties.
 
     Attributes:
         part: "autoencoder", "denoiser" or "noise_predictor".
         network: the network.
         family: name of the model family that the weights belong to, or None if unknown.
-        schedule: what a denoiser or noise predictor was trained with.
-        student: what is special about a denoiser if it is a one-step student.
+        schedule: noise schedule that a denoiser or noise predictor was trained with.
+        student: config of a one-step student, or None for other networks.
     """
 
     part: str
@@ -53,7 +53,7 @@ class ModelDescriptor(Generic[Network]):
     student: StudentConfig | None = None
 
     def header(self) -> dict[str, str]:
-        """Return the entries of a safetensors header from which the same is loaded."""
+        """Return entries of a safetensors header that restore these properties on loading."""
         header = {"lpnsr.part": self.part}
         if isinstance(self.network, Autoencoder | UNet):
             header["lpnsr.config"] = json.dumps(asdict(self.network.config))
@@ -129,7 +129,7 @@ def load_model(
 
     Args:
         src: path of a .safetensors or .pth file, a state dict, or a `Checkpoint`.
-        part: the network to expect; None for any of the three.
+        part: the expected network; None for any of the three.
         operations: namespace of layer classes.
     """
     checkpoint = read_checkpoint(src)
@@ -149,10 +149,10 @@ def check_family(
     denoiser: ModelDescriptor[Denoiser],
     noise_predictor: ModelDescriptor[NoisePredictor] | None,
 ) -> Family:
-    """Check that networks belong together. Each family has a latent space of its own.
+    """Check that networks belong together. Each family has its own latent space.
 
     Returns:
-        What they have in common.
+        Their family.
 
     Raises:
         ValueError: families, latent channels or schedules differ, or a one-step student comes with
@@ -160,8 +160,8 @@ def check_family(
     """
     if denoiser.student and noise_predictor is not None:
         raise ValueError(
-            f"The denoiser is a one-step student ({denoiser.student.name}), without noise between "
-            "steps. Choose 'none' as the noise predictor."
+            f"The denoiser is a one-step student ({denoiser.student.name}), which adds no noise "
+            "between steps. Choose 'none' as the noise predictor."
         )
     models: list[ModelDescriptor[Any]] = [autoencoder, denoiser]
     channels = {
@@ -181,8 +181,8 @@ def check_family(
         )
     if len(set(channels.values())) > 1:
         raise ValueError(
-            f"These networks have latents of different channels: {channels}. Choose files of one "
-            "family."
+            f"The latents of these networks have different numbers of channels: {channels}. Choose "
+            "files of one family."
         )
     if noise_predictor is not None and noise_predictor.schedule != denoiser.schedule:
         raise ValueError(
@@ -200,7 +200,7 @@ def describe(checkpoint: Checkpoint, expected: str = "") -> str:
 
     Args:
         checkpoint: any checkpoint.
-        expected: the part that the caller wants. It decides if the shapes fit two parts.
+        expected: name of the expected part, which is chosen if the shapes fit two parts.
 
     Returns:
         The title of a part, or a description such as "an upscale model (ESRGAN)".
@@ -230,15 +230,16 @@ def describe(checkpoint: Checkpoint, expected: str = "") -> str:
 
 
 def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
-    """Tell denoisers, C + 3 channels to C, from noise predictors, 2C + 3 channels to 2C.
+    """Distinguish denoisers and noise predictors by their numbers of channels.
 
-    An even number of outputs fits both. Six are a noise predictor for the usual three latent
-    channels. For other numbers `expected` decides.
+    For latents with C channels, a denoiser has C + 3 input and C output channels, and a noise
+    predictor has 2C + 3 input and 2C output channels. An even number of output channels fits both:
+    6 is taken for a noise predictor with C = 3, and for other numbers `expected` decides.
     """
     inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
     outputs = checkpoint.shape("out.2.weight", 4)[0]
     if inputs == outputs + 3 + expected_planes(checkpoint):
-        return DENOISER.title  # a student that reads noise
+        return DENOISER.title  # a student with additional noise channels
     if inputs != outputs + 3:
         return (
             f"a Swin-U-Net with {inputs} input and {outputs} output channels, which is neither a "
@@ -277,8 +278,8 @@ def _load(
             plain = part.network(config, nn)
             network = plain if operations is nn else part.network(config, operations)
     except (ValueError, ZeroDivisionError) as e:
-        raise checkpoint.error(f"its sizes fit no network of this kind ({e})") from e
-    # Checked with torch.nn layers, since layers of a host may have no weights before loading.
+        raise checkpoint.error(f"its sizes fit no {part.name} ({e})") from e
+    # Use torch.nn layers for the check, since ComfyUI's layers may have no weights before loading.
     _check_tensors(checkpoint, plain)
     tensors = {
         key: tensor.detach().to("cpu", torch.float32, copy=checkpoint.borrowed)
@@ -313,7 +314,7 @@ def _check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
             raise checkpoint.error(f"{key} is {tensor.dtype}, expected floating-point weights")
         if not tensor.float().isfinite().all():
             raise checkpoint.error(
-                f"{key} has NaN or infinite values; the file is damaged, get it again"
+                f"{key} has NaN or infinite values; the file is damaged, download it again"
             )
 
 

@@ -9,31 +9,32 @@ from .weights import read_checkpoint, write_safetensors
 
 
 def convert(source: Path, target: Path) -> dict[str, str]:
-    """Convert a network's weights to safetensors in their own precision.
+    """Convert a network's weights to safetensors without changing their precision.
 
-    Wrappers, prefixes, losses and derived buffers are dropped.
+    Wrapper dicts, key prefixes, losses and buffers that can be derived are dropped.
 
     Returns:
         The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.schedule`, `lpnsr.family` if it is known,
-        the keys of a one-step student, and the source's own header.
+        the keys of a one-step student, and the entries of the source's header.
 
     Raises:
         FileNotFoundError: the source does not exist.
         FileExistsError: the target exists.
         ValueError: the target's suffix is not .safetensors.
-        UnsupportedCheckpointError: the source is damaged, unsafe, or another kind of network.
+        UnsupportedCheckpointError: the source is damaged or unsafe, or contains an unsupported
+            network.
     """
     check_new(target)
     checkpoint = read_checkpoint(source)
     header = {**checkpoint.header, **load_model(checkpoint).header()}
-    # safetensors refuses tensors that share memory.
+    # Clone, because safetensors does not accept tensors that share memory.
     tensors = {key: t.detach().contiguous().clone() for key, t in checkpoint.tensors.items()}
     write_new(target, tensors, header)
     return header
 
 
 def check_new(target: Path) -> None:
-    """Check the name of a safetensors file to write.
+    """Check the path of a safetensors file to write.
 
     Raises:
         FileExistsError: the file exists.
@@ -46,7 +47,7 @@ def check_new(target: Path) -> None:
 
 
 def write_new(target: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file without ever replacing one, even if it appeared meanwhile.
+    """Write a safetensors file. Never replaces a file, not even one created at the same moment.
 
     Raises:
         FileExistsError: the file exists.

@@ -1,7 +1,7 @@
-"""A report to paste into an issue: versions, devices, model files, and problems with them.
+"""Report on versions, devices, model files and problems, to be pasted into an issue.
 
-A damaged file becomes a line of the report, never an error. Files that do not belong to this pack
-are not named.
+A damaged file is listed in the report and never raises an error. Files of other packs are not
+listed.
 """
 
 import importlib.metadata
@@ -38,7 +38,8 @@ _HOW_TO_DOWNLOAD = "the node LPNSR Download Models or `python -m lpnsr_impl down
 
 @dataclass(frozen=True)
 class _File:
-    """A model file. `what` describes its content; it is None if `problem` says why it can't."""
+    """A model file. `what` describes its content; it is None if the file can't be used, and
+    `problem` then says why."""
 
     path: Path
     size: int
@@ -58,8 +59,8 @@ def report(
     """Examine the installation and the model files.
 
     Args:
-        folders: folders of each kind, the one for downloads first.
-        host: lines about the host, which only the host knows.
+        folders: folders of each kind. The first one is for downloads.
+        host: lines about ComfyUI.
         sha256: compute the SHA-256 of each file, and compare it with the published one.
         progress: called before and while a file is read. An exception in it cancels the report.
 
@@ -133,7 +134,7 @@ def _devices() -> list[str]:
 def _examine_folders(
     kind: FolderKind, folders: Sequence[Path], sha256: bool, progress: Progress
 ) -> list[_File]:
-    """Examine all networks, but only the upscale models that this pack bundles or downloads."""
+    """Examine all networks, and those upscale models that this pack bundles or downloads."""
     ours = {file.name for file in RELEASED}
     return [
         _examine(path, kind, sha256, progress)
@@ -255,7 +256,7 @@ def _folder_problems(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
 
 
 def _family_problems(networks: Sequence[_File]) -> list[str]:
-    """Find families that lack a network without which the others can't run."""
+    """Find families that lack an autoencoder or a denoiser."""
     families: dict[str, set[str]] = {}
     for file in networks:
         if file.family and file.what:

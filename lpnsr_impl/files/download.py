@@ -1,8 +1,8 @@
 """Download the released model files into a user's model folders.
 
-Files of Hugging Face and of GitHub both come through `huggingface_hub`, which every ComfyUI has: it
-continues broken connections and honours proxies and offline mode. A file gets its name only after
-it was checked, and a file that exists already is never replaced.
+Files from both Hugging Face and GitHub are downloaded with `huggingface_hub`, which ComfyUI
+installs. It resumes after broken connections, and supports proxies and offline mode. A file has a
+temporary name until it has been checked. Existing files are never replaced.
 """
 
 import hashlib
@@ -24,16 +24,17 @@ from .whole import rename_new
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None], None]
-"""Receives a file's name, and its bytes so far and in total (None if unknown). Raise to cancel."""
+"""Callback with a file's name, its bytes so far, and its total bytes (None if unknown). Raise an
+exception in it to cancel."""
 
 _FileProgress = Callable[[int, int | None], None]
-"""Receives the bytes of one file so far and in total (None if unknown). Raise to cancel."""
+"""Callback with the bytes of one file so far, and its total bytes (None if unknown)."""
 
 T = TypeVar("T")
 
 
 class DownloadError(RuntimeError):
-    """A file could not be downloaded. The message says from where to get it by hand."""
+    """A file could not be downloaded. The message says how to download it by hand."""
 
 
 class _SourceError(Exception):
@@ -41,7 +42,7 @@ class _SourceError(Exception):
 
 
 def require_consent(files: Sequence[ReleasedFile], accepted: bool) -> None:
-    """Check that the user agreed to the licences that restrict commercial use.
+    """Check that the user has accepted all licences that restrict commercial use.
 
     Raises:
         ValueError: a file has such a licence, and `accepted` is False.
@@ -56,7 +57,7 @@ def require_consent(files: Sequence[ReleasedFile], accepted: bool) -> None:
             for licence, names in restricted.items()
         ]
         raise ValueError(
-            "Not downloaded yet, since these files may not be used commercially:\n"
+            "Nothing was downloaded yet, because these files may not be used commercially:\n"
             + "\n".join(lines)
             + "\nRead the licence, and switch accept_licences on (--accept-licences on the command "
             "line) if you agree."
@@ -71,16 +72,17 @@ def download(
     """Download the files that are in none of the folders.
 
     Args:
-        files: the files wanted.
-        folders: where files of each kind may already be. New ones go into the first folder.
+        files: files to download.
+        folders: folders for each kind of file. All are searched for existing files, and new files
+            are written into the first one.
         progress: called several times a second. An exception in it cancels the download and
-            leaves no partial file.
+            deletes the partial file.
 
     Returns:
         A report with a line for each file.
 
     Raises:
-        DownloadError: some files could not be downloaded. All others were.
+        DownloadError: some files could not be downloaded. All others have been.
     """
     lines: list[str] = []
     problems: list[str] = []
@@ -112,7 +114,7 @@ def _download_one(file: ReleasedFile, folders: Sequence[Path], progress: _FilePr
         report = _try_sources(file, part, progress)
         try:
             rename_new(part, target)
-        except FileExistsError:  # it came from elsewhere meanwhile
+        except FileExistsError:  # another program has created it in the meantime
             return _check_present(file, target)
     except OSError as e:
         raise DownloadError(
@@ -126,7 +128,7 @@ def _download_one(file: ReleasedFile, folders: Sequence[Path], progress: _FilePr
 
 
 def _try_sources(file: ReleasedFile, part: Path, progress: _FileProgress) -> str:
-    """Download from the first source that works; return the report's line."""
+    """Download from the first source that works; return a line for the report."""
     problems: list[str] = []
     for source in file.sources:
         try:
@@ -152,7 +154,7 @@ def _try_sources(file: ReleasedFile, part: Path, progress: _FileProgress) -> str
 def _fetch(
     file: ReleasedFile, source: HubFile | GitHubAsset, part: Path, progress: _FileProgress
 ) -> str | None:
-    """Download from one source into `part`; return the SHA-256 to expect, if it is known."""
+    """Download from one source into `part`; return the expected SHA-256, or None if unknown."""
     from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
@@ -160,7 +162,7 @@ def _fetch(
     size, sha256 = file.size, file.sha256
     try:
         if isinstance(source, HubFile):
-            # Without a token: the repository is public, and an expired token would be refused.
+            # No token, since the repository is public, and an expired token would cause an error.
             ask = partial(get_hf_file_metadata, source.url, token=False)
             metadata = _run_in_thread(ask, lambda: progress(0, file.size))
             size = metadata.size
@@ -176,7 +178,7 @@ def _fetch(
             get = partial(
                 http_get, source.url, opened, expected_size=size, displayed_filename=file.name
             )
-            # A cancel closes the file, so the next write of the thread fails and ends it.
+            # Cancelling closes the file, so the thread's next write fails and ends the thread.
             _run_in_thread(get, lambda: progress(opened.tell(), size))
     # The base classes depend on the library's version: errors of requests, httpx or httpx2.
     except (OSError, *HfHubHTTPError.__bases__) as e:  # pyright: ignore[reportGeneralTypeIssues]
@@ -185,9 +187,9 @@ def _fetch(
 
 
 def _run_in_thread(work: Callable[[], T], tick: Callable[[], None]) -> T:
-    """Return the result of blocking `work`, calling `tick` several times a second meanwhile.
+    """Run `work` in a thread, call `tick` several times a second meanwhile, and return the result.
 
-    An exception in `tick` is raised at once, and the thread is left to finish by itself.
+    An exception in `tick` is raised without waiting for the thread to finish.
     """
     threads = ThreadPoolExecutor(1, "lpnsr-download")
     future = threads.submit(work)
@@ -215,7 +217,7 @@ def _check(file: ReleasedFile, part: Path, expected: str | None) -> str:
 
 
 def _check_present(file: ReleasedFile, path: Path) -> str:
-    """Compare a file that exists already with the published one, where its SHA-256 is known."""
+    """Compare the SHA-256 of an existing file with the published one, if that is known."""
     if file.sha256 is None:
         return f"{file.name}: already there, {path}"
     sha256 = hash_file(path)

@@ -9,7 +9,7 @@ from .whole import written_whole
 
 
 def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
-    """Copy files into a folder, each only once, so files that the user deletes stay deleted.
+    """Copy files into a folder, each only once, so that files deleted by the user stay deleted.
 
     No existing file is replaced. A failed copy is logged and tried again at the next call.
 
@@ -36,7 +36,7 @@ def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
 
 
 def _copy(example: Path, target: Path) -> bool:
-    """Copy a file unless it exists; return whether it exists now."""
+    """Copy a file unless the target exists; return whether the target exists now."""
     content = example.read_bytes()
     try:
         with written_whole(target, replace=False) as file:

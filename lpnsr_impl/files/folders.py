@@ -1,14 +1,14 @@
-"""Folders of model files, bundled ones and the user's."""
+"""Folders of model files, both bundled and the user's."""
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 BUNDLED = Path(__file__).parents[1] / "weights"
-"""The bundled networks."""
+"""Folder of the bundled networks."""
 
 BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "upscale_models"
-"""The bundled upscale model, in a folder of its own since ComfyUI lists it elsewhere."""
+"""Folder of the bundled upscale model. It is separate, since ComfyUI has another list for them."""
 
 EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 """Suffixes of model files."""
@@ -51,10 +51,10 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[tuple[str, list[str]]]:
 
 
 def find_weights(name: str) -> Path:
-    """Find a file by its path or by the name of a bundled one.
+    """Find a file by its path, or a bundled file by its name.
 
     Raises:
-        FileNotFoundError: it is neither.
+        FileNotFoundError: there is no such file.
     """
     for path in (Path(name), BUNDLED / name, BUNDLED_UPSCALE_MODELS / name):
         if path.is_file():

@@ -1,7 +1,7 @@
 """Table of the released model files, for downloads, doctor, README and workflows.
 
-It follows the public record of November 2026. The addresses are untested, since this pack was built
-without Internet access beside PyPI.
+It contains what was publicly known in November 2026. The addresses are untested, because this pack
+was developed without access to any site except PyPI.
 """
 
 import os
@@ -18,7 +18,7 @@ FolderKind = Literal["lpnsr", "upscale_models"]
 
 @dataclass(frozen=True)
 class Licence:
-    """Licence of a file. `commercial` is whether it allows commercial use."""
+    """Licence of a file. `commercial` is True if it allows commercial use."""
 
     name: str
     url: str
@@ -203,4 +203,4 @@ STAND_INS = {PREDICTOR_V3: PREDICTOR}
 """Files that can replace another: PreSet-A also runs with the paper's predictor."""
 
 CHOICES = {**PRESETS, **STUDENTS, "all": RELEASED, **{file.name: (file,) for file in RELEASED}}
-"""Choices of a download by name: presets, students, all files, single files."""
+"""Files that can be downloaded together, by name: presets, students, all files, single files."""

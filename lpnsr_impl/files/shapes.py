@@ -28,7 +28,8 @@ _ONLY_IN_HEADERS = {
     "norm_groups": int,
     "attention": bool,
 }
-"""Fields that a header may set. It may repeat others, with the value that the shapes give."""
+"""Fields that a header may set, with their types. If it contains other fields, their values must
+agree with the tensor shapes."""
 
 
 def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
@@ -98,8 +99,8 @@ def schedule_config(checkpoint: Checkpoint, known: ScheduleConfig | None = None)
     """Find the schedule of a denoiser or noise predictor.
 
     Returns:
-        The first of: `lpnsr.schedule` in the header, `known`, ResShift's 15 steps if the file's
-        name says so, LPNSR's schedule.
+        The first of these that exists: `lpnsr.schedule` in the header, `known`, ResShift's 15-step
+        schedule if the file name contains "_s15", LPNSR's schedule.
 
     Raises:
         UnsupportedCheckpointError: the header's schedule is invalid.
@@ -133,13 +134,17 @@ def _down_path(checkpoint: Checkpoint) -> tuple[int, tuple[int, ...]]:
 
 
 def _window_and_heads(checkpoint: Checkpoint, stage: str) -> tuple[int, int]:
-    """Return window size w and heads of a Swin stage, whose bias tables have (2w-1)^2 rows."""
+    """Return the window size w and the number of heads of a Swin stage.
+
+    They are derived from the bias table, which has (2w-1)^2 rows and a column per head.
+    """
     rows, heads = checkpoint.shape(f"{stage}.blocks.0.attn.relative_position_bias_table", 2)
     return (math.isqrt(rows) + 1) // 2, heads
 
 
 def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
-    """Derive it from smaller windows at lower levels or a stored shift mask, else the default."""
+    """Derive the trained resolution from smaller windows at lower levels, or from a stored shift
+    mask. Without either, return the default."""
     for level in range(len(config.level_channels)):
         stage = f"input_blocks.{1 + level * (config.num_res_blocks + 1)}.1"
         window = _window_and_heads(checkpoint, stage)[0]
@@ -152,7 +157,7 @@ def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
 
 
 def _with_header(checkpoint: Checkpoint, config: Config) -> Config:
-    """Add the fields of `lpnsr.config` in the header, and check those that shapes give as well."""
+    """Add the fields of `lpnsr.config` in the header, and check them against the tensor shapes."""
     from_shapes = json.loads(json.dumps(asdict(config)))
     header = _header_object(checkpoint, "lpnsr.config")
     fields = {name: header[name] for name in header.keys() & from_shapes.keys()}

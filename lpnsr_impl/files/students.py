@@ -1,7 +1,7 @@
 """Detect the one-step students SinSR and RSD, distilled from ResShift's 15-step denoisers.
 
-A student has the tensors of its teacher, except for RSD's additional input channels, so headers
-and names of known files decide.
+A student has tensors of the same shapes as its teacher, except for RSD's additional input channels.
+Therefore students are detected by their headers and the names of known files.
 """
 
 import re
@@ -33,14 +33,14 @@ def student_of(checkpoint: Checkpoint) -> StudentConfig | None:
         return _rsd(checkpoint, planes)
     if planes:
         raise checkpoint.error(
-            f"it has {planes} input channels more than a denoiser, as only RSD students have, but "
+            f"it has {planes} input channels more than a denoiser, like an RSD student, but "
             f"{HEADER} in its header is {kind!r}"
         )
     return _KINDS.get(kind)
 
 
 def expected_planes(checkpoint: Checkpoint) -> int:
-    """Return the number of noise channels that an RSD student reads: the header's, or 1."""
+    """Return the number of noise channels in the input of an RSD student, from the header or 1."""
     number = checkpoint.header.get("noise_channels", "1")
     if not number.isdecimal() or int(number) < 1:
         raise checkpoint.error(
@@ -50,7 +50,7 @@ def expected_planes(checkpoint: Checkpoint) -> int:
 
 
 def student_header(student: StudentConfig) -> dict[str, str]:
-    """Return header entries by which `student_of` detects a student under any file name."""
+    """Return header entries by which `student_of` detects a student with any file name."""
     header = {HEADER: student.name}
     if student.noise_planes:
         header |= {
@@ -79,17 +79,17 @@ def _rsd(checkpoint: Checkpoint, planes: int) -> StudentConfig:
     mode = header.get("noise_mode", "concat")
     if mode != "concat":
         raise checkpoint.error(
-            f"it is an RSD student of noise_mode {mode!r}, and only 'concat' is supported. Take "
-            "rsd_student_final.safetensors, which LPNSR Download Models gets"
+            f"it is an RSD student with noise_mode {mode!r}, but only 'concat' is supported. Use "
+            "rsd_student_final.safetensors, which LPNSR Download Models downloads"
         )
     if "2" in (header.get("scale"), header.get("sf")) or re.search(_X2, checkpoint.name.lower()):
         raise checkpoint.error(
-            "it is an RSD student for x2, and this pack upscales x4. Take the x4 student, "
-            "rsd_student_final.safetensors, which LPNSR Download Models gets"
+            "it is an RSD student for x2, but this pack upscales x4. Use the x4 student, "
+            "rsd_student_final.safetensors, which LPNSR Download Models downloads"
         )
     if planes != expected_planes(checkpoint):
         raise checkpoint.error(
-            f"it is an RSD student that reads {planes} channels of noise, expected "
+            f"it is an RSD student with {planes} channels of noise in its input, expected "
             f"{expected_planes(checkpoint)}"
         )
     condition = header.get("cond_lq", RSD.condition)
@@ -101,6 +101,6 @@ def _rsd(checkpoint: Checkpoint, planes: int) -> StudentConfig:
 
 
 def _extra_channels(checkpoint: Checkpoint) -> int:
-    """Count the denoiser's input channels beside state and condition."""
+    """Count the input channels in addition to those of the state and the condition."""
     inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
     return inputs - checkpoint.shape("out.2.weight", 4)[0] - 3

@@ -30,10 +30,11 @@ class Checkpoint:
 
     Attributes:
         name: name of the file, for messages.
-        tensors: weights, without wrappers and prefixes.
+        tensors: weights, without wrapper dicts and key prefixes.
         structural: buffers that can be derived from the config.
         header: metadata of a safetensors file.
-        borrowed: whether the tensors belong to the caller or are views of the file.
+        borrowed: whether the tensors must be copied, because they belong to the caller or are
+            memory-mapped.
     """
 
     name: str
@@ -46,7 +47,8 @@ class Checkpoint:
         """Return a tensor's shape.
 
         Raises:
-            UnsupportedCheckpointError: it is missing, empty or not of `ndim` dimensions.
+            UnsupportedCheckpointError: the tensor is missing or empty, or does not have `ndim`
+                dimensions.
         """
         if key not in self.tensors:
             raise self.error(f"the key {key} is missing")
@@ -58,7 +60,7 @@ class Checkpoint:
         return shape
 
     def count(self, pattern: str) -> int:
-        """Count the different values of the group in the regular expression `pattern`."""
+        """Count the different values that the group in the regular expression `pattern` matches."""
         return len({m[1] for key in self.tensors if (m := re.match(pattern, key))})
 
     def error(self, problem: str) -> UnsupportedCheckpointError:
@@ -70,15 +72,15 @@ Source = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
 def read_checkpoint(src: Source, name: str = "") -> Checkpoint:
-    """Read a file or a state dict, without executing code in it.
+    """Read a file or a state dict. No code in the file is executed.
 
     Args:
-        src: path, state dict, or an earlier result, which is returned as it is.
-        name: the file's final name, if it has a temporary one. Its suffix decides the format.
+        src: path, state dict, or a `Checkpoint`, which is returned unchanged.
+        name: the final name of a file with a temporary name. Its suffix determines the format.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnsupportedCheckpointError: it is damaged or unsafe, or contains no tensors.
+        UnsupportedCheckpointError: the file is damaged or unsafe, or contains no tensors.
     """
     if isinstance(src, Checkpoint):
         return src
@@ -96,7 +98,7 @@ def read_checkpoint(src: Source, name: str = "") -> Checkpoint:
     name = name or path.name
     _refuse_text_and_empty(path, name)
     if name.lower().endswith(".safetensors"):
-        # These tensors are memory-mapped, so they would change with the file.
+        # These tensors are memory-mapped, so they would change if the file changed.
         return replace(_canonical(name, *_read_safetensors(path, name)), borrowed=True)
     return _canonical(name, _read_pickle(path, name), {})
 
@@ -174,7 +176,7 @@ def first_line(error: Exception) -> str:
 
 
 def _canonical(name: str, loaded: Mapping[str, Any], header: dict[str, str]) -> Checkpoint:
-    """Strip wrappers and prefixes, and separate structural buffers from weights."""
+    """Remove wrapper dicts and key prefixes, and separate structural buffers from weights."""
     for wrapper in _WRAPPERS:
         if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, replace: bool = True) -> Generator[BinaryIO]:
-    """Open a temporary file that becomes `path` once all of it is on disk.
+    """Open a temporary file that is renamed to `path` after its contents are on disk.
 
-    Missing folders are created. After an error an existing file at `path` is unchanged.
+    Missing folders are created. If an error occurs, an existing file at `path` stays unchanged.
 
     Raises:
         FileExistsError: `path` exists and `replace` is off.
@@ -35,7 +35,7 @@ def written_whole(path: Path, *, replace: bool = True) -> Generator[BinaryIO]:
 
 
 def rename_new(path: Path, target: Path) -> None:
-    """Rename a file without ever replacing another one, not even one created at the same moment.
+    """Rename a file. Never replaces another file, not even one created at the same moment.
 
     Raises:
         FileExistsError: `target` exists; both files are unchanged.
@@ -45,7 +45,7 @@ def rename_new(path: Path, target: Path) -> None:
         os.link(path, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: reserve the name with an empty file
+    except OSError:  # without hard links on this file system, reserve the name with an empty file
         target.touch(exist_ok=False)
         try:
             path.replace(target)
@@ -57,7 +57,7 @@ def rename_new(path: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the names in a folder to disk, on systems that can open one (Windows cannot)."""
+    """Flush the entries of a folder to disk. Does nothing on Windows, which can't open folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Averaging the weights of two trainings."""
+"""Averaging the weights of two trained versions of a network."""
 
 import json
 from dataclasses import asdict
@@ -58,9 +58,9 @@ def test_networks_that_can_not_be_blended_are_refused(
     command = ["blend", *map(str, paths)]
     assert main(command) == 1
     assert "denoiser.safetensors is denoiser of" in caplog.text
-    assert "expected two trainings of the same network" in caplog.text
+    assert "expected two trained versions of the same network" in caplog.text
     assert main([*command, "--share", "1.5"]) == 1
-    assert "share is 1.5, expected 0 (all of denoiser.safetensors) to 1" in caplog.text
+    assert "share is 1.5, expected 0 (only denoiser.safetensors) to 1" in caplog.text
     schedule = {"lpnsr.schedule": json.dumps(asdict(RESSHIFT_15))}
     save_file(denoiser_weights(), paths[1], schedule)
     assert main(command) == 1

@@ -512,5 +512,5 @@ def test_a_predictor_of_another_schedule_is_refused() -> None:
 
 def test_latents_of_different_channels_are_refused() -> None:
     wide = load_model(denoiser_weights(unet_config(7, 4)))
-    with pytest.raises(ValueError, match="latents of different channels"):
+    with pytest.raises(ValueError, match="different numbers of channels"):
         check_family(load_model(autoencoder_weights()), wide, None)

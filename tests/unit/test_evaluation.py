@@ -454,7 +454,7 @@ def test_an_experiment_takes_no_preset(
 ) -> None:
     command = ["evaluate", "--lr", str(folders[0]), "--out", str(tmp_path / "out")]
     assert main([*command, "--experiment", experiment, "--steps", "2"]) == 1
-    assert "--predictor-off out" in caplog.text
+    assert "Leave out --preset, --steps and --predictor-off" in caplog.text
 
 
 def test_a_missing_model_is_named(folders: tuple[Path, Path], tmp_path: Path,

@@ -96,7 +96,7 @@ def test_names_headers_and_channels_tell_students(
         ("r.safetensors", RSD, {"noise_channels": "one"}, "'one', expected a number of 1 or more"),
         ("rsd_student_final.pth", None, {}, "reads 0 channels of noise, expected 1"),
         ("r.safetensors", None, {"lpnsr.student": "DMD"}, "'DMD', expected SinSR, RSD or none"),
-        ("r.safetensors", RSD, {"lpnsr.student": "SinSR"}, "as only RSD students have"),
+        ("r.safetensors", RSD, {"lpnsr.student": "SinSR"}, "like an RSD student"),
     ],
 )
 def test_students_that_do_not_run_here_are_refused_by_name(

@@ -1,1 +1,1 @@
-"""Evaluates models: metrics, the paper's tables, and its figures of predicted noise."""
+"""Evaluation of models: metrics, the paper's tables, and its figures of the predicted noise."""

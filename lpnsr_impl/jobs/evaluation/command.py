@@ -26,8 +26,8 @@ def run(options: argparse.Namespace) -> str:
     has_method_options = options.preset or options.predictor_off or options.steps != DEFAULT_STEPS
     if options.experiment and has_method_options:
         raise ValueError(
-            "--experiment sets presets, steps and switches itself. Leave --preset, --steps and "
-            "--predictor-off out."
+            "--experiment sets presets, steps and switches itself. Leave out --preset, --steps and "
+            "--predictor-off."
         )
     student = read_student(options)
     if student and options.experiment not in (None, "table6"):
@@ -75,11 +75,11 @@ def run(options: argparse.Namespace) -> str:
 
 
 def make_methods(options: argparse.Namespace, student: StudentConfig | None = None) -> list[Method]:
-    """Make the methods to compare from the command-line options.
+    """Create the methods to compare from the command-line options.
 
     Args:
         options: see `lpnsr_impl.cli`.
-        student: settings of the denoiser if it is a one-step student.
+        student: config of the one-step student, or None for other denoisers.
 
     Raises:
         ValueError: a method needs a network that is not given, or two upscale models have the same

@@ -8,7 +8,8 @@ ALL_OFF = {4: False, 3: False, 2: False}
 
 
 def table_1(starts: Sequence[str]) -> list[Method]:
-    """ResShift, PreSet-A and, with an upscale model, PreSet-B in 1 to 4 steps (Table 1)."""
+    """Methods of Table 1: ResShift, PreSet-A and, with an upscale model, PreSet-B in 1 to 4
+    steps."""
     methods = [Method("bicubic", steps=0)]
     if starts:
         methods.append(Method(f"start alone: {starts[0]}", start=starts[0], steps=0))
@@ -21,7 +22,7 @@ def table_1(starts: Sequence[str]) -> list[Method]:
 
 
 def table_4(starts: Sequence[str]) -> list[Method]:
-    """Noise predictor off at t = 4, 3 or 2, in four steps (Table 4)."""
+    """Methods of Table 4: four steps with the noise predictor off at t = 4, 3, 2, or all three."""
     start = starts[0] if starts else BICUBIC
     on = {4: True, 3: True, 2: True}
     methods = [Method("predictor on at 4, 3, 2", start=start)]
@@ -31,7 +32,7 @@ def table_4(starts: Sequence[str]) -> list[Method]:
 
 
 def table_6(starts: Sequence[str]) -> list[Method]:
-    """Different upscale models as starts, in four steps (Table 6)."""
+    """Methods of Table 6: four steps from bicubic interpolation and from each upscale model."""
     return [Method(f"start {start}", start=start) for start in (BICUBIC, *starts)]
 
 

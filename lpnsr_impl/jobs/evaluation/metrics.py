@@ -1,7 +1,7 @@
 """The paper's seven metrics, computed by pyiqa.
 
-PSNR and SSIM use the Y channel without a border of 4 pixels, the other metrics use sRGB. A metric
-that can't be loaded is left out, and the reason is reported.
+PSNR and SSIM use the Y channel and ignore a border of 4 pixels; the other metrics use sRGB. A
+metric that can't be loaded is left out, and the reason is reported.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 NIQE_PARAMETERS = Path(__file__).with_name("niqe_pristine.mat")
-"""Feature mean and covariance of natural pictures, as published with NIQE; see README.md."""
+"""Mean and covariance of features of natural pictures, as published with NIQE; see README.md."""
 
 BORDER = 4
 _ON_Y: dict[str, Any] = {"test_y_channel": True, "color_space": "ycbcr", "crop_border": BORDER}
@@ -63,7 +63,7 @@ class Measurer:
         names: labels of the metrics; None for all.
 
     Attributes:
-        missing: {label: why the metric could not be loaded}.
+        missing: metrics that could not be loaded, {label: reason}.
 
     Raises:
         ValueError: a label is unknown.
@@ -106,7 +106,7 @@ class Measurer:
     def measure(self, sr: Tensor, hr: Tensor | None) -> dict[str, float]:
         """Measure a picture.
 
-        Metrics that need an HR picture are left out if there is none, and those that need a larger
+        Metrics that need an HR picture are left out if there is none. Metrics that need a larger
         picture are left out with a warning.
 
         Args:

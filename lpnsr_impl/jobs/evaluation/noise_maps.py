@@ -1,4 +1,4 @@
-"""Draws the predicted noise (Figures 2 and 4) and measures its error from the optimum of Eq. 9."""
+"""Draws the predicted noise (Figures 2 and 4), and compares it with the optimal noise of Eq. 9."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .run import Pair, read_pair
 
 @dataclass
 class StepNoise:
-    """Noise of the step t -> t-1 of a run. Latents are [1,C,h,w].
+    """Noise of the step t -> t-1 of a run. All tensors are [1,C,h,w].
 
     Attributes:
         t: the step.
@@ -33,11 +33,13 @@ class StepNoise:
     optimal: Tensor | None
 
     def errors(self) -> tuple[float, float, float] | None:
-        """Squared errors from the optimal noise, divided by its power. All-zero noise has error 1.
+        """Compute mean squared errors relative to the mean square of the optimal noise.
+
+        Zeros instead of noise would have the error 1.
 
         Returns:
-            Errors of the mean, of the used noise, and of Gaussian noise (expected value); None if
-            the optimal noise is unknown.
+            Errors of the predicted mean, of the used noise, and of Gaussian noise (expected value);
+            None if the optimal noise is unknown.
         """
         if self.optimal is None:
             return None
@@ -86,7 +88,7 @@ def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -
 
 
 def noise_experiment(upscaler: Upscaler, pairs: Sequence[Pair], out: Path, seed: int) -> str:
-    """Write a figure of each picture to `out/noise`.
+    """Write a figure for each picture to `out/noise`.
 
     Returns:
         A Markdown table with the statistics of each step over all pictures.
@@ -120,8 +122,8 @@ def noise_experiment(upscaler: Upscaler, pairs: Sequence[Pair], out: Path, seed:
         lines.append(f"| {t} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Errors are squared errors from the optimal noise of Eq. 9, divided by its power. "
-        "All-zero noise has error 1.",
+        "Errors are mean squared differences from the optimal noise of Eq. 9, divided by the mean "
+        "square of the optimal noise. Zeros instead of noise would have the error 1.",
         *problems,
     ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Makes Markdown tables of means, and contact sheets."""
+"""Creates Markdown tables with the mean metrics of each method, and contact sheets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ CELL = 256
 
 
 def markdown_table(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
-    """Make a table of each method's means, followed by a list of problems.
+    """Create a table with the means of each method, followed by a list of problems.
 
-    A mean is taken over the pictures that have a value. Column `n` counts the pictures without a
-    problem.
+    Each mean is taken over the pictures that have a value. Column `n` is the number of pictures
+    without a problem.
 
     Args:
         rows: rows that `evaluate` returned.

@@ -1,4 +1,4 @@
-"""Evaluates methods on pictures, with results as PNG and CSV files. A run can be resumed."""
+"""Evaluates methods on pictures, and writes PNG and CSV files. Interrupted runs can be resumed."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Pair:
-    """An LR picture, and the HR picture to compare with, if there is one."""
+    """An LR picture, and the HR picture to compare its result with, or None."""
 
     name: str
     lr: Path
@@ -35,7 +35,8 @@ class Pair:
 
 
 def find_pairs(lr: Path, hr: Path | None, leave_out: Path | None = None) -> list[Pair]:
-    """Find the LR pictures of a folder, and the HR pictures of the same name with any suffix.
+    """Find the LR pictures of a folder, and for each the HR picture with the same name and any
+    suffix.
 
     Args:
         lr, hr: folders.
@@ -67,10 +68,9 @@ def evaluate(
     out: Path,
     settings: dict[str, object],
 ) -> list[Row]:
-    """Run every method on every picture, except where a result exists.
+    """Run every method on every picture, and skip results that already exist.
 
-    A picture that fails gets a row with the problem and no values, and is tried again by the next
-    run.
+    If a picture fails, its row contains the problem instead of values, and the next run retries it.
 
     Args:
         upscaler: networks.
@@ -102,7 +102,7 @@ def evaluate(
 
 
 def result_path(out: Path, method: Method, name: str) -> Path:
-    """Path of a method's result for the picture `name`."""
+    """Return the path of a method's result for the picture `name`."""
     folder = re.sub(r'[<>:"/\\|?*]', "-", method.name)  # characters that Windows does not allow
     return out / "pictures" / folder / f"{name}.png"
 
@@ -150,7 +150,7 @@ def _evaluate_one(
 def _check_settings(out: Path, settings: dict[str, object]) -> None:
     """Save the settings, or raise ValueError if the folder has results with other settings.
 
-    Methods may be added.
+    Additional methods are allowed.
     """
     path = out / "settings.json"
     now = json.loads(json.dumps(settings))

@@ -1,4 +1,5 @@
-"""Adapts metadata to results: EXIF, XMP, IPTC, PNG text, colour profile and resolution."""
+"""Adapts an image's metadata to its upscaled result: EXIF, XMP, IPTC, PNG text, colour profile and
+resolution."""
 
 import struct
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ _TEXT_TAGS = {
     "prompt": ExifTags.Base.Model,
     "workflow": ExifTags.Base.Make,
 }
-"""EXIF tags that store PNG text in other formats. ComfyUI stores `prompt` and `workflow` there."""
+"""EXIF tags for the text of PNG files in other formats. `prompt` and `workflow` have the same tags
+as in ComfyUI's WebP files."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class Metadata:
         xmp: XMP packet.
         iptc: IPTC-IIM records.
         text: PNG text by keyword.
-        chunks: text and colour chunks of a PNG, as (type, contents). For AVIF and HEIC, a cICP
-            chunk if the file defines its colour space by code points (nclx).
-        size: (width, height) of the picture after it is rotated upright.
+        chunks: text and colour chunks of a PNG, as (type, contents). For AVIF and HEIC files whose
+            colour space is defined by code points (nclx), an equivalent cICP chunk.
+        size: (width, height) of the picture after its EXIF orientation is applied.
         is_turned: whether the file stores the picture rotated or flipped.
     """
 
@@ -70,20 +72,20 @@ class Metadata:
         return self.icc is not None and self.icc[16:20] == b"GRAY"
 
     def strip(self) -> "Metadata":
-        """Copy with only colour profile, colour chunks and resolution."""
+        """Return a copy with only the colour profile, colour chunks and resolution."""
         chunks = tuple(chunk for chunk in self.chunks if chunk[0] in COLOUR_CHUNKS)
         return replace(self, exif={}, xmp=None, iptc=None, text={}, chunks=chunks)
 
     def fit(self, format: Format, size: tuple[int, int]) -> tuple["Metadata", list[str]]:
-        """Adapt the metadata to an upright result.
+        """Adapt the metadata to the result, which is stored upright.
 
         Args:
             format: format of the result.
             size: (width, height) of the result.
 
         Returns:
-            The metadata with corrected sizes and without what the format can't store, and notes
-            about what was left out.
+            The metadata with corrected sizes and only the parts that the format can store, and a
+            note about parts that were left out.
         """
         lost: list[str] = []
         fitted = replace(self, exif=self._fit_exif(format, size, lost))
@@ -107,7 +109,8 @@ class Metadata:
         return fitted, notes
 
     def _fit_exif(self, format: Format, size: tuple[int, int], lost: list[str]) -> dict[int, Any]:
-        """Make the EXIF tags of a result, and append what the format can't store to `lost`."""
+        """Return the EXIF tags of a result, and append the names of parts that the format can't
+        store to `lost`."""
         tags = dict(self.exif)
         if EXIF not in format.metadata:
             lost += [EXIF] * bool(tags.keys() - {ORIENTATION, *RESOLUTION_TAGS})
@@ -123,7 +126,7 @@ class Metadata:
         if tags:
             tags[ORIENTATION] = 1
         if format is FORMATS["avif"]:
-            tags.pop(ORIENTATION, None)  # with it, Pillow would rewrite all tags as ASCII
+            tags.pop(ORIENTATION, None)  # this tag makes Pillow rewrite all tags as ASCII
         if self.dpi and (tags or DPI not in format.metadata):
             tags |= dict(zip(RESOLUTION_TAGS, (*self.dpi, INCH), strict=True))
         if details := tags.get(ExifTags.IFD.Exif):
@@ -135,7 +138,7 @@ class Metadata:
         return tags
 
     def save_options(self, format: Format) -> dict[str, Any]:
-        """Keyword arguments for Pillow's `save`, for metadata that `fit` returned."""
+        """Return keyword arguments for Pillow's `save`. Call it on the result of `fit`."""
         options: dict[str, Any] = {"icc_profile": self.icc, "dpi": self.dpi, "xmp": self.xmp}
         if self.exif:
             options["exif"] = to_exif(self.exif).tobytes()
@@ -165,7 +168,7 @@ def to_exif(tags: Mapping[int, Any]) -> Image.Exif:
 
 
 def _encode_text(value: Any) -> Any:
-    """Encode text as Latin-1, as Pillow decodes it; Pillow itself would encode it as ASCII."""
+    """Encode text as Latin-1, which Pillow uses to decode it; Pillow would encode it as ASCII."""
     if isinstance(value, str) and not value.isascii():
         return value.encode("latin-1")
     return value
@@ -176,8 +179,9 @@ def _exif_size(tags: Mapping[int, Any]) -> int:
 
 
 def _add_text(tags: Mapping[int, Any], keyword: str, value: str) -> dict[int, Any] | None:
-    """Copy EXIF tags and add a PNG text; None if there is no tag for it, or the tag is in use."""
-    if keyword == "parameters":  # AUTOMATIC1111's web UI reads it from UserComment
+    """Return a copy of the EXIF tags with the text of a PNG chunk added as a tag, or None if there
+    is no tag for this keyword or the tag is already in use."""
+    if keyword == "parameters":  # AUTOMATIC1111's web UI reads these from UserComment
         details = tags.get(ExifTags.IFD.Exif, {})
         if ExifTags.Base.UserComment in details:
             return None
@@ -191,7 +195,7 @@ def _add_text(tags: Mapping[int, Any], keyword: str, value: str) -> dict[int, An
 
 
 def _describe_colour(metadata: Metadata) -> list[str]:
-    """Describe the colour information that is lost without the PNG colour chunks."""
+    """Describe the colour information that is lost in formats without PNG colour chunks."""
     chunks = dict(metadata.chunks)
     if cicp := chunks.get(b"cICP"):
         kind = _HDR.get(cicp[1], f"of primaries {cicp[0]} and transfer function {cicp[1]}")

@@ -33,8 +33,8 @@ _STRUCTURE = frozenset(
         PROFILE_TAG, 37724,
     }
 )  # fmt: skip
-"""TIFF tags that are not copied as EXIF: the layout of pixels and thumbnail, blocks that `Metadata`
-stores separately (colour profile, XMP, IPTC), and Photoshop's block."""
+"""TIFF tags that are not copied as EXIF: the layout of the pixels and the thumbnail, parts that
+`Metadata` stores separately (colour profile, XMP, IPTC), and Photoshop's block."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,7 +53,7 @@ _METADATA_KEYWORDS = {
 """Keywords of PNG text chunks that contain EXIF or XMP. These chunks are not copied as text."""
 
 _SRGB_LIKE = {(p, t) for p in (1, 2) for t in (1, 2, 6, 13)}
-"""ITU-T H.273 code points (primaries, transfer) of sRGB and BT.709, or unspecified."""
+"""ITU-T H.273 code points (primaries, transfer) that mean sRGB, BT.709 or unspecified."""
 
 
 def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
@@ -64,7 +64,7 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
         data: contents of the file.
 
     Returns:
-        The metadata, and a note for each damaged part, which is left out.
+        The metadata without damaged parts, and a note about each of them.
     """
     notes: list[str] = []
     exif: dict[int, Any] = {}
@@ -97,9 +97,9 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
 
 
 def turn_upright(file: Image.Image) -> Image.Image:
-    """Load a picture and rotate it upright by its EXIF orientation.
+    """Load a picture and apply its EXIF orientation.
 
-    Unlike Pillow's `exif_transpose`, this works if other EXIF tags are damaged.
+    Unlike Pillow's `exif_transpose`, this also works if other EXIF tags are damaged.
     """
     turn = _TURNS.get(_read_orientation(file))
     file.load()
@@ -108,7 +108,7 @@ def turn_upright(file: Image.Image) -> Image.Image:
 
 
 def _read_orientation(file: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged."""
     try:
         orientation = file.getexif().get(ORIENTATION, 1)
     except _DAMAGED:
@@ -117,7 +117,7 @@ def _read_orientation(file: Image.Image) -> int:
 
 
 def _copy_tags(exif: Image.Exif) -> dict[int, Any]:
-    """Copy the tags that are valid in other files, too, without the thumbnail's IFD."""
+    """Copy the tags that stay valid in the result. The thumbnail's IFD is not copied."""
     ifds = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
     tags = {t: v for t, v in exif.items() if t not in _STRUCTURE and t not in ifds}
     for ifd in ifds:
@@ -175,7 +175,7 @@ def _as_bytes(value: Any) -> bytes | None:
 
 
 def _read_dpi(file: Image.Image, exif: Mapping[int, Any]) -> tuple[float, float] | None:
-    """Read the resolution of the file or, if it has none, that in EXIF."""
+    """Read the resolution from the file's own fields or, if there are none, from EXIF."""
     dpi = file.info.get("dpi")
     unit = exif.get(RESOLUTION_TAGS[2])
     if file.format == "TIFF" and RESOLUTION_TAGS[0] not in exif:

@@ -49,10 +49,10 @@ class Settings:
         return [*files, self.upscale_model] if self.upscale_model else files
 
     def fingerprint(self) -> str:
-        """Hash of the settings and model files that results depend on.
+        """Hash the settings and model files that results depend on.
 
-        Tile size, device and compilation are left out: they hardly change results, and a run that
-        failed for lack of memory can be continued with smaller tiles.
+        Tile size, device and compilation are not included, because they hardly change results, and
+        a run that was out of memory can be continued with smaller tiles.
         """
         method = asdict(self.method) | {"name": "", "start": ""}
         values = [list(fingerprint_models(self.models).values()), method, self.precision]
@@ -65,7 +65,8 @@ class Settings:
 
 
 class Networks:
-    """Loads the networks of a job and upscales pictures. Raises what `load_upscaler` raises."""
+    """Loads the networks of a job and upscales pictures. Exceptions are those of
+    `load_upscaler`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -91,7 +92,7 @@ class Networks:
         return plan_passes(h, w, self._settings.target)
 
     def __call__(self, picture: FilePicture) -> FilePicture:
-        """Upscale a picture. Alpha is resized by bicubic interpolation.
+        """Upscale a picture, including its alpha channel.
 
         Raises:
             MemoryError: the result does not fit into memory, or the smallest tiles do not.

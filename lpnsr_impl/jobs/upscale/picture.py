@@ -20,10 +20,10 @@ from .metadata_reading import read_metadata, turn_upright
 _READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _MANY_PICTURES = ("MPO", "HEIF")
-"""Formats in which phones store previews, depth maps and gain maps beside the main picture."""
+"""Formats in which phones store previews, depth maps and gain maps along with the main picture."""
 
 _READ_BYTES = 40
-"""Memory in bytes per pixel to read a picture: the decoded samples and two float32 copies."""
+"""Bytes per pixel that are needed to read a picture, for its samples and two float32 copies."""
 
 _AV1_HIGH_BIT_DEPTH = 0x40  # flag in the third byte of the codec configuration (av1C)
 _GREY = {"1", "L", "LA", "La"}
@@ -35,10 +35,10 @@ class FilePicture(Picture):
     """A single picture (B = 1) with the properties of its file.
 
     Attributes:
-        grey: whether the file is grey. Its result is then also stored as grey.
+        grey: whether the file is grey. The result is then also stored as grey.
         bits: bits per channel, 8 or 16.
         metadata: metadata of the file.
-        notes: messages for the user about what could not be kept.
+        notes: messages for the user about data that could not be kept.
     """
 
     grey: bool
@@ -48,7 +48,7 @@ class FilePicture(Picture):
 
 
 def read_picture_data(data: bytes) -> FilePicture:
-    """Read a picture from the contents of a file, and rotate it upright.
+    """Read a picture from the contents of a file, and apply its EXIF orientation.
 
     Raises:
         ValueError: the file is not a picture, is damaged, or has several frames or an unsupported
@@ -71,7 +71,7 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
     """Encode a picture as a file.
 
     Args:
-        picture: picture whose colours and alpha are clamped to [0,1].
+        picture: the picture. Its colours and alpha are clamped to [0,1].
         format: format of the file. If it can't store alpha or 16 bits, alpha is dropped, and 16
             bits become 8.
 
@@ -97,7 +97,7 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
         deep.check_avif()
     options = dict(format.options) | metadata.save_options(format)
     if samples.shape[2] == 1:
-        options.pop("subsampling", None)  # with it, Pillow stores grey AVIF files as colour
+        options.pop("subsampling", None)  # this option makes Pillow store grey AVIF as colour
     if samples.dtype == np.uint16:
         return deep.encode_png(samples, options), notes
     out = io.BytesIO()
@@ -108,9 +108,9 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
 
 
 def find_loss(picture: FilePicture, format: Format, size: tuple[int, int]) -> str | None:
-    """Describe what the format can't store of a picture's result; None if it stores everything.
+    """Name the first property of a picture's result that the format can't store, or return None.
 
-    `loses_bits` checks the bits per channel.
+    The bits per channel are not checked here, but by `loses_bits`.
 
     Args:
         picture: the input.
@@ -128,7 +128,7 @@ def find_loss(picture: FilePicture, format: Format, size: tuple[int, int]) -> st
 
 
 def loses_bits(picture: FilePicture, format: Format) -> bool:
-    """Whether the format reduces the picture's 16 bits per channel to 8."""
+    """Return whether the format reduces the picture's 16 bits per channel to 8."""
     return picture.bits == 16 and not format.deep
 
 
@@ -189,7 +189,7 @@ def _read(file: Image.Image, data: bytes) -> FilePicture:
 
 
 def _make_picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) -> FilePicture:
-    """Make a picture from samples [h,w] or [h,w,1..4] in [0,1]."""
+    """Create a picture from samples [h,w] or [h,w,1..4] in [0,1]."""
     x = x.reshape(*x.shape[:2], -1).movedim(-1, 0)[None].contiguous()
     (rgb, alpha), channels = split_channels(x), x.shape[1]
     if alpha is None and channels in (2, 4):
@@ -199,7 +199,8 @@ def _make_picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) ->
 
 
 def _read_bits(file: Image.Image, data: bytes) -> int:
-    """Bits per channel. 16 for 10-bit and 12-bit AVIF and HEIC; 0 for signed or float samples."""
+    """Return the bits per channel: 16 for AVIF and HEIC files with 10 or 12 bits, 0 for signed or
+    float samples."""
     if file.format == "PNG":
         return data[24]
     if file.format == "AVIF":
@@ -213,7 +214,8 @@ def _read_bits(file: Image.Image, data: bytes) -> int:
 
 
 def _to_srgb(picture: Image.Image, metadata: Metadata) -> tuple[Image.Image, Metadata]:
-    """Convert a LAB or CMYK picture to sRGB. CMYK uses its profile, or Pillow's formula."""
+    """Convert a LAB or CMYK picture to sRGB. CMYK without a colour profile is converted by
+    Pillow's formula."""
     srgb = ImageCms.createProfile("sRGB")
     if picture.mode == "LAB":
         profile = ImageCms.createProfile("LAB")

@@ -71,7 +71,7 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
     Raises:
         FileNotFoundError: the source does not exist.
         ValueError: the source has no pictures, two results would be the same file, a result would
-            overwrite an input or become one, or `out` contradicts the format.
+            overwrite an input or become an input of the next run, or `out` contradicts the format.
     """
     source_is_folder = is_folder(source)
     if source_is_folder is None:
@@ -97,8 +97,8 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
         for item in items:
             if _is_below(out_folder.place(item.result), root):
                 raise ValueError(
-                    f"The result {item.result} would lie among the pictures of {source}, and the "
-                    "next run would upscale it. Give another folder for the results."
+                    f"The result {item.result} would be inside {source}, and the next run would "
+                    "upscale it. Give another folder for the results."
                 )
     return Plan(source, out, items, problems | too_long)
 
@@ -125,7 +125,7 @@ def _plan_file(source: str, out: str, format_name: str) -> Plan:
 
 
 def _find_pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, str]]:
-    """Select the pictures among the listed files, and log what is left out.
+    """Select the pictures among the listed files, and log the number of files that are left out.
 
     Returns:
         Names of the pictures, and the problems of the listing.
@@ -143,7 +143,7 @@ def _find_pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, 
 
 
 def _leave_out_results(names: list[str]) -> list[str]:
-    """Leave out records, and results of other jobs in subfolders."""
+    """Return the names without the records and results of other jobs in subfolders."""
     records = {name for name in names if PurePosixPath(name).parent.name == RECORDS}
     roots = {str(PurePosixPath(record).parent.parent) for record in records} - {"."}
 
@@ -155,14 +155,14 @@ def _leave_out_results(names: list[str]) -> list[str]:
 
     kept = [name for name in names if name not in records and not is_result(name)]
     if left_out := len(names) - len(records) - len(kept):
-        logger.info("%d pictures are left out, since other jobs made them.", left_out)
+        logger.info("%d pictures are left out, because they are results of other jobs.", left_out)
     return kept
 
 
 def _make_items(
     source: Folder, out: Folder, results: dict[str, str], format_name: str
 ) -> list[Item]:
-    """Make the items of a plan, or raise ValueError if a result would overwrite an input."""
+    """Create the items of a plan, or raise ValueError if a result would overwrite an input."""
     inputs = {source.place(name): name for name in results}
     used_names = set(results.values())
     items: list[Item] = []
@@ -211,7 +211,7 @@ def _fold(name: str) -> str:
 
 
 def _find_long_names(results: Mapping[str, str]) -> dict[str, str]:
-    """Find the inputs whose result names are too long, with the reason."""
+    """Return an error message for each input whose result name is too long."""
     return {
         name: f"the name of its result has more than {MAX_NAME} bytes: {result}. Shorten the name"
         for name, result in results.items()
