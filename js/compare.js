@@ -1,4 +1,4 @@
-/** LPNSR Compare: shows its pairs of pictures under a before/after slider. */
+/** LPNSR Compare: shows pairs of pictures under a before/after slider. */
 import { api } from "../../scripts/api.js";
 import { addElement, keepUpToDate, lastOutput } from "./graph.js";
 import { text } from "./language.js";
@@ -23,8 +23,8 @@ export function addSlider(node) {
   addElement(node, "lpnsr_compare", slider.element, options);
   node.setSize(SIZE);
 
-  // Keep the host from showing the same pictures below the slider, on the canvas and in Nodes 2.0.
-  // Front end 1.32 does not know hideOutputImages; lpnsr.css hides them there.
+  // Keep ComfyUI from also showing the pictures below the slider, on the canvas and in Nodes 2.0.
+  // Front end 1.32 does not support hideOutputImages; there, lpnsr.css hides them.
   node.onDrawBackground = null;
   node.hideOutputImages = true;
   keepUpToDate(node, [], () => {
@@ -33,7 +33,7 @@ export function addSlider(node) {
   });
 }
 
-/** @returns {string} a note on an LR image of another shape than the result, or "". */
+/** @returns {string} a note if the LR image and the result have different aspect ratios, or "". */
 function aboutShape(node) {
   const [size] = lastOutput(node)?.fitted ?? [];
   if (!size) return "";

@@ -1,9 +1,9 @@
-/** Helpers for the features: nodes, inputs, the outputs of runs. */
+/** Helper functions for nodes, their inputs and widgets, and the outputs of their last run. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 /**
- * Call `callback` after each call of a method, which other extensions may replace too.
+ * Call `callback` after each call of a method. Other extensions may wrap the same method.
  * @param {object} object
  * @param {string} method
  * @param {Function} callback
@@ -22,14 +22,15 @@ export function widgetOf(node, name) {
   return node.widgets.find((widget) => widget.name === name);
 }
 
-/** @returns {boolean} whether an input is connected, be it a widget's or not. */
+/** @returns {boolean} whether an input is connected. It may be the input of a widget. */
 export function isLinked(node, name) {
   return node.isInputConnected(node.findInputSlot(name));
 }
 
 /**
- * @returns a widget's value; in a subgraph, that of the outer widget that it is linked to.
- * Undefined if a node gives the value, or if uses of the subgraph have different values.
+ * @returns a widget's value or, for a widget that is linked to an input of its subgraph, the value
+ * of the outer widget. It is undefined if another node computes the value, or if several instances
+ * of the subgraph have different values.
  */
 export function valueOf(node, name) {
   if (!isLinked(node, name)) return widgetOf(node, name)?.value;
@@ -37,7 +38,10 @@ export function valueOf(node, name) {
   return values.every((value) => value === values[0]) ? values[0] : undefined;
 }
 
-/** Set a widget, or the outer one that it is linked to. Widgets linked to a node stay unchanged. */
+/**
+ * Set a widget's value or, for a widget that is linked to an input of its subgraph, the value of
+ * the outer widget. Widgets that are linked to another node are not changed.
+ */
 export function setValue(node, name, value) {
   if (isLinked(node, name)) {
     for (const [outer, input] of outerInputs(node, name)) setValue(outer, input, value);
@@ -49,8 +53,9 @@ export function setValue(node, name, value) {
 }
 
 /**
- * @returns {[object, string][]} for an input linked to an input of the surrounding subgraph: each
- * node that uses the subgraph, and the name of that input. Else empty.
+ * Find the outer inputs of an input that is linked to an input of its subgraph.
+ * @returns {[object, string][]} each node that is an instance of the subgraph, and the name of the
+ * subgraph's input; empty if the input is not linked to one.
  */
 function outerInputs(node, name) {
   const subgraph = node.graph;
@@ -63,20 +68,20 @@ function outerInputs(node, name) {
     .map((outer) => [outer, input]);
 }
 
-/** @returns the node connected to an input, looking through Reroute nodes, or null. */
+/** @returns the node connected to an input, directly or through Reroute nodes, or null. */
 export function originOf(node, name) {
   const origin = node.graph ? node.getInputNode(node.findInputSlot(name)) : null;
   return origin?.type === "Reroute" ? originOf(origin, origin.inputs[0].name) : origin;
 }
 
 /**
- * Call `update` whenever a node's widgets, its last output or the nodes before it may have changed.
+ * Call `update` whenever a node's widgets, its last output or its connected nodes may have changed.
  * @param node
  * @param {string[]} widgets names of widgets
- * @param {() => void} update is called often, so it should do nothing when nothing has changed
+ * @param {() => void} update is called often, so it should do nothing if nothing has changed
  */
 export function keepUpToDate(node, widgets, update) {
-  // This is enough for the classic canvas. Nodes 2.0 never call it and need the rest.
+  // This is enough for the classic canvas. Nodes 2.0 never call it and need the other events.
   after(node, "onDrawBackground", update);
   for (const name of widgets) after(widgetOf(node, name), "callback", update);
   after(node, "onConnectionsChange", update);
@@ -86,7 +91,7 @@ export function keepUpToDate(node, widgets, update) {
   });
   after(node, "onConfigure", () => {
     LOADED.add(node);
-    setTimeout(update); // when the other nodes of the workflow are loaded too
+    setTimeout(update); // after the other nodes of the workflow are loaded
   });
   let stop;
   after(node, "onAdded", () => {
@@ -101,20 +106,20 @@ export function keepUpToDate(node, widgets, update) {
 }
 
 /**
- * Call `callback` each time the host has opened a workflow and restored the outputs of its nodes.
- * There is no event for that.
- * @returns {() => void} stops it
+ * Call `callback` each time ComfyUI has opened a workflow and restored the outputs of its nodes.
+ * ComfyUI has no event for that.
+ * @returns {() => void} function that removes the callback
  */
 function onWorkflow(callback) {
-  const detached = true; // not bound to the Vue component that is being set up
+  const detached = true; // keeps the callback when the current Vue component is removed
   return app.extensionManager.workflow.$onAction(({ name, after: whenDone }) => {
     if (name === "openWorkflow") whenDone(() => setTimeout(callback));
   }, detached);
 }
 
 /**
- * @returns the `ui` output of the node's last run in this workflow, or undefined. The host forgets
- * it when the page is reloaded; we keep it until the tab is closed.
+ * @returns the `ui` output of the node's last run in this workflow, or undefined. ComfyUI loses it
+ * when the page is reloaded, so a copy is kept in the session storage.
  */
 export function lastOutput(node) {
   if (!node.graph) return undefined;
@@ -123,30 +128,33 @@ export function lastOutput(node) {
   return app.nodeOutputs[id] ?? kept ?? undefined;
 }
 
-/** Nodes loaded from a workflow. A new node has no last run, even if its id was in use before. */
+/** Nodes loaded from a workflow. New nodes have no last run, even if they reuse an earlier id. */
 const LOADED = new WeakSet();
 
-/** @returns {string} a storage key. It has the workflow's path, since workflows share graph ids. */
+/**
+ * @returns {string} storage key for a node. It includes the path of the workflow, since different
+ * workflows may have the same graph ids.
+ */
 function placeOf(node) {
   const { path } = app.extensionManager.workflow.activeWorkflow ?? {};
   return `lpnsr ${path} ${node.graph.id} ${node.id}`;
 }
 
 /**
- * Show an HTML element on a node. It is saved neither in the workflow nor in the prompt.
+ * Show an HTML element on a node. It is not saved in the workflow or the prompt.
  * @param node
  * @param {string} name
  * @param {HTMLElement} element
- * @param {object} options of `addDOMWidget`
+ * @param {object} options options for `addDOMWidget`
  */
 export function addElement(node, name, element, options) {
   // keeps Nodes 2.0 from dragging the node
   element.addEventListener("pointerdown", (event) => event.stopPropagation());
   const widget = node.addDOMWidget(name, name, element, { serialize: false, ...options });
   widget.serialize = false;
-  // When undo replaces a node, Nodes 2.0 go on showing the element of the old one.
+  // When undo replaces a node, Nodes 2.0 keep showing the element of the old node.
   keepUpToDate(node, [], () => {
-    // a removed node may still have its graph, and a new node its id
+    // A removed node may still have a graph, and its id may belong to a new node.
     const shown = app.canvas.graph?.getNodeById(node.id) === node;
     if (element.isConnected || !shown) return;
     const place = `.lg-node[data-node-id="${node.id}"] .${element.classList[0]}`;

@@ -1,4 +1,4 @@
-/** Translates the pack's texts into the front end's language with `locales/`; else English. */
+/** Translates the pack's texts into the front end's language, with the files in `locales/`. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -7,15 +7,15 @@ const LOCALES = await api.getCustomNodesI18n().catch((error) => {
   return {};
 });
 
-/** @returns {object} all packs' translations into the current language, if any. */
+/** @returns {object} translations of all packs into the current language, or an empty object. */
 function locale() {
   return LOCALES[app.extensionManager.setting.get("Comfy.Locale")] ?? {};
 }
 
 /**
- * Translate a text of this front end. Its English is the key in `locales/<language>/main.json`.
- * @param {string} english must be a literal, so that tests/e2e/test_locales.py finds it
- * @param {object} values replace {names} in the text
+ * Translate a text. The English text is the key in `locales/<language>/main.json`.
+ * @param {string} english a string literal, so that tests/e2e/test_locales.py finds it
+ * @param {object} values values for the {names} in the text
  */
 export function text(english, values = {}) {
   const translated = locale().LPNSR?.[english] ?? english;
@@ -23,8 +23,8 @@ export function text(english, values = {}) {
 }
 
 /**
- * @returns a node's translations if it is of this pack and the front end loses them, or undefined.
- * Before 1.35, loading the host's own translations discards those of packs.
+ * @returns the translations of a node of this pack if the front end does not apply them itself, or
+ * undefined. Front ends before 1.35 discard the translations of packs when they load their own.
  */
 function textsOf(definition) {
   const [major, minor] = window.__COMFYUI_FRONTEND_VERSION__.split(".").map(Number);
@@ -35,8 +35,8 @@ function textsOf(definition) {
 }
 
 /**
- * Translate the definition of a node in place, which is where such front ends look next.
- * @param {object} definition of a node, as /object_info gives it
+ * Translate the definition of a node in place, for front ends before 1.35.
+ * @param {object} definition definition of a node from /object_info
  */
 export function translateDefinition(definition) {
   const texts = textsOf(definition);
@@ -53,7 +53,7 @@ export function translateDefinition(definition) {
   );
 }
 
-/** Translate a new node, for such front ends. */
+/** Translate a new node, for front ends before 1.35. */
 export function translateNode(node) {
   const texts = textsOf(node.constructor.nodeData);
   if (!texts) return;

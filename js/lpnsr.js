@@ -1,6 +1,6 @@
 /**
- * The pack's front end. It is optional: every workflow runs the same without it, and workflows save
- * nothing of it.
+ * The front end of the pack. It is optional: workflows do not depend on it, and it stores nothing
+ * in them.
  */
 import { app } from "../../scripts/app.js";
 import { addSlider } from "./compare.js";

@@ -1,7 +1,7 @@
 /**
- * Buttons that set the paper's presets. PreSet-A and PreSet-B set the same widgets and differ in
- * the start: bicubic interpolation or an upscale model. LPNSR Upscale has an input for that model;
- * for LPNSR Sample it is connected to the LPNSR Pre-Upsample before it.
+ * Buttons that set the paper's presets. PreSet-A and PreSet-B have the same widget values, but
+ * start from bicubic interpolation or an upscale model. That model is connected to LPNSR Upscale
+ * itself or, for LPNSR Sample, to the LPNSR Pre-Upsample node that precedes it.
  */
 import { app } from "../../scripts/app.js";
 import {
@@ -39,7 +39,7 @@ const PRESETS = [
   },
 ];
 
-/** Upscale models for PreSet-B in order of preference: the published one, the bundled one. */
+/** Upscale models for PreSet-B: the published one is preferred to the bundled one. */
 const STARTS = [
   "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth",
   "lpnsr_lite_compact_x4.safetensors",
@@ -72,7 +72,7 @@ export function addPresets(node) {
 
   keepUpToDate(node, ["steps", "kappa", "predictor_mode", ...switchesOf(node)], () => {
     buttons.forEach((button, i) => (button.ariaPressed = String(isAt(node, PRESETS[i]))));
-    // read by lpnsr.css, since Nodes 2.0 of front end 1.32 do not show which widgets are disabled
+    // For lpnsr.css, since Nodes 2.0 in front end 1.32 do not show which widgets are disabled.
     row.dataset.idle = node.widgets.flatMap((w) => (w.disabled ? w.name : [])).join(" ");
   });
 }
@@ -88,7 +88,7 @@ function settings(node, preset) {
   return [["steps", 4], ["kappa", 2], ...switches, ...mode];
 }
 
-/** @returns the node whose `upscale_model` input makes this one's start, or null if unknown. */
+/** @returns the node that pre-upsamples for this node, this node itself, or null if unknown. */
 function startOf(node) {
   if (node.comfyClass === "LPNSRUpscale") return node;
   const encode = originOf(node, "samples");
@@ -104,7 +104,7 @@ function isAt(node, preset) {
   );
 }
 
-/** Apply a preset, as one step for undo. */
+/** Apply a preset as a single undo step. */
 function apply(node, preset) {
   app.canvas.emitBeforeChange();
   try {
@@ -120,7 +120,7 @@ function apply(node, preset) {
   node.setDirtyCanvas(true, true);
 }
 
-/** Connect a Load Upscale Model: an unused one, else any, else a new one beside the node. */
+/** Connect a Load Upscale Model node: an unused one, or else any, or else a new one. */
 function connectLoader(node) {
   const loaders = node.graph.nodes.filter((n) => n.type === "UpscaleModelLoader" && n.mode === 0);
   const idle = loaders.find((loader) => !loader.isOutputConnected(0));

@@ -1,4 +1,4 @@
-/** Shows the text output of a node's last run, which the host does for its own nodes alone. */
+/** Shows the text output of a node's last run. ComfyUI does that only for its own nodes. */
 import { addElement, keepUpToDate, lastOutput } from "./graph.js";
 import { text } from "./language.js";
 
@@ -15,14 +15,14 @@ export function addReport(node) {
   area.className = "lpnsr-report widget-expands";
   area.readOnly = true;
   area.placeholder = text("Run the workflow for a report.");
-  area.dataset.captureWheel = "true"; // scrolls the text, where Nodes 2.0 would zoom the graph
+  area.dataset.captureWheel = "true"; // the wheel scrolls the text instead of zooming in Nodes 2.0
   addElement(node, "lpnsr_report", area, { getMinHeight: () => MIN_HEIGHT });
   node.setSize(SIZE);
   keepUpToDate(node, [], () => (area.value = textOf(node)));
 }
 
 /**
- * Show the text as one line, which takes no room before a run.
+ * Show the text as one line, which takes up no space before the first run.
  * @param node LoadLPNSRModels
  */
 export function addLine(node) {

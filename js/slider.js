@@ -1,10 +1,10 @@
-/** A before/after slider for pairs of pictures of the same size. Knows nothing of ComfyUI. */
+/** A before/after slider for pairs of pictures of the same size. It does not depend on ComfyUI. */
 
 const MAX_ZOOM = 32;
 const STEP = 2;
 const LARGE_STEP = 10;
 
-/** From this scale on, the pixels of the pictures are shown as squares. */
+/** Minimum scale at which the pixels of the pictures are shown as squares. */
 const SQUARES_FROM = 4;
 
 const template = (text) => `
@@ -44,22 +44,23 @@ export class Slider {
   #index = 0;
   #images = [];
 
-  /** Position of the divider in percent of the stage; its positions before the last two presses. */
+  /** Position of the divider in percent of the stage, and before the last two pointer presses. */
   #position = 50;
   #before = [50, 50];
-  /** Zoom factor (1 shows everything), and the picture's pixel at the centre of the stage. */
+  /** Zoom factor (1 shows everything), and the pixel of the picture at the centre of the stage. */
   #zoom = 1;
   #center = [0, 0];
-  /** Last position on the stage of each pressed pointer, by its id. */
+  /** Last position of each pressed pointer on the stage, by pointer id. */
   #pointers = new Map();
   #panning = false;
 
   /**
    * @param {object} options
-   * @param {string[]} options.labels of the left and the right picture
-   * @param {string} options.hint shown while there is no picture
-   * @param {(english: string, values?: object) => string} options.text in the user's language
-   * @param {(left: HTMLImageElement, right: HTMLImageElement) => void} options.onShown
+   * @param {string[]} options.labels labels of the left and the right picture
+   * @param {string} options.hint text that is shown while there is no picture
+   * @param {(english: string, values?: object) => string} options.text translates a text
+   * @param {(left: HTMLImageElement, right: HTMLImageElement) => void} options.onShown called
+   *   whenever a pair is shown
    */
   constructor({ labels, hint, text, onShown }) {
     this.#labels = labels;
@@ -84,7 +85,7 @@ export class Slider {
   }
 
   /**
-   * Show pictures, from the first pair on. Does nothing if they are shown already.
+   * Show the first of several pairs of pictures. Does nothing if the pairs have not changed.
    * @param {string[][]} pairs URLs [left, right]
    */
   show(pairs) {
@@ -94,7 +95,7 @@ export class Slider {
   }
 
   /**
-   * Show a line of text below the pictures, or none.
+   * Show a line of text below the pictures, or hide it if the text is empty.
    * @param {string} text
    */
   note(text) {
@@ -115,7 +116,7 @@ export class Slider {
       Object.assign(new Image(), { src, alt: this.#labels[i], draggable: false }),
     );
     try {
-      // Decode large pictures asynchronously, and show the old ones until then.
+      // Decode large pictures asynchronously, and show the old ones until that is done.
       await Promise.all(images.map((image) => image.decode()));
     } catch {
       if (pair === this.#pairs[this.#index]) {
@@ -124,7 +125,7 @@ export class Slider {
       }
       return;
     }
-    if (pair !== this.#pairs[this.#index]) return; // another pair was picked meanwhile
+    if (pair !== this.#pairs[this.#index]) return; // another pair has been picked in the meantime
     this.#put(images);
     this.#say("");
     this.#onShown(...images);
@@ -160,7 +161,7 @@ export class Slider {
 
   // Zoom
 
-  /** Size of a picture's pixel in pixels of the stage. */
+  /** Size of a pixel of the picture, in pixels of the stage. */
   get #scale() {
     const { clientWidth, clientHeight } = this.#stage;
     const { naturalWidth, naturalHeight } = this.#images[0];
@@ -172,7 +173,7 @@ export class Slider {
     this.#layOut();
   }
 
-  /** Zoom about a point of the stage. */
+  /** Zoom around a point of the stage. */
   #zoomBy(factor, [x, y]) {
     const stage = [this.#stage.clientWidth, this.#stage.clientHeight];
     const old = this.#scale;
@@ -235,13 +236,13 @@ export class Slider {
     }
     this.#stage.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.#stage.addEventListener("dblclick", () => {
-      this.#moveTo(this.#before[0]); // undo what the two clicks did to the divider
+      this.#moveTo(this.#before[0]); // undo the divider movement of the two clicks
       this.#fit();
     });
     this.#divider.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Position of a pointer in pixels of the stage, which the graph's zoom scales. */
+  /** Position of a pointer in pixels of the stage, independent of the zoom of the graph. */
   #place({ clientX, clientY }) {
     const { left, top, width, height } = this.#stage.getBoundingClientRect();
     const { clientWidth, clientHeight } = this.#stage;
@@ -250,7 +251,7 @@ export class Slider {
 
   #press(event) {
     if (!this.#images.length || event.button > 1) return;
-    event.preventDefault(); // no scrolling by the middle button, no text selection
+    event.preventDefault(); // prevents scrolling with the middle button, and text selection
     this.#divider.focus({ preventScroll: true });
     this.#stage.setPointerCapture(event.pointerId);
     this.#panning = event.button === 1 || event.shiftKey || event.ctrlKey || event.metaKey;
@@ -306,7 +307,7 @@ export class Slider {
     const action = actions[event.key];
     if (!action || !this.#images.length || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    event.stopPropagation(); // the canvas has keys of its own
+    event.stopPropagation(); // the canvas has its own shortcuts
     action();
   }
 }

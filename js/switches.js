@@ -1,7 +1,7 @@
-/** Greys out widgets that have no effect with the current values of the others. */
+/** Greys out widgets that have no effect with the current values of other widgets. */
 import { keepUpToDate, valueOf, widgetOf } from "./graph.js";
 
-/** Smallest number of steps for which each switch of the predictor has an effect. */
+/** Minimum number of steps for which each switch of the noise predictor has an effect. */
 const MIN_STEPS = { predictor_t4: 4, predictor_t3: 3, predictor_t2: 2, use_predictor: 2 };
 const MAX_STEPS = 4;
 
@@ -16,7 +16,10 @@ export function greyOutIdleWidgets(node) {
   });
 }
 
-/** @returns {string[]} names of the widgets without effect. Values from nodes are unknown yet. */
+/**
+ * @returns {string[]} names of the widgets that have no effect. Values that other nodes compute are
+ * not known before a run, so their widgets are assumed to have one.
+ */
 function idleWidgets(node, switches) {
   const steps = valueOf(node, "steps") ?? MAX_STEPS;
   const idle = switches.filter((name) => MIN_STEPS[name] > steps);

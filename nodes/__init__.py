@@ -1,1 +1,1 @@
-"""ComfyUI nodes: schemas and short executes. Their work is in `stages`."""
+"""ComfyUI nodes. `stages` contains the code that they share."""

@@ -1,4 +1,4 @@
-"""LPNSRCompare: the result beside the LR image, under a before/after slider."""
+"""LPNSRCompare: compares the result with the LR image under a before/after slider."""
 
 import logging
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from .schema import schema
 
 
 class LPNSRCompare(io.ComfyNode):
-    """Shows pairs of pictures. `js/compare.js` makes a before/after slider of them."""
+    """Shows pairs of pictures. `js/compare.js` displays them under a before/after slider."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -72,16 +72,17 @@ class LPNSRCompare(io.ComfyNode):
 
 
 def _pairs(image: Tensor, lr_image: Tensor) -> Iterator[tuple[Picture, Picture]]:
-    """(LR picture, result), one after the other, since copies of a whole clip may not fit."""
+    """Yield pairs (LR picture, result) one by one, since copies of a whole clip may not fit into
+    memory."""
     for result, lr in zip(image.split(1), lr_image.split(1), strict=True):
         yield read_image(lr, "lr_image"), read_image(result, "image")
 
 
 def pair(lr: Picture, result: Picture) -> Tensor:
-    """IMAGE [2,H,W,C] of an LR picture, enlarged to the result's size, and the result.
+    """Make an IMAGE [2,H,W,C] of an LR picture, resized to the size of the result, and the result.
 
-    Alpha is kept if both have it. An LR picture of another shape is centred between bars, which are
-    black, or transparent.
+    Alpha is kept if both have it. An LR picture with another aspect ratio is centred between black
+    or transparent bars.
     """
     if lr.alpha is None or result.alpha is None:
         lr, result = Picture(lr.rgb), Picture(result.rgb)
@@ -94,8 +95,12 @@ def pair(lr: Picture, result: Picture) -> Tensor:
 
 
 def size_in(lr: Picture, result: Picture) -> tuple[int, int]:
-    """Height and width to show an LR picture in: the result's, or the largest of the LR picture's
-    shape within it if that differs by more than rounding each side to a pixel nearby explains."""
+    """Return the height and width in which an LR picture is shown.
+
+    They are those of the result if both aspect ratios agree, up to rounding of each side to a
+    nearby pixel. Otherwise they are the largest size with the aspect ratio of the LR picture that
+    fits into the result.
+    """
     _, h, w = lr.size
     _, height, width = result.size
     if abs(height / h - width / w) <= 1 / h + 1 / w:

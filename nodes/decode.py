@@ -1,4 +1,4 @@
-"""LPNSRDecode: the clean latent as an image."""
+"""LPNSRDecode: decodes the clean latent into an image."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .schema import schema
 
 
 class LPNSRDecode(io.ComfyNode):
-    """Quantise, decode and correct colours."""
+    """Quantises and decodes a latent, and corrects the colours."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -40,8 +40,8 @@ class LPNSRDecode(io.ComfyNode):
                 io.Image.Input(
                     "start_image",
                     optional=True,
-                    tooltip="The pre-upsampled image, from LPNSR Pre-Upsample: what is kept where "
-                    "the mask is 0. Only with a mask.",
+                    tooltip="The pre-upsampled image from LPNSR Pre-Upsample, which is kept where "
+                    "the mask is 0. Only needed with a mask.",
                 ),
                 widgets.FEATHER,
             ],
@@ -76,8 +76,8 @@ class LPNSRDecode(io.ComfyNode):
         widgets.require_choices(color_fix=color_fix)
         if (mask is None) != (start_image is None):
             raise ValueError(
-                "mask and start_image belong together. Connect both (start_image is the image of "
-                "LPNSR Pre-Upsample, kept where the mask is 0), or none."
+                "mask and start_image belong together. Connect both or none. start_image is the "
+                "image from LPNSR Pre-Upsample, which is kept where the mask is 0."
             )
         progress = host.Progress(len(samples["samples"]) * DECODE_WORK)
         engine = stages.make_engine(models, tile_size, overlap, progress)

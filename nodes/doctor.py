@@ -1,4 +1,4 @@
-"""LPNSRDoctor: a report to paste into an issue."""
+"""LPNSRDoctor: creates a report to paste into an issue."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class LPNSRDoctor(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        return float("nan")  # never equal to itself, so the node always runs again
+        return float("nan")  # differs from itself, so the node is never cached
 
     @classmethod
     def execute(cls, sha256: bool) -> io.NodeOutput:

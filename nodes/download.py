@@ -1,4 +1,4 @@
-"""LPNSRDownloadModels: downloads the released files when the user runs it."""
+"""LPNSRDownloadModels: downloads released files when the user runs the node."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ _LICENCES = "; ".join(
 
 
 class LPNSRDownloadModels(io.ComfyNode):
-    """Downloads missing files into the first folder of their kind."""
+    """Downloads missing files into the first model folder of their kind."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRDownloadModels",
             display_name="LPNSR Download Models",
-            description="Downloads those released files of a preset that are missing into "
-            "models/lpnsr and models/upscale_models. Then press R, so that the loaders list them.",
+            description="Downloads the missing released files of a preset into models/lpnsr and "
+            "models/upscale_models. Then press R, so that the loaders list them.",
             search_aliases=["get models", "weights", "checkpoints"],
             inputs=[
                 io.Combo.Input(
@@ -56,7 +56,7 @@ class LPNSRDownloadModels(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, files: str | None, **_: Any) -> list[str]:
-        """Changes when a file is deleted, so the node runs again."""
+        """Return a value that changes when a file is deleted, so that the node runs again."""
         folders = host.users_folders()
         paths = [find(file, folders[file.folder]) for file in CHOICES.get(files or "", RELEASED)]
         return [str(path) for path in paths]

@@ -1,4 +1,4 @@
-"""ResShiftEncode: the start of the diffusion as a latent."""
+"""ResShiftEncode: encodes the pre-upsampled image."""
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -13,7 +13,8 @@ from .schema import schema
 
 
 class ResShiftEncode(io.ComfyNode):
-    """y0 = encode(y0-hat), together with the LR image that conditions every step."""
+    """Computes y0 = encode(y0-hat). The latent also carries the LR image, on which every step is
+    conditioned."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""The list of nodes, and what happens when ComfyUI loads the pack."""
+"""The extension that ComfyUI loads, and the list of nodes."""
 
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override

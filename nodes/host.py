@@ -1,4 +1,5 @@
-"""The one door to ComfyUI: model folders, memory management, progress, upscale models."""
+"""The only module that uses ComfyUI's internals, except `vae`: model folders, memory management,
+progress and upscale models."""
 
 import logging
 import os
@@ -46,7 +47,7 @@ EXAMPLES = [
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OPERATIONS = comfy.ops.manual_cast
-"""Layers that cast their weights to the activations, since dtypes are chosen after loading."""
+"""Layers that cast their weights to the dtype of activations, which is chosen after loading."""
 
 _BAR = 1000
 _SECONDS_BETWEEN_TEXTS = 0.2
@@ -62,13 +63,14 @@ N = TypeVar("N", Autoencoder, Denoiser, NoisePredictor)
 
 
 def register_model_folders() -> None:
-    """List `models/lpnsr` and the bundled weights, behind folders of extra_model_paths.yaml."""
+    """Register `models/lpnsr` and the folders of bundled weights, in this order, after the folders
+    in extra_model_paths.yaml."""
     default = Path(folder_paths.models_dir) / MODEL_FOLDER
     try:
         default.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         logging.warning(
-            "LPNSR: %s can't be made (%s); put model files into another folder for 'lpnsr'.",
+            "LPNSR: %s can't be created (%s); put model files into another folder for 'lpnsr'.",
             default,
             e,
         )
@@ -80,30 +82,31 @@ def register_model_folders() -> None:
 
 
 def offer_examples() -> None:
-    """Put what the shipped workflows load into the input folder, once, so that they run at once."""
+    """Copy the example files of the shipped workflows into the input folder, but only once."""
     folder = Path(folder_paths.get_input_directory()).absolute()
     user = Path(folder_paths.get_system_user_directory(MODEL_FOLDER))
     examples.offer(EXAMPLES, folder, user / "examples.txt")
 
 
 def model_files() -> list[str]:
-    """Names of the files in the `lpnsr` model folders."""
+    """Return the names of the files in the `lpnsr` model folders."""
     return folder_paths.get_filename_list(MODEL_FOLDER)
 
 
 def model_folders() -> list[str]:
-    """The `lpnsr` model folders, the one for downloads first."""
+    """Return the `lpnsr` model folders. The first one is for downloads."""
     return folder_paths.get_folder_paths(MODEL_FOLDER)
 
 
 def all_folders() -> dict[FolderKind, list[Path]]:
-    """Folders of networks and of upscale models, as ComfyUI lists them."""
+    """Return the folders of networks and of upscale models, in the order of ComfyUI."""
     kinds: tuple[FolderKind, ...] = (MODEL_FOLDER, "upscale_models")
     return {kind: [Path(p) for p in folder_paths.get_folder_paths(kind)] for kind in kinds}
 
 
 def users_folders() -> dict[FolderKind, list[Path]]:
-    """`all_folders` without the pack's own: the first of each kind is for downloads."""
+    """Return `all_folders` without the bundled ones. The first folder of each kind is for
+    downloads."""
     bundled = {BUNDLED.resolve(), BUNDLED_UPSCALE_MODELS.resolve()}
     return {
         kind: [folder for folder in folders if folder.resolve() not in bundled]
@@ -112,16 +115,16 @@ def users_folders() -> dict[FolderKind, list[Path]]:
 
 
 def model_path(name: str) -> Path:
-    """Full path of a file in the `lpnsr` model folders.
+    """Return the full path of a file in the `lpnsr` model folders.
 
     Raises:
-        FileNotFoundError: no folder has such a file.
+        FileNotFoundError: there is no such file in any folder.
     """
     return Path(folder_paths.get_full_path_or_raise(MODEL_FOLDER, name))
 
 
 def file_fingerprint(name: str) -> tuple[str, int, int] | None:
-    """Changes when the file is replaced; None if it is not there."""
+    """Return a value that changes when the file is replaced, or None if it does not exist."""
     path = folder_paths.get_full_path(MODEL_FOLDER, name)
     if path is None:
         return None
@@ -134,19 +137,20 @@ def file_fingerprint(name: str) -> tuple[str, int, int] | None:
 
 @dataclass(frozen=True)
 class Managed(engine_memory.Managed[N]):
-    """A network in ComfyUI's care. Holds the patcher, since the host keeps weak references only."""
+    """A network that ComfyUI manages. It holds the patcher, because ComfyUI itself keeps only a
+    weak reference."""
 
-    network: N = field(repr=False)  # the host writes each input into the report of an error
+    network: N = field(repr=False)  # ComfyUI includes the repr of inputs in error reports
     patcher: ModelPatcher
 
 
 def manage(network: N, precision: str, compiled: bool = False) -> Managed[N]:
-    """Choose devices and dtypes as the host does, cast the network, and hand it to the host.
+    """Choose devices and dtypes as ComfyUI does, cast the network, and create its patcher.
 
     Args:
-        network: in fp32 on the CPU, built with `OPERATIONS`.
-        precision: a key of `PRECISIONS`; "auto" follows the host's device and command line.
-        compiled: whether torch.compile makes its kernels.
+        network: network in fp32 on the CPU, built with `OPERATIONS`.
+        precision: a key of `PRECISIONS`. "auto" depends on ComfyUI's device and command line.
+        compiled: whether to compile the network with torch.compile.
 
     Raises:
         RuntimeError: torch.compile does not work on the device.
@@ -172,7 +176,7 @@ def _autoencoder_dtype() -> torch.dtype:
 
 
 def _unet_dtypes(num_parameters: int) -> tuple[torch.dtype, torch.dtype]:
-    """Of the weights, and of the activations."""
+    """Return the dtypes of the weights and of the activations."""
     device = mm.get_torch_device()
     weight = _or_fast_bf16(mm.unet_dtype(device, num_parameters), device, args.fp32_unet)
     if weight == torch.bfloat16 and has_fast_bf16(device):
@@ -181,27 +185,27 @@ def _unet_dtypes(num_parameters: int) -> tuple[torch.dtype, torch.dtype]:
 
 
 def _or_fast_bf16(chosen: torch.dtype, device: torch.device, wants_fp32: bool) -> torch.dtype:
-    """The host's choice, or bf16 on CPUs that have it: the host takes fp32 on all of them."""
+    """Return `chosen`, or bf16 on CPUs with bf16 instructions. ComfyUI uses fp32 on all CPUs."""
     is_default = chosen == torch.float32 and not (wants_fp32 or args.force_fp32)
     return torch.bfloat16 if is_default and has_fast_bf16(device) else chosen
 
 
 class Memory(engine_memory.Memory):
-    """ComfyUI's model management, for the engine."""
+    """Makes ComfyUI's model management available to the engine."""
 
     @property
     def result_device(self) -> torch.device:
-        """Where IMAGE, MASK and LATENT tensors go."""
+        """Device of IMAGE, MASK and LATENT tensors."""
         return mm.intermediate_device()
 
     @property
     def result_dtype(self) -> torch.dtype:
-        """Of IMAGE, MASK and LATENT tensors; fp16 where the host was started so."""
+        """Dtype of IMAGE, MASK and LATENT tensors. A ComfyUI option can make it fp16."""
         dtype: Callable[[], torch.dtype] = getattr(mm, "intermediate_dtype", lambda: torch.float32)
         return dtype()
 
     def free_for_results(self) -> int:
-        """Free bytes where IMAGE and LATENT tensors go."""
+        """Return the free bytes on the device of results."""
         device = self.result_device
         if device.type == "cpu":
             return available()
@@ -209,13 +213,14 @@ class Memory(engine_memory.Memory):
         return int(free)
 
     def available(self, networks: Sequence[Any]) -> float:
-        """Bytes for activations beside these networks, with all other models evicted.
+        """Return the bytes left for activations with these networks loaded and all other models
+        evicted.
 
-        Main memory, which MPS shares, holds the weights of all models, evicted or not.
+        On CPU and MPS, evicting frees nothing, since evicted weights stay in the same memory.
         """
         patcher = networks[0].patcher
         device = patcher.load_device
-        # Hosts with dynamic VRAM count what that would give back.
+        # ComfyUI versions with dynamic VRAM include the memory that it would free.
         free: Any = getattr(patcher, "get_free_memory", mm.get_free_memory)(device)
         if device.type in ("cpu", "mps"):
             return USABLE * free
@@ -223,7 +228,8 @@ class Memory(engine_memory.Memory):
         return USABLE * (free + _evictable(device) - weights)
 
     def free(self, networks: Sequence[Any]) -> float:
-        """Bytes for activations beside these networks, without evicting other models."""
+        """Return the bytes left for activations with these networks loaded, without evicting other
+        models."""
         device = networks[0].device
         free: Any = mm.get_free_memory(device)
         if device.type in ("cpu", "mps"):
@@ -232,34 +238,38 @@ class Memory(engine_memory.Memory):
         return USABLE * (free - sum(p.model_size() - p.loaded_size() for p in patchers))
 
     def load(self, networks: Sequence[Any], activations: float) -> None:
-        """Load the networks, with this many bytes free for activations."""
+        """Load the networks, and leave this many bytes free for activations."""
         patchers = [network.patcher for network in networks]
         mm.load_models_gpu(patchers, memory_required=int(activations))
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an allocation failed. The host's own test also clears a pending error of CUDA."""
+        """Return whether the error is a failed allocation.
+
+        ComfyUI's own check is called first, because it also clears a pending CUDA error.
+        """
         hosts_test: Callable[[BaseException], bool] = getattr(mm, "is_oom", lambda _: False)
         return hosts_test(error) or super().is_out_of_memory(error)
 
     def empty_cache(self) -> None:
-        """Give cached memory back to the device."""
+        """Return cached memory to the device."""
         mm.soft_empty_cache()
 
 
 def _evictable(device: torch.device) -> int:
-    """Bytes of weights on a device that unloading would free, beside those of dynamic VRAM."""
+    """Return the bytes of weights on a device that unloading would free, without those in dynamic
+    VRAM."""
     mm.cleanup_models_gc()
     return sum(
         patcher.loaded_size()
         for patcher in mm.loaded_models()
-        if patcher is not None  # whose owner has gone, while the host still lists its model
+        if patcher is not None  # None if the patcher was freed, but ComfyUI still lists its model
         and patcher.load_device == device
         and not (hasattr(patcher, "is_dynamic") and patcher.is_dynamic())
     )
 
 
 def to_result(tensor: Tensor) -> Tensor:
-    """Move an IMAGE or MASK to the host's device and dtype for results."""
+    """Convert an IMAGE or MASK to ComfyUI's device and dtype for results."""
     memory = Memory()
     return tensor.to(memory.result_device, memory.result_dtype)
 
@@ -268,10 +278,13 @@ def to_result(tensor: Tensor) -> Tensor:
 
 
 class Progress(BaseProgress):
-    """Bar, text and preview on the running node. Every step is also a chance to cancel."""
+    """Shows a progress bar, text and previews on the running node, and lets the user cancel.
+
+    Args:
+        work: total work, in the unit of the arguments of `advance`.
+    """
 
     def __init__(self, work: float = 1.0) -> None:
-        """`work` is all there is to do, in any unit, for `advance`."""
         context = get_executing_context()
         self._node_id = context.node_id if context else None
         self._bar = comfy.utils.ProgressBar(_BAR)
@@ -282,13 +295,13 @@ class Progress(BaseProgress):
         self.begin(work)
 
     def begin(self, work: float, heading: str = "") -> None:
-        """A run of so much work begins; `heading` is a line above the plan, which plans share."""
+        """Set the total work of a run, and a line that is shown above each tile plan."""
         self._work, self._heading = work, heading
         if heading:
             logging.info("LPNSR: %s.", heading)
 
     def plan(self, summary: str, details: str) -> None:
-        """Show the plan for which the networks are being loaded, and log its details."""
+        """Show the tile plan while the networks are loaded, and log its details."""
         self._plan = summary
         self.say("loading")
         logging.info("LPNSR: %s.", details)
@@ -299,7 +312,7 @@ class Progress(BaseProgress):
         logging.info("LPNSR: %s.", text)
 
     def advance(self, work: float, text: str) -> None:
-        """Count work done; show `text`, the time left and the plan.
+        """Add finished work, and show `text`, the time left and the tile plan.
 
         Raises:
             InterruptProcessingException: the user pressed Cancel.
@@ -315,7 +328,8 @@ class Progress(BaseProgress):
             self.say(f"{text}, {duration(left)} left")
 
     def preview(self, y0: Tensor, lr: Tensor) -> StepCallback:
-        """Shows the first picture's prediction after each step, where previews are switched on."""
+        """Return a callback that previews the clean prediction of the first picture in each step,
+        if previews are enabled."""
         make_preview = latent_previewer(y0[:1], lr[:1])
 
         def on_step(t: int, x_t: Tensor, x0_pred: Tensor) -> None:
@@ -325,7 +339,7 @@ class Progress(BaseProgress):
         return on_step
 
     def at(self, done: float, total: float) -> None:
-        """Show `done` of `total`, where neither is known from the start.
+        """Set the bar to `done` of `total`, for work that is not known in advance.
 
         Raises:
             InterruptProcessingException: the user pressed Cancel.
@@ -334,34 +348,36 @@ class Progress(BaseProgress):
         self._bar.update_absolute(round(_BAR * done / total))
 
     def say(self, text: str) -> None:
-        """Show a line of text on the node, above the plan, which narrow nodes cut off."""
+        """Show a line of text on the node, above the tile plan, which narrow nodes cut off."""
         if self._node_id is not None:
             shown = (text, self._heading, self._plan, *self._notes)
             lines = "\n".join(line for line in shown if line)
-            # two spaces before the end of a line: Nodes 2.0 take it for Markdown
+            # Nodes 2.0 render the text as Markdown, in which two spaces force a line break.
             PromptServer.instance.send_progress_text(lines.replace("\n", "  \n"), self._node_id)
 
     def finish(self) -> None:
-        """Show the time it took, and the plan."""
+        """Show the elapsed time and the tile plan."""
         self.say(f"done in {duration(time.monotonic() - self._began)}")
 
 
 def duration(seconds: float) -> str:
-    """In words, e.g. "12 s" or "3 min"."""
+    """Format a duration, e.g. "12 s" or "3 min"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | None]:
-    """Previews of latents, in the colours that `y0` has in `lr`, by the host's preview settings.
+    """Create a function that previews latents according to ComfyUI's settings.
+
+    Its map from latents to colours is fitted to `y0` and `lr`.
 
     Args:
-        y0: [1,C,h,w].
-        lr: [1,3,h,w] in [-1,1].
+        y0: latent of the LR image, [1,C,h,w].
+        lr: the LR image, [1,3,h,w] in [-1,1].
 
     Returns:
-        A function of a latent [1,C,h,w]. It gives None where previews are switched off.
+        A function of a latent [1,C,h,w]. It returns None if previews are disabled.
     """
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return lambda x0: None
@@ -382,7 +398,7 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
 
 
 def environment() -> list[str]:
-    """ComfyUI's version, and what it chooses for this machine."""
+    """Describe ComfyUI's version and options, and the device and precisions that it chooses."""
     device = mm.get_torch_device()
     memory: list[Any] = [mm.get_total_memory(d) for d in (device, torch.device("cpu"))]
     weight, compute = _unet_dtypes(_RELEASED_UNET_PARAMETERS)
@@ -400,16 +416,17 @@ def environment() -> list[str]:
 
 
 def run_upscale_model(upscale_model: Any, image: Tensor) -> Tensor:
-    """Run a spandrel model as the host's own node does, tiled and with its care for memory.
+    """Run a spandrel model with ComfyUI's own node, which handles tiling and memory.
 
     Args:
         upscale_model: UPSCALE_MODEL.
         image: [B,h,w,3] in [0,1].
 
     Returns:
-        [B,s*h,s*w,3] in [0,1], s being the model's scale.
+        [B,s*h,s*w,3] in [0,1], where s is the scale of the model.
     """
-    if not hasattr(upscale_model, "patcher"):  # hosts from 0.29 on expect what their loader adds
+    # ComfyUI 0.29 and newer expect a patcher, which only their own loader adds.
+    if not hasattr(upscale_model, "patcher"):
         upscale_model.patcher = ModelPatcher(
             upscale_model.model,
             load_device=mm.get_torch_device(),

@@ -1,4 +1,4 @@
-"""LPNSRInspect: what the chain does at each step."""
+"""LPNSRInspect: shows the clean prediction and the noise of each step."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ from .schema import schema
 
 
 class LPNSRInspect(io.ComfyNode):
-    """Figures 2 and 4 of the paper for one's own picture."""
+    """Creates Figures 2 and 4 of the paper for any picture."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -36,8 +36,8 @@ class LPNSRInspect(io.ComfyNode):
             display_name="LPNSR Inspect",
             description="Runs the chain as LPNSR Sample does, and shows the clean prediction and "
             "the noise of each step (Figures 2 and 4 of the paper). Without a noise predictor in "
-            "models it shows ResShift's random noise; of a one-step student the noise it starts "
-            "from. The plot needs matplotlib.",
+            "models it shows ResShift's random noise; for a one-step student, its initial noise. "
+            "The plot needs matplotlib.",
             search_aliases=["noise", "predictions", "debug"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
@@ -60,8 +60,8 @@ class LPNSRInspect(io.ComfyNode):
                 io.Image.Output(
                     "plot",
                     display_name="plot",
-                    tooltip="For each picture: the noise of each step, and how its values are "
-                    "distributed beside the normal distribution.",
+                    tooltip="For each picture: the noise of each step, and a histogram of its "
+                    "values, compared with the normal distribution.",
                 ),
             ],
         )
@@ -86,8 +86,8 @@ class LPNSRInspect(io.ComfyNode):
         student = models.family.student
         if kappa == 0 or (steps < 2 and not student):
             raise ValueError(
-                f"With {steps} steps and kappa {kappa} there is no noise between the steps to "
-                "show. Set steps to 2 or more, and kappa above 0."
+                f"With {steps} steps and kappa {kappa}, no noise is added between steps, so there "
+                "is nothing to show. Set steps to 2 or more, and kappa above 0."
             )
         check_matplotlib()
         predictor_on = {} if models.noise_predictor is None else ALL_ON
@@ -118,5 +118,5 @@ class LPNSRInspect(io.ComfyNode):
 
 
 def _enlarged(x: Tensor) -> Tensor:
-    """[1,3,h,w] to an IMAGE [1,4h,4w,3], each value a square."""
+    """Enlarge x4 by nearest-neighbour upsampling, [1,3,h,w] -> IMAGE [1,4h,4w,3]"""
     return to_image(Picture(x.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)))

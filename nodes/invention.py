@@ -1,4 +1,4 @@
-"""LPNSRInventionMap: where the picture would come out otherwise with another seed."""
+"""LPNSRInventionMap: shows where the result depends on the seed."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,17 +18,19 @@ from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
 
 _FULL_SCALE = 0.1
-"""Standard deviation, in values from 0 to 1, that is 1 in the mask and brightest in the map."""
+"""Standard deviation, for images in [0,1], that is mapped to 1 in the mask and to the brightest
+colour."""
 
 _SEEDS = 1 << 64
 
 _COPIES = 6
-"""Images in fp32 for each LR image: mean, squares, result and what their update or the heat map
-takes."""
+"""Memory for each LR image, in fp32 images of x4 size: mean, squares, result, and intermediate
+tensors."""
 
 
 class LPNSRInventionMap(io.ComfyNode):
-    """The deviation between pictures of several seeds: what the LR image does not determine."""
+    """Computes the deviation between results of several seeds. It is large in detail that the LR
+    image does not determine."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -49,8 +51,8 @@ class LPNSRInventionMap(io.ComfyNode):
                     default=4,
                     min=2,
                     max=16,
-                    tooltip="How many seeds: this one and the next. More make the map smoother and "
-                    "take longer, but no more memory.",
+                    tooltip="Number of seeds, counted up from seed. More seeds make the map "
+                    "smoother and take longer, but need no more memory.",
                 ),
                 widgets.STEPS,
                 widgets.KAPPA,

@@ -1,4 +1,4 @@
-"""LoadLPNSRModels: loads three model files and hands the networks to ComfyUI."""
+"""LoadLPNSRModels: loads three model files, and registers the networks with ComfyUI."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,7 +102,7 @@ class LoadLPNSRModels(io.ComfyNode):
         noise_predictor: str | None,
         precision: str | None,
     ) -> bool | str:
-        # ComfyUI repeats a returned message on each argument, but shows an exception once.
+        # ComfyUI repeats a returned message for each argument, but shows an exception only once.
         chosen = {
             "autoencoder": autoencoder,
             "denoiser": denoiser,
@@ -161,7 +161,7 @@ def _require_files(chosen: Mapping[str, str]) -> None:
         chosen: file names by widget.
 
     Raises:
-        ValueError: names all missing files, and says how to get them.
+        ValueError: a file is missing. The message names all missing files, and how to get them.
     """
     files = host.model_files()
     missing = {widget: name for widget, name in chosen.items() if name not in files}
@@ -175,7 +175,7 @@ def _require_files(chosen: Mapping[str, str]) -> None:
         if file.name in missing.values() and instead.name in files
     ]
     if released := [file.name for file in RELEASED if file.name in missing.values()]:
-        advice.append(f"The node LPNSR Download Models gets {', '.join(released)}.")
+        advice.append(f"The node LPNSR Download Models downloads {', '.join(released)}.")
     advice.append(f"Put missing files into {folders[0]} and press R, or choose other files.")
     raise ValueError(f"{problems} in {' or '.join(folders)}. {' '.join(advice)}")
 

@@ -1,4 +1,4 @@
-"""LPNSR_MODELS and LATENT: the data that travels between our nodes."""
+"""LPNSR_MODELS and LATENT, the types that nodes of this pack exchange."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,29 +14,34 @@ from ..lpnsr_impl.pictures.picture import Picture
 LPNSRModelsType = io.Custom("LPNSR_MODELS")
 
 CARRIED = "lpnsr"
-"""Key of a LATENT for a `Carried`. Most core nodes copy it whatever they do to the samples; Rebatch
-Latents and Save Latent drop it, and Latent Batch takes the first latent's."""
+"""Key of the `Carried` in a LATENT. Most core nodes copy it unchanged, even if they change the
+samples. Rebatch Latents and Save Latent drop it, and Latent Batch copies that of the first
+latent."""
 
 
 @dataclass(frozen=True)
 class LPNSRModels(Networks):
-    """The networks of one family, in ComfyUI's memory."""
+    """The networks of one family, managed by ComfyUI."""
 
     def is_dynamic(self) -> bool:
-        """False: the networks are not in ComfyUI's dynamic VRAM. Its RAM cache asks outputs."""
+        """Return False, since the networks are not in dynamic VRAM. ComfyUI's RAM cache calls this
+        method of node outputs."""
         return False
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What a LATENT of our nodes carries, to be found again after core nodes have changed it.
+    """Data that nodes of this pack attach to a LATENT.
+
+    It includes the original samples, which serve to find the LR image of each sample after core
+    nodes have changed the LATENT.
 
     Attributes:
-        samples: [B,C,h,w] as our node gave them.
+        samples: the original samples, [B,C,h,w].
         lr: the B LR images, h x w.
         alpha: [B,1,4h,4w] in [0,1], or None.
-        family: of the autoencoder.
-        quantize: whether the nearest codes are decoded.
+        family: family of the autoencoder.
+        quantize: whether the samples are quantised before decoding.
     """
 
     samples: Tensor
@@ -46,28 +51,29 @@ class Carried:
     quantize: bool = True
 
     def latent(self) -> dict[str, Any]:
-        """The LATENT."""
+        """Make a LATENT with these samples and this data."""
         return {"samples": self.samples, CARRIED: self}
 
 
 def unpack_latent(
     latent: dict[str, Any], models: LPNSRModels, lr: Picture | None = None
 ) -> Carried:
-    """Samples of a LATENT, with the LR image of each.
+    """Check a LATENT, and assign an LR image to each of its samples.
 
     Args:
-        latent: from our nodes, or of our autoencoder's latents if `lr` is given.
-        models: what it is for.
-        lr: LR images in place of those that it carries.
+        latent: LATENT from a node of this pack. If `lr` is given, it may also come from other
+            nodes, such as VAE Encode.
+        models: models that the LATENT will be used with.
+        lr: LR images to use instead of those that the LATENT carries, or None.
 
     Raises:
-        ValueError: there are no LR images, or the latent does not fit them or the models.
+        ValueError: there are no LR images, or the LATENT does not match them or the models.
     """
     samples: Tensor = latent["samples"].float()
     given: Carried | None = latent.get(CARRIED)
     if given and given.family != models.family.name:
         raise ValueError(
-            f"This LATENT is of the model family {given.family!r}, the models are of "
+            f"This LATENT belongs to the model family {given.family!r}, but the models belong to "
             f"{models.family.name!r}. Connect the same Load LPNSR Models to all LPNSR nodes."
         )
     if lr is None:
@@ -83,10 +89,10 @@ def unpack_latent(
     if tuple(samples.shape) != expected:
         raise ValueError(
             f"This LATENT has the shape {tuple(samples.shape)}, but "
-            f"{'its LR image' if lr is None else 'lr_image'} needs {expected}. A node after "
-            "ResShift Encode has cropped, resized or regrouped it: do that with the image, before "
-            "ResShift Encode. Or it was saved by a version of this pack that padded latents: run "
-            "ResShift Encode again."
+            f"{'its LR image' if lr is None else 'lr_image'} needs {expected}. If a node after "
+            "ResShift Encode has cropped, resized or regrouped the LATENT, do that with the image "
+            "before ResShift Encode instead. If it was saved by a version of this pack that padded "
+            "latents, run ResShift Encode again."
         )
     if not samples.isfinite().all():
         raise ValueError(
@@ -97,10 +103,12 @@ def unpack_latent(
 
 
 def _carried(latent: dict[str, Any], given: Carried | None) -> Carried:
-    """The LR image of each sample, wherever core nodes have put it.
+    """Find the LR image of each sample in a LATENT that core nodes may have changed.
 
-    A sample that is unchanged is found by comparison. Others (blended, composited) are still in
-    their places, unless `batch_index` tells that a core node has picked, repeated or joined some.
+    Unchanged samples are found by comparison with the original ones, so they may have been
+    reordered. If some samples were changed (blended, composited), all are assumed to be in their
+    original places, unless a different number or `batch_index` shows that a core node has picked,
+    repeated or joined samples.
     """
     samples: Tensor = latent["samples"].float()
     if given is None:
@@ -117,21 +125,22 @@ def _carried(latent: dict[str, Any], given: Carried | None) -> Carried:
         return replace(given, samples=samples, lr=lr, alpha=alpha)
     if "batch_index" in latent or len(samples) != len(known):
         raise ValueError(
-            "This LATENT carries the LR images of one ResShift Encode or LPNSR Sample, and not all "
-            "of its samples are known to be from there: Latent Batch has joined others, or some "
+            "This LATENT carries the LR images of one ResShift Encode or LPNSR Sample, but some of "
+            "its samples can't be assigned to them: Latent Batch has added samples, or samples "
             "were changed after they were picked or repeated. Connect an LR image for each sample "
             "to lr_image, or batch the images before ResShift Encode."
         )
     turned = (known.flip(2), known.flip(3), *(known.rot90(k, (2, 3)) for k in (1, 2, 3)))
     if any(torch.equal(samples, t) for t in turned):
         raise ValueError(
-            "This LATENT is flipped or rotated, and its LR image is not. Flip or rotate the "
+            "This LATENT is flipped or rotated, but its LR image is not. Flip or rotate the "
             "image before ResShift Encode, or after LPNSR Decode."
         )
     return replace(given, samples=samples)
 
 
 def _find(sample: Tensor, known: Tensor, expected: int) -> int | None:
-    """Index of a sample among the known ones, first looked for where it is expected."""
+    """Return the index of a sample among the known ones, or None. The expected index is tried
+    first."""
     order = [expected, *range(len(known))] if 0 <= expected < len(known) else range(len(known))
     return next((i for i in order if torch.equal(sample, known[i])), None)

@@ -1,4 +1,4 @@
-"""LPNSRPreUpsample: a better starting point for the diffusion."""
+"""LPNSRPreUpsample: upsamples the LR image x4 as the start of the diffusion."""
 
 from typing import Any
 
@@ -14,7 +14,8 @@ from .schema import schema
 
 
 class LPNSRPreUpsample(io.ComfyNode):
-    """y0-hat of the paper, Section 3.1: bicubic (PreSet-A) or an SR network (PreSet-B)."""
+    """Computes y0-hat (paper Section 3.1) by bicubic interpolation (PreSet-A) or an SR network
+    (PreSet-B)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,8 +30,8 @@ class LPNSRPreUpsample(io.ComfyNode):
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,
-                    tooltip="Any model of Load Upscale Model. One of another scale than 4 "
-                    "is resampled to x4. Leave it open for bicubic.",
+                    tooltip="Any model from Load Upscale Model. If its scale is not 4, its output "
+                    "is resized to x4. Not connected: bicubic.",
                 ),
                 widgets.WRAP,
             ],

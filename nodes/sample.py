@@ -1,4 +1,4 @@
-"""LPNSRSample: Algorithm 2."""
+"""LPNSRSample: runs the chain (Algorithm 2)."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from .schema import schema
 
 
 class LPNSRSample(io.ComfyNode):
-    """The chain of 1 to T steps, with the noise predictor switched per step."""
+    """Runs the chain in 1 to T steps. The noise predictor can be switched off for each step."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -34,7 +34,8 @@ class LPNSRSample(io.ComfyNode):
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input(
                     "samples",
-                    tooltip="From ResShift Encode; of VAE Encode or Load Latent with lr_image.",
+                    tooltip="From ResShift Encode; or from VAE Encode or Load Latent, if lr_image "
+                    "is connected.",
                 ),
                 widgets.SEED,
                 widgets.STEPS,

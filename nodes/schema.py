@@ -1,4 +1,4 @@
-"""`io.Schema` with features of newer hosts and front ends."""
+"""Creates node schemas with features that older ComfyUI versions and front ends lack."""
 
 from dataclasses import fields
 from typing import Any
@@ -27,7 +27,7 @@ def schema(*, inputs: list[io.Input], search_aliases: list[str], **rest: Any) ->
     """Make the schema of a node.
 
     Args:
-        inputs: inputs; those in `ADVANCED` are marked as such, which older front ends ignore.
+        inputs: inputs. Those in `ADVANCED` are marked as advanced; older front ends ignore that.
         search_aliases: words to find the node by, for ComfyUI 0.11 and newer.
         rest: other arguments of `io.Schema`.
     """

@@ -1,4 +1,5 @@
-"""What the nodes share: the engine, starts by an upscale model, checks of pre-upsampled images."""
+"""Code that several nodes share: creates the engine, runs upscale models, checks sizes and
+memory."""
 
 from typing import Any
 
@@ -19,7 +20,7 @@ from .models import LPNSRModels
 def make_engine(
     models: LPNSRModels, tile_size: int, overlap: int, progress: host.Progress
 ) -> Engine:
-    """The engine, in ComfyUI's memory, with the tile sizes of the widgets.
+    """Create an engine that uses ComfyUI's memory management and the tile sizes of the widgets.
 
     Raises:
         ValueError: a size is negative.
@@ -28,17 +29,17 @@ def make_engine(
 
 
 def start_by(upscale_model: Any | None) -> Start | None:
-    """Starts by an UPSCALE_MODEL; None for bicubic.
+    """Return a function that pre-upsamples images with an UPSCALE_MODEL, or None for bicubic.
 
     Raises:
-        ValueError: the model reads neither RGB nor grey images.
+        ValueError: the input or output of the model is neither RGB nor grey.
     """
     if upscale_model is None:
         return None
     channels = upscale_model.input_channels
     if channels not in (1, 3) or upscale_model.output_channels != channels:
         raise ValueError(
-            f"The upscale model reads {channels} and writes {upscale_model.output_channels} "
+            f"The upscale model has {channels} input and {upscale_model.output_channels} output "
             "channels, expected 3 and 3 (RGB), or 1 and 1 (grey). Choose another one in Load "
             "Upscale Model."
         )
@@ -46,13 +47,13 @@ def start_by(upscale_model: Any | None) -> Start | None:
 
 
 def _run_upscale_model(upscale_model: Any, lr: Picture) -> Tensor:
-    """[B,3,h,w] -> [B,3,4h,4w] in [0,1], by a model of any scale.
+    """Upscale images with a model of any scale, [B,3,h,w] -> [B,3,4h,4w] in [0,1].
 
-    ComfyUI's own node runs the model, in its own tiles. So a single tile of ours gives it images
-    that are large enough, and continues those that wrap.
+    ComfyUI's own node runs the model and splits images into tiles. Here a `TilePlan` with a single
+    tile only pads small images and images that wrap.
 
     Raises:
-        ValueError: the model gives values that are not finite.
+        ValueError: the output of the model is not finite.
     """
     b, h, w = lr.size
     channels = upscale_model.input_channels
@@ -60,14 +61,14 @@ def _run_upscale_model(upscale_model: Any, lr: Picture) -> Tensor:
         plan_axis(side, side, 0, min_tile=SMALLEST_MODEL_INPUT, wraps=on)
         for side, on in zip((h, w), wraps(lr.wrap), strict=True)
     )
-    x = lr.rgb.reshape(-1, channels, h, w)  # grey models see R, G and B as images of their own
+    x = lr.rgb.reshape(-1, channels, h, w)  # grey models process R, G and B as separate images
 
     def run(x: Tensor) -> Tensor:
         y = host.run_upscale_model(upscale_model, x.movedim(1, -1)).movedim(-1, 1)
         if not y.isfinite().all():
             raise ValueError(
-                "The upscale model gave NaN or infinite values. Its file may be damaged; choose "
-                "another one in Load Upscale Model."
+                "The output of the upscale model has NaN or infinite values. Its file may be "
+                "damaged; choose another one in Load Upscale Model."
             )
         return y[:, :channels]
 
@@ -77,14 +78,14 @@ def _run_upscale_model(upscale_model: Any, lr: Picture) -> Tensor:
 
 
 def check_memory(lr: Picture, copies: int = 1) -> None:
-    """Check that main memory has room for x4 images of all LR images.
+    """Check that the x4 results of all LR images fit into main memory.
 
     Args:
         lr: the LR images.
-        copies: number of such images that the node holds for each of them.
+        copies: number of x4 images that the node keeps in memory for each LR image.
 
     Raises:
-        MemoryError: it has not.
+        MemoryError: they do not fit.
     """
     b, h, w = lr.size
     free = host.Memory().free_for_results()
@@ -96,8 +97,8 @@ def check_start(start: Picture, lr: Picture) -> None:
     """Check the size of pre-upsampled images.
 
     Raises:
-        ValueError: they are not exactly four times as high and wide as the LR images, or of another
-        batch size.
+        ValueError: they are not exactly four times as high and wide as the LR images, or their
+            batch size differs.
     """
     b, h, w = lr.size
     if start.size != (b, SCALE * h, SCALE * w):
@@ -105,5 +106,5 @@ def check_start(start: Picture, lr: Picture) -> None:
         raise ValueError(
             f"The pre-upsampled image is {n} of {width}x{height}, expected {b} of "
             f"{SCALE * w}x{SCALE * h}: exactly {SCALE} times the LR image, which is {b} of {w}x{h}."
-            " Make it with LPNSR Pre-Upsample from the same LR image."
+            " Create it with LPNSR Pre-Upsample from the same LR image."
         )

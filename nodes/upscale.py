@@ -1,4 +1,4 @@
-"""LPNSRUpscale: everything in one box."""
+"""LPNSRUpscale: all stages in one node."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .schema import schema
 
 
 class LPNSRUpscale(io.ComfyNode):
-    """Pre-Upsample, Encode, Sample and Decode with the switches that make the paper's presets."""
+    """Pre-upsamples, encodes, samples and decodes. All presets of the paper can be set."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

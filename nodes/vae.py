@@ -1,4 +1,4 @@
-"""The `vae` output: the family's autoencoder for ComfyUI's own VAE nodes."""
+"""The `vae` output, which makes the family's autoencoder usable in ComfyUI's own VAE nodes."""
 
 import contextlib
 import logging
@@ -19,12 +19,12 @@ from .host import Managed
 class FamilyVAE(comfy.sd.VAE):
     """The family's autoencoder as a VAE of ComfyUI.
 
-    It encodes to the continuous latent and decodes the nearest codes. Weights and patcher are those
-    of `managed`, so nothing is in memory twice.
+    It encodes to continuous latents, and quantises latents before decoding. It shares its weights
+    and patcher with `managed`, so nothing is in memory twice.
     """
 
     def __init__(self, managed: Managed[Autoencoder]) -> None:
-        # Sets the defaults of this ComfyUI's version, as for a checkpoint without a VAE.
+        # Sets the defaults of this ComfyUI version, as for a checkpoint without a VAE.
         with _without_warning("No VAE weights detected"):
             super().__init__(sd={})
         network, device = managed.network, managed.device
@@ -32,7 +32,7 @@ class FamilyVAE(comfy.sd.VAE):
         self.patcher = managed.patcher
         self.device = device
         self.output_device = mm.intermediate_device()
-        self.vae_dtype = torch.float32  # the network casts by itself, and finds codes in fp32
+        self.vae_dtype = torch.float32  # the network itself casts its input; codes need fp32
         self.working_dtypes = [torch.float32]
         self.latent_channels = network.config.embed_channels
         self.downscale_ratio = self.upscale_ratio = SCALE
@@ -45,7 +45,7 @@ class FamilyVAE(comfy.sd.VAE):
 
 
 class UnavailableVAE:
-    """Stands for the VAE where ComfyUI refuses ours: nodes that use it fail with the reason."""
+    """Replaces the VAE if `FamilyVAE` can't be created. Nodes that use it fail with the reason."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -55,21 +55,22 @@ class UnavailableVAE:
 
 
 def make_vae(managed: Managed[Autoencoder]) -> FamilyVAE | UnavailableVAE:
-    """A VAE of the autoencoder. Whatever ComfyUI says against it, the models stay usable."""
+    """Create a VAE from the autoencoder. Errors are postponed until a node uses the VAE, so that
+    the models stay usable."""
     try:
         return FamilyVAE(managed)
     except Exception as e:
-        logging.exception("LPNSR: ComfyUI refuses the autoencoder as a VAE.")
+        logging.exception("LPNSR: ComfyUI does not accept the autoencoder as a VAE.")
         return UnavailableVAE(
             f"The vae output of Load LPNSR Models does not work with ComfyUI {comfyui_version} "
-            f"({e}). Its models output does: use ResShift Encode and LPNSR Decode instead of "
-            "nodes that take a VAE, and look for a newer version of LPNSR."
+            f"({e}). Its models output still works: use ResShift Encode and LPNSR Decode instead "
+            "of nodes that take a VAE, and look for a newer version of LPNSR."
         )
 
 
 @contextlib.contextmanager
 def _without_warning(text: str) -> Generator[None]:
-    """Keep one of ComfyUI's warnings out of its log."""
+    """Suppress log records that contain a text."""
 
     def is_other(record: logging.LogRecord) -> bool:
         return text not in record.getMessage()

@@ -176,7 +176,7 @@ LR_PSNR = io.Float.Output(
 
 
 def require_choices(**values: str) -> None:
-    """Check combo values in `execute`: ComfyUI does not validate linked ones.
+    """Check combo values in `execute`, because ComfyUI does not validate linked inputs.
 
     Raises:
         ValueError: a value is not one of its widget's options.

@@ -215,9 +215,10 @@ def test_latents_can_be_mixed_on_their_way(graph: Graph, nodes: list[tuple[str, 
 
 
 RESIZED = (
-    "A node after ResShift Encode has cropped, resized or regrouped it: do that with the image"
+    "a node after ResShift Encode has cropped, resized or regrouped the LATENT, do that with the "
+    "image before ResShift Encode"
 )
-TURNED = "This LATENT is flipped or rotated, and its LR image is not. Flip or rotate the image"
+TURNED = "This LATENT is flipped or rotated, but its LR image is not. Flip or rotate the image"
 BICUBIC = {"upscale_method": "bicubic"}
 
 
@@ -308,7 +309,7 @@ def test_a_latent_that_an_older_version_padded_is_explained(graph: Graph, batch:
     prompt["load"] = {"class_type": "LoadLatent", "inputs": {"latent": "padded.latent"}}
     prompt["sample"]["inputs"] |= {"samples": ["load", 0], "lr_image": ["image", 0]}
     expected = r"has the shape \(1, 3, 32, 32\), but lr_image needs \(1, 3, 6, 8\).*padded latents"
-    with pytest.raises(PromptError, match=f"{expected}: run ResShift Encode again"):
+    with pytest.raises(PromptError, match=f"{expected}, run ResShift Encode again"):
         graph.run(prompt, "decode")
 
 

@@ -115,7 +115,7 @@ def test_missing_files_are_named_once_with_the_node_that_gets_them(server: Serve
     (problem,) = loader["errors"]
     for file in PRESETS["PreSet-A"]:
         assert f"{file.part}: there is no file '{file.name}'" in problem["details"]
-    assert "The node LPNSR Download Models gets " in problem["details"]
+    assert "The node LPNSR Download Models downloads " in problem["details"]
 
 
 def default_files(server: Server) -> list[str]:

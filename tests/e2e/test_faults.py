@@ -256,7 +256,7 @@ def test_read_only_folders_are_warned_of_and_all_else_works(
         assert torch.equal(Graph(own).run(known[0], "decode"), known[1])
         log = own.log.read_text()
     assert f"{folders[0] / EXAMPLE} can't be written" in log
-    assert f"{folders[1] / 'lpnsr'} can't be made" in log
+    assert f"{folders[1] / 'lpnsr'} can't be created" in log
 
 
 def test_a_full_disk_gets_no_half_example_picture(

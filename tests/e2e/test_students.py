@@ -191,7 +191,7 @@ def test_latents_that_want_different_decoding_are_not_mixed(graph: Graph) -> Non
     inputs = {"samples1": ["sample", 0], "samples2": ["rsd sample", 0]}
     prompt["both"] = {"class_type": "LatentBatch", "inputs": inputs}
     prompt["decode"]["inputs"]["samples"] = ["both", 0]
-    with pytest.raises(PromptError, match="Latent Batch has joined others"):
+    with pytest.raises(PromptError, match="Latent Batch has added samples"):
         graph.run(prompt, "decode")
 
 
@@ -208,5 +208,5 @@ def test_a_student_of_another_kind_is_refused_by_name(server: Server, graph: Gra
     save_file(denoiser_weights(), server.base / "models" / "lpnsr" / name, header)
     prompt = prompt_of(graph, "SinSR", random_image(1, 8, 8, 3))
     prompt["models"]["inputs"]["denoiser"] = name
-    with pytest.raises(PromptError, match=rf"denoiser: {name}: it is an RSD student of .*'add'"):
+    with pytest.raises(PromptError, match=rf"denoiser: {name}: it is an RSD student with .*'add'"):
         graph.run(prompt, "decode")

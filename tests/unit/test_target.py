@@ -103,7 +103,7 @@ def test_factors_that_no_passes_reach_are_refused(factor: float) -> None:
     ("side", "message"),
     [
         (1023, "longest_side is 1023, but the picture is 768x1024: expected 1024 to 16384.*resize"),
-        (16385, "longest_side is 16385, but .* expected 1024 to 16384.*Upscale the result again"),
+        (16385, "longest_side is 16385, but .* expected 1024 to 16384.*upscale the result again"),
     ],
 )
 def test_sides_that_no_passes_reach_are_refused(side: int, message: str) -> None:
