@@ -118,7 +118,7 @@ def model_path(name: str) -> Path:
     """Return the full path of a file in the `lpnsr` model folders.
 
     Raises:
-        FileNotFoundError: there is no such file in any folder.
+        FileNotFoundError: none of the folders contains the file.
     """
     return Path(folder_paths.get_full_path_or_raise(MODEL_FOLDER, name))
 

@@ -1,7 +1,7 @@
 """Faster implementations of layers, chosen once when a network is loaded.
 
 A layer is replaced by assigning a subclass of its own class to `__class__`, so its weights, state
-dict keys, hooks and the host's patches stay as they are. `models` does not depend on this package,
+dict keys, hooks and ComfyUI's patches are kept. `models` does not depend on this package,
 and training uses `train_on_cpu` only.
 """
 

@@ -393,7 +393,7 @@ def upscale_alpha(lr: Picture, start: Start | None) -> Tensor | None:
     """Upscale alpha x4 with the SR network, as a grey image, or by bicubic interpolation.
 
     The SR network makes alpha as sharp as the colours. Values are clamped to the range of the 3x3
-    LR pixels around them, so that transparent and opaque areas stay exactly so.
+    LR pixels around them, so that transparent and opaque areas remain exactly 0 and 1.
 
     Returns:
         [B,1,4h,4w] in [0,1], or None for opaque images.

@@ -49,7 +49,7 @@ class Managed(Generic[N_co]):
 
     Attributes:
         network: the network; its weights may be offloaded.
-        device: where it runs.
+        device: device that the network runs on.
     """
 
     network: N_co

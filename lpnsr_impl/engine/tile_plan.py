@@ -132,7 +132,7 @@ def plan_axis(
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The tiles of an image, and the number of them in a network call.
+    """The tiles of an image, and the number of tiles in one network call.
 
     Attributes:
         rows, columns: the tiles along each axis.

@@ -17,7 +17,7 @@ from .tile_plan import TilePlan, plan_axis
 logger = logging.getLogger(__name__)
 
 DEFAULT_OVERLAP = 32
-"""In LR pixels."""
+"""Default overlap of neighbouring tiles, in LR pixels."""
 
 MARGIN = 4
 """LR pixels by which tiles extend beyond the edges of an image. Otherwise the zero padding of
@@ -97,10 +97,13 @@ class Tiles:
         self._use(self._choose_tile())
 
     def groups(self, first: int = 0, last: int | None = None) -> Iterator[slice]:
-        """Load the networks, and split the images from `first` to `last` into groups of as many as
-        fit into one network call.
+        """Load the networks, and yield groups of images that fit into one network call.
 
         Progress updates name the current images.
+
+        Args:
+            first: index of the first image.
+            last: index after the last image; None for all images.
         """
         self._load()
         count = self._shape[0]

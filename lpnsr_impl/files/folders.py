@@ -8,7 +8,7 @@ BUNDLED = Path(__file__).parents[1] / "weights"
 """Folder of the bundled networks."""
 
 BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "upscale_models"
-"""Folder of the bundled upscale model. It is separate, since ComfyUI has another list for them."""
+"""Folder of the bundled upscale model. ComfyUI lists it as a folder of upscale models."""
 
 EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
 """Suffixes of model files."""
