@@ -135,7 +135,9 @@ def _train(parsed: argparse.Namespace) -> int:
 
     if len(parsed.config) > 1:
         if parsed.stop_at:
-            raise ValueError("--stop-at works with one config only. Leave it out, or give one.")
+            raise ValueError(
+                "--stop-at works with one config only. Leave out --stop-at, or give one config."
+            )
         train_stages(
             parsed.config, parsed.set, parsed.data, parsed.out, parsed.validation, cpu=parsed.cpu
         )

@@ -256,8 +256,8 @@ class Memory(engine_memory.Memory):
 
 
 def _evictable(device: torch.device) -> int:
-    """Return the bytes of weights on a device that unloading would free, without those in dynamic
-    VRAM."""
+    """Return how many bytes of weights unloading would free on a device, not counting those in
+    dynamic VRAM."""
     mm.cleanup_models_gc()
     return sum(
         patcher.loaded_size()

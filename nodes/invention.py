@@ -29,8 +29,8 @@ tensors."""
 
 
 class LPNSRInventionMap(io.ComfyNode):
-    """Computes the deviation between results of several seeds. It is large in detail that the LR
-    image does not determine."""
+    """Computes how much the results of several seeds deviate from each other: most where the LR
+    image does not determine the detail."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

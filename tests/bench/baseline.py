@@ -282,7 +282,7 @@ class PlainAutoencoder(_Plain):
 
 
 def _relative_positions(window: int, device: torch.device) -> Tensor:
-    """Return the row of the bias table for each pair of positions, int64 [N,N]."""
+    """Return the row index in the bias table for each pair of positions, int64 [N,N]."""
     y, x = torch.meshgrid(2 * [torch.arange(window, device=device)], indexing="ij")
     y, x = y.flatten(), x.flatten()
     dy, dx = y[:, None] - y + window - 1, x[:, None] - x + window - 1

@@ -75,7 +75,7 @@ def make_networks(
             NoisePredictor(predictor),
         )
     for network in networks:
-        for module in network.modules():  # buffers are created on the CPU
+        for module in network.modules():  # their constructors put buffers on the CPU
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
         set_precision(network.requires_grad_(False), dtype, dtype)

@@ -95,7 +95,7 @@ def test_a_template_is_drawn_clearly_and_becomes_its_api_twin(
     page.screenshot(path=screenshots / f"{name}.png")
     assert_twin(page, name)
     assert page.locator(".p-dialog").count() == 0, "a dialog reports missing nodes or models"
-    # Nodes 2.0 take some time for the layout
+    # Nodes 2.0 needs a moment to lay out the nodes.
     eventually(lambda: overlapping(page), [])
 
 

@@ -1,4 +1,4 @@
-"""Images that wrap: results do not depend on the position of the edge."""
+"""Images that tile seamlessly: results do not depend on where the image is cut."""
 
 from collections.abc import Callable
 

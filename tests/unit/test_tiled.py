@@ -50,8 +50,8 @@ def test_tiles_are_no_larger_than_so_many_need_to_be(
 
 
 def test_tiles_overlap_by_half_at_most() -> None:
-    """Without this limit, an overlap of 256 with tiles of 256 gave 97 tiles along an axis of
-    1024."""
+    """Without the limit of half a tile, an overlap of 256 with tiles of 256 gave 97 tiles along an
+    axis of 1024."""
     assert plan_axis(1024, 256, 256, multiple=8) == plan_axis(1024, 256, 128, multiple=8)
     assert len(plan_axis(1024, 256, 256, multiple=8).starts) == 7
     assert len(plan_axis(128, 32, 32, multiple=8, min_tile=32).starts) == 7

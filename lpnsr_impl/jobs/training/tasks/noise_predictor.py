@@ -54,8 +54,8 @@ class NoisePredictorTask(LatentTask):
         self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
 
     def upsample(self, batch: Sample) -> Tensor:
-        """Upsample LR by bicubic interpolation. With `networks.start`, this upscale model upsamples
-        half of the samples, chosen at random (PreSet-B). [B,3,s,s]"""
+        """Upsample LR by bicubic interpolation, or half of the samples, chosen at random, by the
+        upscale model `networks.start` if it is set (PreSet-B). [B,3,s,s]"""
         pictures = super().upsample(batch)
         if self.start is not None:
             for i, index in enumerate(batch["index"]):
