@@ -32,8 +32,8 @@ class LPNSRDownloadModels(io.ComfyNode):
                     options=list(CHOICES),
                     default="PreSet-B",
                     tooltip="All files of a preset or of a one-step student (SinSR, RSD), or one "
-                    "file. PreSet-A has another noise predictor than PreSet-B, and no upscale "
-                    "model; ResShift has neither.",
+                    "file. PreSet-A and PreSet-B have different noise predictors, and only "
+                    "PreSet-B has an upscale model. ResShift has neither.",
                 ),
                 io.Boolean.Input(
                     "accept_licences",

@@ -53,7 +53,8 @@ class Way(Protocol):
 
 
 def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:
-    """Load networks the way the nodes do: the lite ones, or full-size ones with synthetic weights."""
+    """Load networks the way the nodes do: the lite ones, or full-size ones with synthetic
+    weights."""
     networks = _read(family)
     for network in networks:
         set_precision(network.to(device), dtype, dtype)
