@@ -377,7 +377,7 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
         lr: the LR image, [1,3,h,w] in [-1,1].
 
     Returns:
-        A function of a latent [1,C,h,w]. It returns None if previews are disabled.
+        A function that maps a latent [1,C,h,w] to a preview, or to None if previews are disabled.
     """
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return lambda x0: None

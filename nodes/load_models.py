@@ -36,7 +36,7 @@ class LoadLPNSRModels(io.ComfyNode):
         return schema(
             node_id="LoadLPNSRModels",
             display_name="Load LPNSR Models",
-            description="Loads autoencoder, denoiser and noise predictor of one family from "
+            description="Loads the autoencoder, denoiser and noise predictor of one family from "
             "models/lpnsr. The lpnsr_lite files come with the pack.",
             search_aliases=["model loader", "super resolution model", "upscaler"],
             inputs=[

@@ -49,8 +49,8 @@ def start_by(upscale_model: Any | None) -> Start | None:
 def _run_upscale_model(upscale_model: Any, lr: Picture) -> Tensor:
     """Upscale images with a model of any scale, [B,3,h,w] -> [B,3,4h,4w] in [0,1].
 
-    ComfyUI's own node runs the model and splits images into tiles. Here a `TilePlan` with a single
-    tile only pads small images and images that wrap.
+    ComfyUI's own node runs the model and splits images into tiles. The `TilePlan` here has a single
+    tile and serves only to pad images that are small or wrap.
 
     Raises:
         ValueError: the output of the model is not finite.

@@ -25,8 +25,9 @@ class LPNSRUpscale(io.ComfyNode):
         return schema(
             node_id="LPNSRUpscale",
             display_name="LPNSR Upscale",
-            description="Upscales an image in one node, x4 or to the size you set. PreSet-A: "
-            "no upscale_model; PreSet-B: with one; plain ResShift: use_predictor off.",
+            description="Upscales an image in one node, x4 or to the size you set. For the paper's "
+            "PreSet-A leave upscale_model unconnected, for PreSet-B connect one, and for plain "
+            "ResShift turn use_predictor off.",
             search_aliases=[
                 "upscaler",
                 "upscale image",

@@ -137,8 +137,9 @@ FACTOR = io.Float.Input(
     max=float(LARGEST_FACTOR),
     step=0.05,
     optional=True,
-    tooltip="Factor for width and height. The models upscale x4. Smaller results are downscaled "
-    "from that (1 cleans up the image at its own size); larger ones need a second pass.",
+    tooltip="Factor for width and height. The models upscale x4. Below 4, the x4 result is "
+    "downscaled (a factor of 1 cleans up the image at its own size). Above 4, a second pass runs "
+    "by itself and takes longer.",
 )
 
 LONGEST_SIDE = io.Int.Input(

@@ -62,8 +62,8 @@ def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
     groups = config.norm_groups
     if groups and any(channels % groups for channels in config.level_channels):
         raise checkpoint.error(
-            f"lpnsr.config in its header has norm_groups = {groups}, which does not divide "
-            f"its levels of {config.level_channels} channels"
+            f"lpnsr.config in its header has norm_groups = {groups}, but the channels of the "
+            f"levels, {config.level_channels}, are not all multiples of it"
         )
     return config
 

@@ -139,7 +139,7 @@ def sample_once(
     """Run a one-step student: one clean prediction from t = T.
 
     SinSR starts like its teacher (Eq. 3). RSD (arXiv 2503.13358) starts from the full noise, and
-    its input has an additional channel of noise::
+    its input has additional noise channels::
 
         SinSR:  x_T = y0 + kappa sqrt(eta_T) z    c = lr
         RSD:    x_T = y0 + kappa z                c = [lr, eps] or [y0, eps]

@@ -77,7 +77,7 @@ def test_tiles_halve_when_memory_runs_out(
 
 
 def test_halved_tiles_overlap_by_half_at_most(graph: Graph) -> None:
-    """Without this limit, there were 169 tiles here, and 37,249 for a larger picture."""
+    """Without the limit of half a tile, this picture had 169 tiles, and a larger one 37,249."""
     tiles = {"tile_size": 128, "overlap": 120}
     prompt = graph.stages(random_image(1, 160, 160, 3), steps=1, **tiles)
     prompt["real"] = prompt["models"]

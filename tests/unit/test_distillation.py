@@ -239,7 +239,8 @@ def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
 
 
 def test_without_norms_what_is_far_changes_nothing(tmp_path: Path) -> None:
-    """Fixed scales replace the norms. Loading detects this from shapes, even without a header."""
+    """Fixed scales replace the norm layers. Loading detects this from the shapes of tensors, even
+    without a header."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=0, attention=False)).eval()
     path = tmp_path / "a.safetensors"
@@ -259,7 +260,7 @@ def test_without_norms_what_is_far_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"), [("7", "norm_groups = 7, which does not divide"), ("0", "1 or more")]
+    ("groups", "message"), [("7", "norm_groups = 7, but the channels"), ("0", "1 or more")]
 )
 def test_groups_that_cannot_be_are_refused(tmp_path: Path, groups: str, message: str) -> None:
     path = tmp_path / "a.safetensors"

@@ -99,7 +99,7 @@ def test_all_64_bits_of_a_seed_count() -> None:
 
 @pytest.mark.parametrize("hidden", [0.0, 2 / 255])
 def test_hidden_colours_do_not_count(hidden: float) -> None:
-    """A yellow disc on (nearly) transparent black is filled with yellow everywhere."""
+    """The transparent or nearly transparent black pixels around a yellow disc become yellow."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     distance = ((y - 23.5) ** 2 + (x - 23.5) ** 2).sqrt()
     alpha = (16.5 - distance).clamp(0, 1)

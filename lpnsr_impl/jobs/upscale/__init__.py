@@ -1,1 +1,1 @@
-"""Upscales image files and folders, including metadata, on this machine or on a Ray cluster."""
+"""Upscales image files and folders, keeping their metadata, on this machine or on a Ray cluster."""
