@@ -39,9 +39,9 @@ demo: $(HOST)
 serve: $(HOST)
 	$(BIN)/python -m tests.host.serve --port $(PORT) $(if $(GPU),--gpu) $(if $(FRONT_END),--front-end $(FRONT_END))
 
-# No training, and of the nodes only those that the demo runs.
+# No training, no slow tests, and of the nodes only those that the demo runs.
 quick: $(VENV)/tests
-	$(PYTEST) -m "not training" tests/golden tests/unit
+	$(PYTEST) -m "not training and not slow" tests/golden tests/unit
 	$(BIN)/python -m tests.host.demo
 
 test: $(VENV)/tests

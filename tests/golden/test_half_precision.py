@@ -140,6 +140,7 @@ def run_chain(networks: Networks) -> tuple[Tensor, Tensor, Tensor]:
     return y0, x0, autoencoder.decode(x0).clamp(-1, 1)
 
 
+@pytest.mark.slow
 def test_chain(bars: Bars, exact: Networks, half: Networks) -> None:
     """The whole chain, with accumulated rounding errors of 4 steps."""
     (y0, x0, image), (exact_y0, exact_x0, exact_image) = run_chain(half), run_chain(exact)

@@ -30,6 +30,8 @@ def x() -> Tensor:
         return torch.zeros(1, 8, 16, 16, device="cuda", dtype=torch.float16)
 
 
+pytestmark = pytest.mark.slow
+
 SIZE = 8 * 16 * 16 * 2  # bytes of x
 
 

@@ -19,6 +19,8 @@ from lpnsr_impl.accelerate.compiled import compile_network
 from tests.golden.fill import noise
 from tests.small import autoencoder_weights, denoiser_weights, predictor_weights
 
+pytestmark = pytest.mark.slow
+
 PACK = Path(__file__).parents[2]
 
 

@@ -109,6 +109,7 @@ def seam(x: Tensor, dim: int) -> float:
     return float(energy[edge] / energy[beside].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [256, 64])
 def test_the_wrapped_seam_is_invisible(upscaler: Upscaler, tile: int) -> None:
     """The seam is hardly more visible than if rolling the picture moves it to the middle."""

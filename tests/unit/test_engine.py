@@ -214,6 +214,7 @@ def test_small_images_share_a_call_on_a_cpu() -> None:
     assert large.plan.batch == 1
 
 
+@pytest.mark.slow
 def test_three_megapixels_fit_into_three_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts GPU memory without a GPU. The result stays in main memory, since it has 0.6 GB in
     fp32, and finishing it takes five times as much."""

@@ -66,6 +66,7 @@ def test_the_cards_tables_are_the_recorded_results(table: str) -> None:
             assert f"| {name} | {psnr} | {ssim} | {niqe} |" in CARD
 
 
+@pytest.mark.slow
 def test_results_can_be_had_again(upscaler: Upscaler, tmp_path: Path) -> None:
     name = "T=4 PreSet-B"
     (method,) = (m for m in EXPERIMENTS["table1"]([START]) if m.name == name)

@@ -26,6 +26,8 @@ from lpnsr_impl.jobs.upscale.results import Job
 from tests.eventually import PATIENCE, eventually
 from tests.limits import limit_time
 
+pytestmark = pytest.mark.slow
+
 PACK = Path(__file__).parents[2]
 PICTURES = 16
 BEFORE_KILL = 6
