@@ -163,7 +163,8 @@ def wait_until_at_work(server: Server, prompt_id: str) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # As params of the fixture, `front_ends()` would query PyPI even without browser tests.
+    # Parametrised here and not by the fixture, so that `front_ends()` queries PyPI only for browser
+    # tests.
     if "front_end" in metafunc.fixturenames:
         metafunc.parametrize("front_end", front_ends(), ids=str, indirect=True, scope="session")
 

@@ -17,7 +17,7 @@ from .server import PACK
 
 START = "lpnsr_lite_compact_x4.safetensors"
 SIDE = 48
-"""Of every LR crop, in pixels."""
+"""Height and width of each LR crop, in pixels."""
 
 PRESET_B = Method("PreSet-B", START)
 FAITHFUL = replace(PRESET_B, predictor_mode="mean")

@@ -20,7 +20,7 @@ MADE, DONE, FAILED = "made", "done", "failed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened to a picture.
+    """Outcome of upscaling one picture.
 
     Attributes:
         name: name of the picture.
