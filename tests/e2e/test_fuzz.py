@@ -275,7 +275,7 @@ def bad_pictures(draw: st.DrawFn) -> Bad:
         return Bad(shape, message=f"has shape {shape} and no pixels, expected 1x1 or more")
     if kind == "dtype":
         dtype = draw(st.sampled_from(NO_FLOATS))
-        return Bad(shape, dtype, message=f"is of {dtype}, expected floats from 0 to 1")
+        return Bad(shape, dtype, message=f"has the dtype {dtype}, expected floats from 0 to 1")
     dtype, value = draw(st.sampled_from(FLOATS[:4])), draw(st.sampled_from(["nan", "inf", "-inf"]))
     return Bad(shape, dtype, float(value), "has NaN or infinite values (first in image ")
 
