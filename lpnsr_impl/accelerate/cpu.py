@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from ..models import Autoencoder, UNet
 from ..models.autoencoder import Quantizer
-from ..models.layers import Upsample
+from ..models.layers import BorderedGroupNorm, Upsample
 from ..models.swin import Mlp
-from .group_norm import RowwiseGroupNorm
+from .group_norm import RowwiseBorderedGroupNorm, RowwiseGroupNorm
 from .winograd import CONV, UPSAMPLE_CONV, convolve
 
 _MIN_CHANNELS = 64  # with fewer, the transforms of Winograd cost more than they save
@@ -79,6 +79,8 @@ def train_on_cpu(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.GroupNorm and module.affine:
             module.__class__ = RowwiseGroupNorm
+        elif type(module) is BorderedGroupNorm:
+            module.__class__ = RowwiseBorderedGroupNorm
         elif type(module) is Quantizer:
             module.__class__ = CachedQuantizer
 

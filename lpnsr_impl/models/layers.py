@@ -43,29 +43,34 @@ class BorderedGroupNorm(nn.GroupNorm):
         (h, w), weight, bias = input.shape[2:], self.weight.to(input), self.bias.to(input)
         if min(h, w, self.size) <= 2 * _BORDER:
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
-        share, wanted = _border_share(h, w), _border_share(self.size, self.size)
-        factor = (1 - wanted) / (1 - share)
-        border = self._moments(_border(input).float())
-        moments = factor * self._moments(input.float()) + (wanted - factor * share) * border
-        mean, square = moments.repeat_interleave(self.num_channels // self.num_groups, dim=2)
-        scale = weight * (square - mean.square() + self.eps).rsqrt()  # [B,C]
+        x = self.standardize(input)
+        # The moments of the whole map are 0 and 1 now, so only those of the border are needed.
+        inner = (1 - _border_share(self.size, self.size)) / (1 - _border_share(h, w))
+        mean, square = (1 - inner) * self._moments(_border(x).float())
+        std = (inner + square - mean.square()).sqrt()  # [B,G]
+        channels = self.num_channels // self.num_groups
+        mean, std = (m.repeat_interleave(channels, dim=1) for m in (mean, std))  # [B,C]
+        scale = weight / std
         shift = bias - mean * scale
-        scale, shift = (x[:, :, None, None].to(input.dtype) for x in (scale, shift))
-        return torch.addcmul(shift, input, scale)
+        scale, shift = (m[:, :, None, None].to(input.dtype) for m in (scale, shift))
+        return torch.addcmul(shift, x, scale)
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """Let each group have the mean 0 and the variance 1, [B,C,h,w] -> [B,C,h,w]"""
+        return F.group_norm(x, self.num_groups, eps=self.eps)
 
     def _moments(self, x: Tensor) -> Tensor:
-        """Mean and mean square of each group, [B,C,...] -> [2,B,G]"""
-        dims = tuple(range(2, x.ndim))
-        moments = torch.stack([x.mean(dim=dims), x.square().mean(dim=dims)])  # [2,B,C]
+        """Mean and mean square of each group, [B,n,C] -> [2,B,G]"""
+        moments = torch.stack([x.mean(dim=1), x.square().mean(dim=1)])  # [2,B,C]
         return moments.unflatten(2, (self.num_groups, -1)).mean(dim=3)
 
 
 def _border(x: Tensor) -> Tensor:
-    """Collect the values at the border, [B,C,h,w] -> [B,C,n]"""
+    """Collect the values at the border, [B,C,h,w] -> [B,n,C]"""
+    x = x.movedim(1, 3)
     middle, ends = slice(_BORDER, -_BORDER), (slice(_BORDER), slice(-_BORDER, None))
-    rows = [x[:, :, end].flatten(2) for end in ends]
-    columns = [x[:, :, middle, end].flatten(2) for end in ends]
-    return torch.cat([*rows, *columns], dim=2)
+    strips = [x[:, end] for end in ends] + [x[:, middle, end] for end in ends]
+    return torch.cat([strip.flatten(1, 2) for strip in strips], dim=1)
 
 
 def _border_share(h: int, w: int) -> float:

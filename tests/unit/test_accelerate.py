@@ -26,6 +26,7 @@ from lpnsr_impl.accelerate.cpu import (
 )
 from lpnsr_impl.accelerate.winograd import UPSAMPLE_CONV, convolve
 from lpnsr_impl.models import Autoencoder
+from lpnsr_impl.models.layers import BorderedGroupNorm
 from tests.golden.fill import noise
 from tests.small import AUTOENCODER, autoencoder_weights, denoiser_weights, unet_config
 
@@ -223,17 +224,25 @@ def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("groups", [1, 4, 12])
+@pytest.mark.parametrize(
+    ("plain", "precision"),
+    [
+        (nn.GroupNorm(1, 32), 1e-10),
+        (nn.GroupNorm(4, 32), 1e-10),
+        (nn.GroupNorm(32, 32), 1e-10),
+        (BorderedGroupNorm(32, 16), 1e-5),  # the moments of its border are float32
+    ],
+)
 def test_a_training_norm_has_the_gradients_of_the_norm(
-    layout: torch.memory_format, groups: int
+    layout: torch.memory_format, plain: nn.GroupNorm, precision: float
 ) -> None:
     torch.manual_seed(0)
-    plain = nn.GroupNorm(groups, 12, eps=1e-5, dtype=torch.float64)
+    plain = copy.deepcopy(plain).double()
     nn.init.normal_(plain.weight)
     nn.init.normal_(plain.bias)
     trained = copy.deepcopy(plain)
     train_on_cpu(trained)
-    x = (2 + torch.randn(3, 12, 5, 7, dtype=torch.float64)).contiguous(memory_format=layout)
+    x = (2 + torch.randn(3, 32, 5, 7, dtype=torch.float64)).contiguous(memory_format=layout)
     weight = torch.randn_like(x)
     grads = []
     for norm in (plain, trained):
@@ -241,13 +250,14 @@ def test_a_training_norm_has_the_gradients_of_the_norm(
         y = norm(given)
         (y * weight).sum().backward()
         grads.append((y, given.grad, norm.weight.grad, norm.bias.grad))
-    assert type(trained) is not nn.GroupNorm
+    assert type(trained) is not type(plain)
     for wanted, got in zip(*grads, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(got, wanted, rtol=precision, atol=precision)
 
 
 def test_training_norms_are_put_back() -> None:
-    norm = nn.GroupNorm(4, 12)
-    train_on_cpu(norm)
-    restore(norm)
-    assert type(norm) is nn.GroupNorm
+    for norm in (nn.GroupNorm(4, 32), BorderedGroupNorm(32, 16)):
+        kind = type(norm)
+        train_on_cpu(norm)
+        restore(norm)
+        assert type(norm) is kind
