@@ -1,9 +1,9 @@
-"""LPNSR in plain PyTorch: networks, schedule and the 1 to 4 step chain (Huang et al., "LPNSR").
+"""LPNSR (Huang et al., arXiv 2603.21045) in plain PyTorch: networks, noise schedule and sampling.
 
-Each package uses only the packages listed before it: `method` (schedule and chain), `pictures`
-(sizes, colours, masks), `models` (the networks), `accelerate` (faster layers), `files` (checkpoints
-and downloads), `engine` (runs the networks on images of any size), `jobs` (upscale, train,
-evaluate). Nothing here imports ComfyUI.
+Each package uses only the packages listed before it: `method` (noise schedule and sampling loop),
+`pictures` (sizes, colours, masks), `models` (the networks), `accelerate` (faster layers), `files`
+(checkpoints and downloads), `engine` (runs the networks on images of any size), `jobs` (upscale,
+train, evaluate). None of them imports ComfyUI.
 """
 
 from .files.checkpoints import (

@@ -1,4 +1,4 @@
-"""python -m lpnsr_impl train | degrade | evaluate | upscale | download | convert | doctor"""
+"""Entry point of the command line: `python -m lpnsr_impl COMMAND`, see `lpnsr_impl.cli`."""
 
 from .cli import main
 

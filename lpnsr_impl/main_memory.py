@@ -16,7 +16,7 @@ def available() -> int:
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """Return `malloc_trim` of glibc, or None for other C libraries."""
+    """Return the function `malloc_trim` of glibc, or None if the C library has no such function."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -30,11 +30,11 @@ def _malloc_trim() -> Callable[[int], int] | None:
 def give_back(device: torch.device) -> None:
     """Return freed memory to the system after a network has run on the CPU.
 
-    Otherwise glibc keeps hundreds of megabytes in fragments that are too small for the next
-    network.
+    Without this call, glibc keeps hundreds of megabytes in fragments that are too small for the
+    next network.
 
     Args:
-        device: device of the network. Nothing is done unless it is the CPU.
+        device: device that the network ran on. If it is not the CPU, nothing is done.
     """
     trim = _malloc_trim()
     if trim and device.type == "cpu":

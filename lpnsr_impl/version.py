@@ -8,7 +8,7 @@ PACK = Path(__file__).parents[1]
 
 
 def pack_version() -> str:
-    """Return the version in pyproject.toml and the commit."""
+    """Return version and commit of this pack, e.g. "1.0.0 (commit 0123456789ab)"."""
     text = (PACK / "pyproject.toml").read_text(encoding="utf-8")
     (version,) = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
     return f"{version} (commit {commit()})"

@@ -2,7 +2,7 @@
 
 A layer is replaced by assigning a subclass of its own class to `__class__`, so its weights, state
 dict keys, hooks and ComfyUI's patches are kept. `models` does not depend on this package,
-and training uses `train_on_cpu` only.
+and training uses only `train_on_cpu`.
 """
 
 import torch
@@ -37,7 +37,7 @@ def accelerate(network: UNet | Autoencoder, device: torch.device, compiled: bool
     """
     restore(network)
     if device.type == "cpu":
-        # Networks on GPUs stay in NCHW, because GroupNorm has no channels-last kernel there.
+        # Networks on GPUs stay in NCHW, because GroupNorm has no channels-last kernel for GPUs.
         network.to(memory_format=torch.channels_last)
     if compiled:
         check_compiler(device)
@@ -56,7 +56,7 @@ def restore(network: nn.Module) -> None:
 
 
 def activate_in_place(network: nn.Module) -> None:
-    """Let every SiLU after a norm work in place, since nothing else uses the output of the norm."""
+    """Make each SiLU after a norm work in place, since nothing else uses the norm's output."""
     for module in network.modules():
         if isinstance(module, nn.Sequential) and isinstance(module[0], nn.GroupNorm):
             silu = module[1]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ..models import Autoencoder, UNet
 
 _MAX_SIZES = 128
-"""Maximum number of input sizes that a function is compiled for. For further sizes PyTorch runs it
-uncompiled and logs a warning."""
+"""Maximum number of input sizes for which a function is compiled. For further sizes, PyTorch runs
+the function uncompiled and logs a warning."""
 
 
 def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> None:
@@ -33,18 +33,18 @@ def compile_network(network: UNet | Autoencoder, backend: Any = "inductor") -> N
 
 
 def _compile(module: nn.Module, name: str, backend: Any) -> None:
-    """Replace a method by its compiled version.
+    """Replace a method of a module by its compiled version.
 
-    The class's function is compiled, since a bound method would form a reference cycle, and the
-    host frees networks by reference counting.
+    The function of the class is compiled, not the bound method: a bound method would form a
+    reference cycle, and ComfyUI frees networks by reference counting.
     """
     compiled = torch.compile(getattr(type(module), name), dynamic=False, backend=backend)
     reference = weakref.ref(module)
 
     def call(*args: Tensor) -> Tensor:
-        from torch import _dynamo  # slow to import, so only where it is used
+        from torch import _dynamo  # imported only when needed, since the import is slow
 
-        # PyTorch's default limit is 8 for all networks of a class together.
+        # PyTorch's default limit is 8 sizes for all networks of a class together.
         with _dynamo.config.patch(cache_size_limit=_MAX_SIZES):  # pyright: ignore[reportPrivateUsage]
             return compiled(reference(), *args)
 
@@ -55,7 +55,7 @@ def check_compiler(device: torch.device) -> None:
     """Check that `torch.compile` works, by compiling a small function.
 
     Raises:
-        RuntimeError: it does not work on this device; the message gives the reason.
+        RuntimeError: `torch.compile` does not work on the device; the message gives the reason.
     """
     try:
         torch.compile(lambda x: x.exp() + 1)(torch.zeros(64, device=device))
@@ -64,6 +64,6 @@ def check_compiler(device: torch.device) -> None:
         cause = getattr(e, "inner_exception", e)
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise RuntimeError(
-            f"torch.compile does not work here for {device.type}: {reason}. Install "
+            f"torch.compile does not work on this computer for {device.type}: {reason}. Install "
             f"{needs}, or switch torch_compile off."
         ) from e

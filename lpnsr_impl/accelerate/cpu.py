@@ -1,4 +1,4 @@
-"""Layers for CPUs that need fewer operations or less memory traffic."""
+"""Faster layers for CPUs, which need fewer operations or less memory traffic."""
 
 from functools import cache
 
@@ -12,7 +12,7 @@ from ..models.swin import Mlp
 from .group_norm import RowwiseBorderedGroupNorm, RowwiseGroupNorm
 from .winograd import CONV, UPSAMPLE_CONV, convolve
 
-_MIN_CHANNELS = 64  # with fewer, the transforms of Winograd cost more than they save
+_MIN_CHANNELS = 64  # with fewer, Winograd's transforms cost more than they save
 _MIN_PIXELS = 48 * 48  # with fewer, the transform of the weights costs more than it saves
 _CACHED_VALUES = 1 << 19  # float32 values that fit into the cache of a core
 
@@ -28,14 +28,14 @@ class WinogradConv2d(nn.Conv2d):
 
 
 class UpsampleConv2d(nn.Conv2d):
-    """Nearest-neighbour upsampling x2 and a 3x3 convolution in one."""
+    """Nearest-neighbour upsampling x2 and a 3x3 convolution in one step, by Winograd filtering."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolve(input, weight, bias, UPSAMPLE_CONV)
 
 
 class WinogradUpsample(Upsample):
-    """Upsampling layer whose `conv` is an `UpsampleConv2d`, which does all of it."""
+    """Upsampling layer whose `conv`, an `UpsampleConv2d`, also does the upsampling."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,2h,2w]"""
@@ -43,7 +43,7 @@ class WinogradUpsample(Upsample):
 
 
 class StripMlp(Mlp):
-    """MLP in strips of rows, small enough for their hidden values to stay in the cache."""
+    """MLP that processes strips of rows, so that their hidden values stay in the CPU cache."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
@@ -53,13 +53,13 @@ class StripMlp(Mlp):
 
 
 class CachedQuantizer(Quantizer):
-    """Quantizer that processes few vectors at once, so that the distances stay in the cache."""
+    """Quantizer that processes few vectors at once, so that distances stay in the CPU cache."""
 
     rows = 256
 
 
 def accelerate_on_cpu(network: UNet | Autoencoder) -> None:
-    """Replace layers for inference. Call it after `set_precision`."""
+    """Replace layers of a network by faster ones for inference. Call it after `set_precision`."""
     for module in list(network.modules()):
         if isinstance(module, Mlp):
             module.__class__ = StripMlp
@@ -75,7 +75,7 @@ def accelerate_on_cpu(network: UNet | Autoencoder) -> None:
 
 
 def train_on_cpu(network: nn.Module) -> None:
-    """Replace layers for training, in any precision."""
+    """Replace layers of a network by faster ones for training, in any precision."""
     for module in network.modules():
         if type(module) is nn.GroupNorm and module.affine:
             module.__class__ = RowwiseGroupNorm
@@ -99,6 +99,8 @@ def _replace(conv: nn.Conv2d, faster: type[nn.Conv2d]) -> None:
 
 @cache
 def _combine(faster: type[nn.Conv2d], layer: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """Derive a class that takes `_conv_forward` from `faster`, and everything else from `layer`,
-    which may be a layer class of ComfyUI."""
+    """Derive a class that takes `_conv_forward` from `faster`, and everything else from `layer`.
+
+    `layer` may be a class of ComfyUI.
+    """
     return type(f"{faster.__name__}Of{layer.__name__}", (faster, layer), {})

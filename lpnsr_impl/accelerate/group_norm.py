@@ -1,5 +1,7 @@
-"""GroupNorm for training on a CPU. PyTorch's backward pass is slow there for channels-last tensors
-(`python -m tests.bench.group_norm`)."""
+"""GroupNorm for training on a CPU, where PyTorch's backward pass is slow for channels-last tensors.
+
+Benchmark: `python -m tests.bench.group_norm`.
+"""
 
 from typing import Any
 
@@ -14,7 +16,7 @@ class RowwiseGroupNorm(nn.GroupNorm):
     """GroupNorm with a faster backward pass for channels-last tensors."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]. Without gradients, PyTorch's own kernel is used."""
+        """[B,C,h,w] -> [B,C,h,w]. If gradients are disabled, PyTorch's own kernel is used."""
         if not torch.is_grad_enabled():
             return super().forward(input)
         return _Normalize.apply(input, self.weight, self.bias, self.num_groups, self.eps)
@@ -24,7 +26,7 @@ class RowwiseBorderedGroupNorm(BorderedGroupNorm):
     """BorderedGroupNorm with a faster backward pass for channels-last tensors."""
 
     def standardize(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]. Without gradients, PyTorch's own kernel is used."""
+        """[B,C,h,w] -> [B,C,h,w]. If gradients are disabled, PyTorch's own kernel is used."""
         if not torch.is_grad_enabled():
             return super().standardize(x)
         one, zero = torch.ones_like(self.weight), torch.zeros_like(self.bias)
@@ -32,8 +34,8 @@ class RowwiseBorderedGroupNorm(BorderedGroupNorm):
 
 
 class _Normalize(torch.autograd.Function):
-    """y = w x^ + b with x^ = (x - m) r, where m is the mean and 1/r the standard deviation of each
-    group."""
+    """GroupNorm: y = w x^ + b with x^ = (x - m) r, where m is the mean and 1/r the standard
+    deviation of each group."""
 
     @staticmethod
     def forward(
@@ -55,7 +57,7 @@ class _Normalize(torch.autograd.Function):
         size = channels // mean.shape[1]
         m, r = (s.to(weight).repeat_interleave(size, dim=1) for s in (mean, reciprocal))  # [B,C]
         x, dy = (s.movedim(1, 3).reshape(batch, height * width, channels) for s in (x, dy))
-        bias_grad = dy.sum(dim=1, dtype=weight.dtype)  # [B,C], per sample
+        bias_grad = dy.sum(dim=1, dtype=weight.dtype)  # [B,C], separate for each sample
         weight_grad = r * ((dy * x).sum(dim=1, dtype=weight.dtype) - m * bias_grad)
 
         def group_mean(sums: Tensor) -> Tensor:

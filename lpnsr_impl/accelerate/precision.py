@@ -9,11 +9,11 @@ from ..models import Autoencoder, UNet
 def has_fast_bf16(device: torch.device) -> bool:
     """Return whether the device is a CPU with bf16 instructions (AVX-512-BF16, AMX).
 
-    There, bf16 is about three times as fast as fp32; other CPUs only emulate it.
+    On such a CPU, bf16 is about three times as fast as fp32. Other CPUs only emulate bf16.
     """
     if device.type != "cpu":
         return False
-    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # since PyTorch 2.6
+    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # exists since PyTorch 2.6
     return is_supported is not None and is_supported()
 
 

@@ -1,6 +1,6 @@
-"""Winograd's minimal filtering: 3x3 convolutions with a quarter of the multiplications, or a sixth
-after nearest-neighbour upsampling (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", Section 4.3).
+"""Winograd's minimal filtering for 3x3 convolutions (Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", Section 4.3). It needs a quarter of the multiplications, or a sixth
+if the convolution follows nearest-neighbour upsampling.
 
 F(4x4, 3x3) computes 4x4 outputs from 6x6 inputs with 36 multiplications instead of 144. After
 nearest-neighbour upsampling x2, the 6x6 inputs contain only 4x4 different pixels. Repeating pixels
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_OUTPUTS = 4  # per tile, along each axis
+_OUTPUTS = 4  # outputs of a tile, along each axis
 _STRIP_TILES = 160  # more tiles do not fit into the caches, fewer make the matrices too small
 
 
@@ -52,7 +52,7 @@ _WEIGHT = _matrix(
 _OUTPUT = _matrix(
     [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )
-_NEAREST_X2 = _matrix(  # six upsampled pixels; the first one is the right one of a pair
+_NEAREST_X2 = _matrix(  # from 4 pixels to 6 upsampled ones, the first being the right one of a pair
     [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 )
 _POINTS_X2 = [0, 1, 3, 4, 5]
@@ -61,10 +61,10 @@ _POINT_1 = 1
 
 @dataclass(frozen=True)
 class Filtering:
-    """Transforms that compute 4 outputs from step + 2 inputs along one axis, with P products.
+    """Transforms that compute 4 outputs from `step` + 2 inputs along one axis, with P products.
 
     Attributes:
-        step: distance between neighbouring tiles, in inputs.
+        step: distance between neighbouring tiles, in input pixels.
         of_input: transform of the input, [P,step + 2].
         of_weight: transform of the weight, [P,3].
         to_output: transform of the products, [4,P].
@@ -77,12 +77,12 @@ class Filtering:
 
 
 CONV = Filtering(4, _INPUT, _WEIGHT, _OUTPUT)
-"""3x3 convolution with a padding of 1."""
+"""Transforms of a 3x3 convolution with a padding of 1."""
 
 UPSAMPLE_CONV = Filtering(
     2, (_INPUT @ _NEAREST_X2)[_POINTS_X2], _WEIGHT[_POINTS_X2], _OUTPUT[:, _POINTS_X2]
 )
-"""Nearest-neighbour upsampling x2, then the same convolution."""
+"""Transforms of nearest-neighbour upsampling x2, then a 3x3 convolution with a padding of 1."""
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, filtering: Filtering = CONV) -> Tensor:
@@ -99,7 +99,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, filtering: Filterin
     """
     (b, c, h, w), o, step = x.shape, len(weight), filtering.step
     tiles_h, tiles_w = -(-h // step), -(-w // step)
-    strip_rows = min(tiles_h, max(1, round(_STRIP_TILES / (b * tiles_w))))  # in tiles
+    strip_rows = min(tiles_h, max(1, round(_STRIP_TILES / (b * tiles_w))))  # unit: tiles
     convolve_windows = _prepare(weight, bias, filtering, b * strip_rows * tiles_w)
     x = x.movedim(1, 3)  # [B,h,w,in]
     scale = _OUTPUTS // step
@@ -123,8 +123,8 @@ def _prepare(
     """Transform the weights, and allocate the buffers for up to `tiles` tiles.
 
     Returns:
-        A function that maps input windows [B,n,m,k,k,in] to outputs [B,n,m,4,4,out]. Its next call
-        overwrites the outputs.
+        A function that maps input windows [B,n,m,k,k,in] to outputs [B,n,m,4,4,out]. Each call
+        overwrites the outputs of the previous call.
     """
     of_input, to_output = (torch.kron(m, m) for m in (filtering.of_input, filtering.to_output))
     (p, k), (o, c) = of_input.shape, weight.shape[:2]
@@ -163,6 +163,6 @@ def _place(tiles: Tensor, y: Tensor) -> None:
 
 
 def _transform_weight(weight: Tensor, filtering: Filtering) -> Tensor:
-    """[out,in,3,3] -> [P*P,in,out]"""
+    """Transform a weight: [out,in,3,3] -> [P*P,in,out]"""
     matrix = torch.kron(filtering.of_weight, filtering.of_weight)
     return (matrix @ weight.reshape(-1, 9).T).view(len(matrix), *weight.shape[:2]).mT

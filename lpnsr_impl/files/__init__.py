@@ -1,1 +1,1 @@
-"""Model files: loading, the released files, downloads, conversion, and the report of the doctor."""
+"""Model files: loading, conversion, the released files, downloads, and LPNSR Doctor's report."""

@@ -1,7 +1,7 @@
 """Interpolate between the weights of two trained versions of a network.
 
-If one was fine-tuned from the other, for example with a GAN loss, the sharpness and fidelity of the
-result lie between those of the two versions (Wang et al. 2018, ESRGAN, Section 3.4).
+If one version was fine-tuned from the other, e.g. with a GAN loss, the sharpness and fidelity of
+the result lie between those of the two versions (Wang et al. 2018, ESRGAN, Section 3.4).
 """
 
 import json
@@ -13,7 +13,7 @@ from .weights import Checkpoint, read_checkpoint
 
 
 def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, str]:
-    """Write (1 - share) * first + share * second, in the precision of `second`.
+    """Write the weights (1 - share) * first + share * second, in the precision of `second`.
 
     Args:
         first: file of a network.
@@ -22,17 +22,19 @@ def blend(first: Path, second: Path, share: float, target: Path) -> dict[str, st
         target: safetensors file to write.
 
     Returns:
-        The header. Its `lpnsr.provenance` has `share` and, under `blended_with`, the provenance of
-        `first`.
+        The header of the new file. Its `lpnsr.provenance` also has `share`, and the provenance of
+        `first` under `blended_with`.
 
     Raises:
         FileNotFoundError: a file does not exist.
         FileExistsError: the target exists.
-        ValueError: the networks differ, or the share is not in 0 to 1.
+        ValueError: the configs of the networks differ, or the share is not in 0 to 1.
         UnsupportedCheckpointError: a file is damaged or unsafe, or contains an unsupported network.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}, expected 0 (only {first.name}) to 1.")
+        raise ValueError(
+            f"share is {share}, expected 0 (only {first.name}) to 1 (only {second.name})."
+        )
     check_new(target)
     one, other = read_checkpoint(first), read_checkpoint(second)
     network, other_network = _describe(one), _describe(other)

@@ -31,7 +31,7 @@ from .weights import Checkpoint, Source, read_checkpoint
 Network = TypeVar("Network", bound=nn.Module)
 
 RELEASED_FAMILY = "released"
-"""Name of the family of published files, which have no header and are recognised by their sizes."""
+"""Family name of the published files. They have no header, and are recognised by their config."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ModelDescriptor(Generic[Network]):
     student: StudentConfig | None = None
 
     def header(self) -> dict[str, str]:
-        """Return entries of a safetensors header that restore these properties on loading."""
+        """Return the safetensors header from which these properties are restored on loading."""
         header = {"lpnsr.part": self.part}
         if isinstance(self.network, Autoencoder | UNet):
             header["lpnsr.config"] = json.dumps(asdict(self.network.config))
@@ -66,13 +66,13 @@ class ModelDescriptor(Generic[Network]):
 
 @dataclass(frozen=True)
 class Part(Generic[Network]):
-    """One of the three networks.
+    """A kind of network: autoencoder, denoiser or noise predictor.
 
     Attributes:
-        name: name in headers.
-        title: name in messages.
-        config: derives the network's config from a checkpoint.
-        network: builds the network from a config and `Operations`.
+        name: name in checkpoint headers.
+        title: name in messages, with an article.
+        config: function that derives the network's config from a checkpoint.
+        network: function that builds the network from a config and `Operations`.
         released: configs of the published files, which have no header.
     """
 
@@ -129,7 +129,7 @@ def load_model(
 
     Args:
         src: path of a .safetensors or .pth file, a state dict, or a `Checkpoint`.
-        part: the expected network; None for any of the three.
+        part: the expected kind of network; None for any of the three.
         operations: namespace of layer classes.
     """
     checkpoint = read_checkpoint(src)
@@ -149,10 +149,10 @@ def check_family(
     denoiser: ModelDescriptor[Denoiser],
     noise_predictor: ModelDescriptor[NoisePredictor] | None,
 ) -> Family:
-    """Check that networks belong together. Each family has its own latent space.
+    """Check that networks can be used together. Each family has its own latent space.
 
     Returns:
-        Their family.
+        The family of the networks.
 
     Raises:
         ValueError: families, latent channels or schedules differ, or a one-step student comes with
@@ -200,7 +200,7 @@ def describe(checkpoint: Checkpoint, expected: str = "") -> str:
 
     Args:
         checkpoint: any checkpoint.
-        expected: name of the expected part, which is chosen if the shapes fit two parts.
+        expected: name of the expected part, or "". It decides if the shapes fit two parts.
 
     Returns:
         The title of a part, or a description such as "an upscale model (ESRGAN)".
@@ -239,7 +239,7 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
     inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
     outputs = checkpoint.shape("out.2.weight", 4)[0]
     if inputs == outputs + 3 + expected_planes(checkpoint):
-        return DENOISER.title  # a student with additional noise channels
+        return DENOISER.title  # an RSD student with additional noise channels
     if inputs != outputs + 3:
         return (
             f"a Swin-U-Net with {inputs} input and {outputs} output channels, which is neither a "
@@ -251,7 +251,7 @@ def _describe_unet(checkpoint: Checkpoint, expected: str) -> str:
 
 
 def _describe_foreign(tensors: dict[str, Tensor]) -> str:
-    # Imported here, since only foreign files need it.
+    # Imported only when needed, as files of LPNSR's own networks do not need spandrel.
     from spandrel import MAIN_REGISTRY, canonicalize_state_dict
 
     state_dict = canonicalize_state_dict(tensors)
@@ -259,8 +259,8 @@ def _describe_foreign(tensors: dict[str, Tensor]) -> str:
         if support.architecture.detect(state_dict):
             name = support.architecture.name
             return (
-                f"an upscale model ({name}), which belongs in models/upscale_models and the Load "
-                "Upscale Model node"
+                f"an upscale model ({name}), which belongs in models/upscale_models, for the node "
+                "Load Upscale Model"
             )
     return "something unknown"
 
@@ -278,7 +278,7 @@ def _load(
             plain = part.network(config, nn)
             network = plain if operations is nn else part.network(config, operations)
     except (ValueError, ZeroDivisionError) as e:
-        raise checkpoint.error(f"its sizes fit no {part.name} ({e})") from e
+        raise checkpoint.error(f"its tensor sizes do not fit {part.title} ({e})") from e
     # Use torch.nn layers for the check, since ComfyUI's layers may have no weights before loading.
     _check_tensors(checkpoint, plain)
     tensors = {

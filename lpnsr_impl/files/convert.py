@@ -11,11 +11,12 @@ from .weights import read_checkpoint, write_safetensors
 def convert(source: Path, target: Path) -> dict[str, str]:
     """Convert a network's weights to safetensors without changing their precision.
 
-    Wrapper dicts, key prefixes, losses and buffers that can be derived are dropped.
+    Wrapper dicts, key prefixes, weights of losses, and buffers that can be derived from the config
+    are dropped.
 
     Returns:
-        The header: `lpnsr.part`, `lpnsr.config`, `lpnsr.schedule`, `lpnsr.family` if it is known,
-        the keys of a one-step student, and the entries of the source's header.
+        The header of the new file: `lpnsr.part`, `lpnsr.config`, `lpnsr.schedule`, `lpnsr.family`
+        if it is known, the keys of a one-step student, and all entries of the source's header.
 
     Raises:
         FileNotFoundError: the source does not exist.
@@ -47,7 +48,7 @@ def check_new(target: Path) -> None:
 
 
 def write_new(target: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file. Never replaces a file, not even one created at the same moment.
+    """Write a safetensors file, but never replace a file, not even one created at the same time.
 
     Raises:
         FileExistsError: the file exists.

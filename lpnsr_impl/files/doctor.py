@@ -1,7 +1,7 @@
-"""Report on versions, devices, model files and problems, to be pasted into an issue.
+"""Report on versions, devices, model files and problems, to be pasted into a GitHub issue.
 
-A damaged file is listed in the report and never raises an error. Files of other packs are not
-listed.
+A damaged file does not raise an error, but is listed in the report. Files of other node packs are
+not listed.
 """
 
 import importlib.metadata
@@ -33,13 +33,15 @@ _PACKAGES = (
     "comfyui-frontend-package",
 )
 _VARIABLES = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", MIRROR_VARIABLE)
-_HOW_TO_DOWNLOAD = "the node LPNSR Download Models or `python -m lpnsr_impl download` gets them"
+_HOW_TO_DOWNLOAD = (
+    "the node LPNSR Download Models or `python -m lpnsr_impl download` downloads the files"
+)
 
 
 @dataclass(frozen=True)
 class _File:
-    """A model file. `what` describes its content; it is None if the file can't be used, and
-    `problem` then says why."""
+    """A model file. `what` describes its content. If the file can't be used, `what` is None, and
+    `problem` gives the reason."""
 
     path: Path
     size: int
@@ -59,13 +61,13 @@ def report(
     """Examine the installation and the model files.
 
     Args:
-        folders: folders of each kind. The first one is for downloads.
-        host: lines about ComfyUI.
+        folders: folders for each kind of file. Downloads go to the first one.
+        host: lines about ComfyUI for the report.
         sha256: compute the SHA-256 of each file, and compare it with the published one.
         progress: called before and while a file is read. An exception in it cancels the report.
 
     Returns:
-        Several lines of text, with "~" for the home directory.
+        Several lines of text, with "~" in place of the home directory.
     """
     files = {kind: _examine_folders(kind, of, sha256, progress) for kind, of in folders.items()}
     networks = files["lpnsr"]
@@ -228,7 +230,7 @@ def _preset_lines(folders: Mapping[FolderKind, Sequence[Path]]) -> list[str]:
         else:
             lines.append(f"{name}: lacks {lacks}")
     if any("lacks" in line for line in lines):
-        lines.append(f"Only the published quality needs these files; {_HOW_TO_DOWNLOAD}.")
+        lines.append(f"These files are needed only for the published quality; {_HOW_TO_DOWNLOAD}.")
     return lines
 
 

@@ -24,11 +24,12 @@ from .whole import rename_new
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None], None]
-"""Callback with a file's name, its bytes so far, and its total bytes (None if unknown). Raise an
-exception in it to cancel."""
+"""Callback that receives a file's name, the number of bytes processed so far, and its size in bytes
+(None if unknown). An exception in the callback cancels the operation."""
 
 _FileProgress = Callable[[int, int | None], None]
-"""Callback with the bytes of one file so far, and its total bytes (None if unknown)."""
+"""Callback for a single file. It receives the number of bytes downloaded so far, and the size of the
+file in bytes (None if unknown)."""
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class DownloadError(RuntimeError):
 
 
 class _SourceError(Exception):
-    """One source of a file failed; the next one may work."""
+    """A download from one source failed. The next source may work."""
 
 
 def require_consent(files: Sequence[ReleasedFile], accepted: bool) -> None:
@@ -69,7 +70,7 @@ def download(
     folders: Mapping[FolderKind, Sequence[Path]],
     progress: Progress = lambda *_: None,
 ) -> str:
-    """Download the files that are in none of the folders.
+    """Download the files that are not in any of the folders yet.
 
     Args:
         files: files to download.
@@ -82,7 +83,7 @@ def download(
         A report with a line for each file.
 
     Raises:
-        DownloadError: some files could not be downloaded. All others have been.
+        DownloadError: some files could not be downloaded. The others have been downloaded.
     """
     lines: list[str] = []
     problems: list[str] = []
@@ -128,7 +129,7 @@ def _download_one(file: ReleasedFile, folders: Sequence[Path], progress: _FilePr
 
 
 def _try_sources(file: ReleasedFile, part: Path, progress: _FileProgress) -> str:
-    """Download from the first source that works; return a line for the report."""
+    """Download from the first source that works, and return a line for the report."""
     problems: list[str] = []
     for source in file.sources:
         try:
@@ -154,7 +155,7 @@ def _try_sources(file: ReleasedFile, part: Path, progress: _FileProgress) -> str
 def _fetch(
     file: ReleasedFile, source: HubFile | GitHubAsset, part: Path, progress: _FileProgress
 ) -> str | None:
-    """Download from one source into `part`; return the expected SHA-256, or None if unknown."""
+    """Download from one source into `part`. Return the expected SHA-256, or None if unknown."""
     from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
@@ -166,7 +167,7 @@ def _fetch(
             ask = partial(get_hf_file_metadata, source.url, token=False)
             metadata = _run_in_thread(ask, lambda: progress(0, file.size))
             size = metadata.size
-            if len(metadata.etag or "") == 64:  # files outside LFS have a SHA-1
+            if len(metadata.etag or "") == 64:  # the etag of a file outside LFS is a SHA-1
                 sha256 = sha256 or metadata.etag
         free = shutil.disk_usage(part.parent).free
         if size and size > free:
@@ -180,7 +181,8 @@ def _fetch(
             )
             # Cancelling closes the file, so the thread's next write fails and ends the thread.
             _run_in_thread(get, lambda: progress(opened.tell(), size))
-    # The base classes depend on the library's version: errors of requests, httpx or httpx2.
+    # Depending on the version of huggingface_hub, its errors derive from those of requests, httpx
+    # or httpx2.
     except (OSError, *HfHubHTTPError.__bases__) as e:  # pyright: ignore[reportGeneralTypeIssues]
         raise _SourceError(first_line(e)) from e
     return sha256
@@ -200,7 +202,7 @@ def _run_in_thread(work: Callable[[], T], tick: Callable[[], None]) -> T:
 
 
 def _check(file: ReleasedFile, part: Path, expected: str | None) -> str:
-    """Check a download's SHA-256, or its content if none is expected; return the SHA-256."""
+    """Check a download's SHA-256, or its content if no SHA-256 is known. Return its SHA-256."""
     sha256 = hash_file(part)
     if expected:
         if sha256 != expected:
@@ -223,9 +225,10 @@ def _check_present(file: ReleasedFile, path: Path) -> str:
     sha256 = hash_file(path)
     if sha256 != file.sha256:
         raise DownloadError(
-            f"{file.name}: {path} has the SHA-256 {sha256}, and the published file "
-            f"{file.sha256}. It was left as it is. If it is not a file of your own, it is damaged "
-            "or another version: move it to another folder and run the download again."
+            f"{file.name}: {path} has the SHA-256 {sha256}, and the published file has "
+            f"{file.sha256}. The existing file was not changed. If it is not a file of your own, "
+            "it is damaged or another version: move it to another folder, and run the download "
+            "again."
         )
     return f"{file.name}: already there, {path}, with the published SHA-256"
 

@@ -15,8 +15,8 @@ def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
 
     Args:
         examples: files to copy.
-        folder: their destination.
-        record: text file with the paths copied so far.
+        folder: folder to copy them into.
+        record: text file that lists the paths of all copies made so far.
     """
     try:
         offered = os.fsdecode(record.read_bytes()).splitlines() if record.is_file() else []
@@ -36,7 +36,7 @@ def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
 
 
 def _copy(example: Path, target: Path) -> bool:
-    """Copy a file unless the target exists; return whether the target exists now."""
+    """Copy a file unless the target exists. Return whether the target exists afterwards."""
     content = example.read_bytes()
     try:
         with written_whole(target, replace=False) as file:

@@ -31,7 +31,7 @@ def weight_files(folders: Iterable[Path]) -> list[Path]:
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[tuple[str, list[str]]]:
-    """Yield folders with the names of their files, and add the real paths to `seen`."""
+    """Yield each folder with the names of its files, and add its real path to `seen`."""
     root = Path(os.path.realpath(folder))
     for parent, folders, names in os.walk(folder, followlinks=True):
         here = Path(os.path.realpath(parent))
@@ -51,7 +51,7 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[tuple[str, list[str]]]:
 
 
 def find_weights(name: str) -> Path:
-    """Find a file by its path, or a bundled file by its name.
+    """Return the path of a file, given its path or the name of a bundled file.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,4 +1,4 @@
-"""Table of the released model files, for downloads, doctor, README and workflows.
+"""Table of the released model files, used by downloads, LPNSR Doctor, documentation and workflows.
 
 It contains what was publicly known in November 2026. The addresses are untested, because this pack
 was developed without access to any site except PyPI.
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 GITHUB = "https://github.com"
 MIRROR_VARIABLE = "LPNSR_DOWNLOAD_MIRROR"
-"""Environment variable that replaces `GITHUB`. HF_ENDPOINT does the same for Hugging Face."""
+"""Environment variable with the address of a GitHub mirror. For Hugging Face, it is HF_ENDPOINT."""
 
 FolderKind = Literal["lpnsr", "upscale_models"]
 
@@ -50,7 +50,7 @@ class GitHubAsset:
 
     @property
     def page(self) -> str:
-        """Address of the web page."""
+        """Address of the release's web page."""
         return f"{GITHUB}/{self.repository}/releases/tag/{self.release}"
 
     @property
@@ -69,12 +69,12 @@ class HubFile:
 
     @property
     def page(self) -> str:
-        """Address of the web page."""
+        """Address of the repository's web page."""
         return f"https://huggingface.co/{self.repository}"
 
     @property
     def url(self) -> str:
-        """Address of the file, at HF_ENDPOINT if that is set."""
+        """Address of the file, on the server in HF_ENDPOINT if that is set."""
         from huggingface_hub import hf_hub_url
 
         # The library reads HF_ENDPOINT only when it is imported.
@@ -200,7 +200,8 @@ STUDENTS = {"SinSR": (AUTOENCODER, SINSR_V2), "RSD": (AUTOENCODER, RSD_STUDENT)}
 """Files that each one-step student needs."""
 
 STAND_INS = {PREDICTOR_V3: PREDICTOR}
-"""Files that can replace another: PreSet-A also runs with the paper's predictor."""
+"""Alternatives to a file of a preset. PreSet-A can use the paper's noise predictor instead of its
+own."""
 
 CHOICES = {**PRESETS, **STUDENTS, "all": RELEASED, **{file.name: (file,) for file in RELEASED}}
-"""Files that can be downloaded together, by name: presets, students, all files, single files."""
+"""Choices for a download: the files of a preset or student, all files, or a single file."""

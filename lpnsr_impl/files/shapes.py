@@ -28,15 +28,15 @@ _ONLY_IN_HEADERS = {
     "norm_groups": int,
     "attention": bool,
 }
-"""Fields that a header may set, with their types. If it contains other fields, their values must
-agree with the tensor shapes."""
+"""Config fields that a header may set, with their types. All other fields in a header must agree
+with the tensor shapes."""
 
 
 def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
     """Derive the config of a VQ-f4 autoencoder.
 
     Raises:
-        UnsupportedCheckpointError: its tensors or header do not fit such a network.
+        UnsupportedCheckpointError: the tensors or the header do not fit a VQ-f4 autoencoder.
     """
     codes = checkpoint.shape("quantize.embedding.weight", 2)
     num_levels = checkpoint.count(r"encoder\.down\.(\d+)\.")
@@ -72,7 +72,7 @@ def unet_config(checkpoint: Checkpoint) -> UNetConfig:
     """Derive the config of a denoiser or noise predictor.
 
     Raises:
-        UnsupportedCheckpointError: its tensors or header do not fit such a network.
+        UnsupportedCheckpointError: the tensors or the header do not fit ResShift's U-Net.
     """
     num_res_blocks, level_channels = _down_path(checkpoint)
     first = checkpoint.shape("input_blocks.0.0.weight", 4)
@@ -96,11 +96,11 @@ def unet_config(checkpoint: Checkpoint) -> UNetConfig:
 
 
 def schedule_config(checkpoint: Checkpoint, known: ScheduleConfig | None = None) -> ScheduleConfig:
-    """Find the schedule of a denoiser or noise predictor.
+    """Return the noise schedule of a denoiser or noise predictor.
 
     Returns:
-        The first of these that exists: `lpnsr.schedule` in the header, `known`, ResShift's 15-step
-        schedule if the file name contains "_s15", LPNSR's schedule.
+        The first of these that exists: the schedule in the header (`lpnsr.schedule`); `known`;
+        ResShift's 15-step schedule if the file name contains "_s15"; LPNSR's schedule.
 
     Raises:
         UnsupportedCheckpointError: the header's schedule is invalid.
@@ -127,8 +127,8 @@ def _down_path(checkpoint: Checkpoint) -> tuple[int, tuple[int, ...]]:
             levels[-1].append(checkpoint.shape(f"input_blocks.{i}.0.out_layers.3.weight", 4)[0])
     if not all(levels) or len({len(level) for level in levels}) != 1:
         raise checkpoint.error(
-            f"its levels have {[len(level) for level in levels]} residual blocks, expected equal "
-            "numbers"
+            f"its levels have {[len(level) for level in levels]} residual blocks, expected the "
+            "same number in each level"
         )
     return len(levels[0]), tuple(level[0] for level in levels)
 
@@ -143,8 +143,8 @@ def _window_and_heads(checkpoint: Checkpoint, stage: str) -> tuple[int, int]:
 
 
 def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
-    """Derive the trained resolution from smaller windows at lower levels, or from a stored shift
-    mask. Without either, return the default."""
+    """Derive the trained resolution from a level whose windows are smaller than `window_size`, or
+    from a stored shift mask. Without either, return the default."""
     for level in range(len(config.level_channels)):
         stage = f"input_blocks.{1 + level * (config.num_res_blocks + 1)}.1"
         window = _window_and_heads(checkpoint, stage)[0]
@@ -157,7 +157,11 @@ def _trained_resolution(checkpoint: Checkpoint, config: UNetConfig) -> int:
 
 
 def _with_header(checkpoint: Checkpoint, config: Config) -> Config:
-    """Add the fields of `lpnsr.config` in the header, and check them against the tensor shapes."""
+    """Add the fields of the header's `lpnsr.config` to a config derived from tensor shapes.
+
+    Raises:
+        UnsupportedCheckpointError: a field is invalid, or does not agree with the tensor shapes.
+    """
     from_shapes = json.loads(json.dumps(asdict(config)))
     header = _header_object(checkpoint, "lpnsr.config")
     fields = {name: header[name] for name in header.keys() & from_shapes.keys()}
@@ -178,7 +182,7 @@ def _with_header(checkpoint: Checkpoint, config: Config) -> Config:
 
 
 def _header_object(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
-    """Parse the JSON object under a key of the header; empty if the key is missing."""
+    """Parse the JSON object in a header entry. If the entry is missing, the result is empty."""
     text = checkpoint.header.get(key, "{}")
     try:
         header = json.loads(text)

@@ -1,7 +1,7 @@
 """Detect the one-step students SinSR and RSD, distilled from ResShift's 15-step denoisers.
 
-A student has tensors of the same shapes as its teacher, except for RSD's additional input channels.
-Therefore students are detected by their headers and the names of known files.
+The tensors of a student and its teacher have the same shapes, except for RSD's additional input
+channels. Therefore students are detected by the header or the name of the file.
 """
 
 import re
@@ -12,8 +12,8 @@ from ..config import RSD, SINSR, StudentConfig
 from .weights import Checkpoint
 
 HEADER = "lpnsr.student"
-"""Key of a safetensors header: "SinSR", "RSD" or "none". It overrides the file's name.
-RSD's own files have the keys `noise_mode`, `noise_channels` and `cond_lq`."""
+"""Key of a safetensors header. The values "SinSR", "RSD" and "none" take precedence over the file
+name. RSD's published files have the keys `noise_mode`, `noise_channels` and `cond_lq` instead."""
 
 _KINDS = {kind.name: kind for kind in (SINSR, RSD)}
 _NAMES = {"SinSR": r"(?<![a-z])sinsr(?![a-z])", "RSD": r"rsd_student"}
@@ -22,10 +22,10 @@ _CONDITIONS = get_args(StudentConfig.__annotations__["condition"])
 
 
 def student_of(checkpoint: Checkpoint) -> StudentConfig | None:
-    """Return a student's config, or None for any other denoiser.
+    """Return the config of a one-step student, or None for any other denoiser.
 
     Raises:
-        UnsupportedCheckpointError: this kind of student is not supported.
+        UnsupportedCheckpointError: the student is of an unsupported kind, or its header is invalid.
     """
     planes = _extra_channels(checkpoint)
     kind = _kind(checkpoint, planes)
@@ -33,14 +33,14 @@ def student_of(checkpoint: Checkpoint) -> StudentConfig | None:
         return _rsd(checkpoint, planes)
     if planes:
         raise checkpoint.error(
-            f"it has {planes} input channels more than a denoiser, like an RSD student, but "
+            f"it has {planes} more input channels than other denoisers, like an RSD student, but "
             f"{HEADER} in its header is {kind!r}"
         )
     return _KINDS.get(kind)
 
 
 def expected_planes(checkpoint: Checkpoint) -> int:
-    """Return the number of noise channels in the input of an RSD student, from the header or 1."""
+    """Return the number of noise channels that an RSD student's header gives. The default is 1."""
     number = checkpoint.header.get("noise_channels", "1")
     if not number.isdecimal() or int(number) < 1:
         raise checkpoint.error(
@@ -50,7 +50,7 @@ def expected_planes(checkpoint: Checkpoint) -> int:
 
 
 def student_header(student: StudentConfig) -> dict[str, str]:
-    """Return header entries by which `student_of` detects a student with any file name."""
+    """Return the header entries by which `student_of` detects a student, whatever its file name."""
     header = {HEADER: student.name}
     if student.noise_planes:
         header |= {
@@ -101,6 +101,6 @@ def _rsd(checkpoint: Checkpoint, planes: int) -> StudentConfig:
 
 
 def _extra_channels(checkpoint: Checkpoint) -> int:
-    """Count the input channels in addition to those of the state and the condition."""
+    """Count the input channels beyond those of the state and the condition."""
     inputs = checkpoint.shape("input_blocks.0.0.weight", 4)[1]
     return inputs - checkpoint.shape("out.2.weight", 4)[0] - 3

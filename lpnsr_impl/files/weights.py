@@ -26,12 +26,12 @@ class UnsupportedCheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """A canonical state dict.
+    """A state dict without wrappers and key prefixes, and its header.
 
     Attributes:
         name: name of the file, for messages.
-        tensors: weights, without wrapper dicts and key prefixes.
-        structural: buffers that can be derived from the config.
+        tensors: weights.
+        structural: buffers that can be derived from the config, e.g. attention masks.
         header: metadata of a safetensors file.
         borrowed: whether the tensors must be copied, because they belong to the caller or are
             memory-mapped.
@@ -55,12 +55,12 @@ class Checkpoint:
         shape = self.tensors[key].shape
         if len(shape) != ndim or 0 in shape:
             raise self.error(
-                f"{key} has shape {tuple(shape)}, expected {ndim} dimensions of 1 or more"
+                f"{key} has shape {tuple(shape)}, expected {ndim} dimensions, none of size 0"
             )
         return shape
 
     def count(self, pattern: str) -> int:
-        """Count the different values that the group in the regular expression `pattern` matches."""
+        """Count the distinct strings that the group in the regex `pattern` matches in the keys."""
         return len({m[1] for key in self.tensors if (m := re.match(pattern, key))})
 
     def error(self, problem: str) -> UnsupportedCheckpointError:
@@ -76,7 +76,7 @@ def read_checkpoint(src: Source, name: str = "") -> Checkpoint:
 
     Args:
         src: path, state dict, or a `Checkpoint`, which is returned unchanged.
-        name: the final name of a file with a temporary name. Its suffix determines the format.
+        name: final name of a file whose name is temporary. Its suffix determines the format.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -109,8 +109,8 @@ def write_safetensors(
     """Write a safetensors file atomically.
 
     Raises:
-        FileExistsError: the file exists and `replace` is off.
-        OSError: it can't be written.
+        FileExistsError: the file exists and `replace` is False.
+        OSError: the file can't be written.
     """
     with written_whole(path, replace=replace) as file:
         file.write(save(dict(tensors), metadata=header))
@@ -125,8 +125,8 @@ def _refuse_text_and_empty(path: Path, name: str) -> None:
         )
     if start.startswith((b"<!", b"<html", b"<?xml", b"version https://git-lfs")):
         raise UnsupportedCheckpointError(
-            f"{name} is a text page ({start[:24].decode(errors='replace')!r}...), not "
-            "weights. The download fetched a page instead of the file; get the file again."
+            f"{name} is a text page ({start[:24].decode(errors='replace')!r}...) instead of "
+            "weights. The download saved a page instead of the file; get the file again."
         )
 
 

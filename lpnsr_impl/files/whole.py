@@ -1,4 +1,4 @@
-"""Atomic writes: a file is complete or absent, even after a crash or a power cut."""
+"""Atomic writes: a file is never left incomplete, even after a crash or a power cut."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ def written_whole(path: Path, *, replace: bool = True) -> Generator[BinaryIO]:
     Missing folders are created. If an error occurs, an existing file at `path` stays unchanged.
 
     Raises:
-        FileExistsError: `path` exists and `replace` is off.
-        OSError: it can't be written.
+        FileExistsError: `path` exists and `replace` is False.
+        OSError: `path` can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -35,17 +35,17 @@ def written_whole(path: Path, *, replace: bool = True) -> Generator[BinaryIO]:
 
 
 def rename_new(path: Path, target: Path) -> None:
-    """Rename a file. Never replaces another file, not even one created at the same moment.
+    """Rename a file, but never replace another file, not even one created at the same time.
 
     Raises:
         FileExistsError: `target` exists; both files are unchanged.
-        OSError: it can't be renamed.
+        OSError: the file can't be renamed.
     """
     try:
         os.link(path, target)
     except FileExistsError:
         raise
-    except OSError:  # without hard links on this file system, reserve the name with an empty file
+    except OSError:  # no hard links on this file system: reserve the name with an empty file
         target.touch(exist_ok=False)
         try:
             path.replace(target)
@@ -57,7 +57,7 @@ def rename_new(path: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush the entries of a folder to disk. Does nothing on Windows, which can't open folders."""
+    """Flush a folder's entries to disk. No-op on Windows, where folders can't be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,1 +1,1 @@
-"""The method: noise schedule (Eq. 1-9, 21) and sampling loop (Algorithm 2)."""
+"""Noise schedule (Eq. 1-9 and 21) and sampling loop (Algorithm 2) of the LPNSR paper."""

@@ -1,4 +1,4 @@
-"""Reproducible noise. The noise of a step depends only on the seed, not on other settings."""
+"""Reproducible noise. The noise of a step depends only on the seed and the shape of the latent."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from .sampler import NoiseSource
 
 _PLANES = 1 << 31
-"""XORed with the seed for the additional noise channels of a student's input."""
+"""XORed with the seed to draw the additional noise channels of a one-step student's input."""
 
 
 class _Draws:
@@ -21,14 +21,14 @@ class _Draws:
         self._low = torch.Generator("cpu").manual_seed(low)
         self._high = torch.Generator("cpu").manual_seed(high) if high else None
         if self._high:
-            # Skip some numbers, so that equal halves of a seed do not draw the same ones.
+            # If both halves of a seed are equal, skipping numbers makes the generators differ.
             torch.rand(4096, generator=self._high)
 
     def __call__(self, shape: torch.Size) -> Tensor:
         x = torch.randn(shape, generator=self._low)
         if self._high is None:
             return x
-        return 0.8 * x + 0.6 * torch.randn(shape, generator=self._high)  # variance 1
+        return 0.8 * x + 0.6 * torch.randn(shape, generator=self._high)  # variance 0.64 + 0.36 = 1
 
 
 def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
@@ -37,15 +37,16 @@ def seeded_noise(seed: int, num_timesteps: int = 4) -> NoiseSource:
     Noise is always drawn in the same order from a private CPU generator: first the initial noise,
     then the noise of the steps T to 2. Therefore the initial noise is the same for any number of
     steps, and switching the noise predictor on in one step does not change the noise of other
-    steps. The additional noise channels of a student's input have their own generator.
+    steps. The additional noise channels of a student's input are drawn from another generator.
 
     Args:
         seed: 0 to 2^64 - 1.
-        num_timesteps: T.
+        num_timesteps: T, the number of steps of the noise schedule.
 
     Returns:
-        noise(kind, t, shape) -> float32 CPU tensor. The kinds are "init", "plane", and "step" at
-        t = 2 to T; others raise ValueError.
+        noise(kind, t, shape) -> float32 CPU tensor. `kind` is "init" for the initial noise, "plane"
+        for the additional noise channels of a student, or "step" for the noise of step t, with t
+        from 2 to T. Other values raise ValueError.
     """
     order = ["init", *range(num_timesteps, 1, -1)]
     draws, num_drawn, last_shape = _Draws(seed), 0, torch.Size()

@@ -1,4 +1,5 @@
-"""Record the noise of each sampling step, and plot it with its histogram (Figures 2 and 4).
+"""Record the noise of each sampling step, and plot it with its histogram, as in Figures 2 and 4 of
+the LPNSR paper.
 
 matplotlib is imported only to draw a figure.
 """
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 3.0
-"""Noise value that images of noise show as white; its negative is black."""
+"""Noise value that is shown as white in images of noise. Its negative is shown as black."""
 
 _PLOTTED = 4.0
 _BINS = 80
@@ -36,10 +37,10 @@ class ChainRecorder:
         schedule: schedule of the run; its kappa must be above 0.
 
     Attributes:
-        x0_pred: clean predictions by t, from the first t down to 1.
-        noise: predicted or random noise that was added in the step t -> t-1, by t, from the first t
+        x0_pred: {t: clean prediction}, from the first t down to 1.
+        noise: {t: predicted or random noise that was added in the step t -> t-1}, from the first t
             down to 2.
-        x_t: states by t.
+        x_t: {t: state}, from the first t down to 1.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -59,7 +60,7 @@ class ChainRecorder:
         self.x0_pred[t] = x0_pred
 
     def keep_start(self, student: StudentConfig, y0: Tensor) -> None:
-        """Record the initial noise of a one-step student, which adds none between steps."""
+        """Record the initial noise of a one-step student as its only noise."""
         ((t, x_t),) = self.x_t.items()
         self.noise[t] = (x_t - y0.float().cpu()) / start_std(student, self._schedule)
 
@@ -67,7 +68,7 @@ class ChainRecorder:
 def noise_picture(noise: Tensor) -> Tensor:
     """Convert the first three channels of noise to RGB. Zero is shown as grey.
 
-    [B,C,h,w] -> [B,3,h,w] in [0,1]
+    noise: [B,C,h,w] -> [B,3,h,w] in [0,1]
     """
     return (noise[:, :3] / (2 * _SHOWN) + 0.5).clamp(0, 1)
 
@@ -86,11 +87,11 @@ def check_matplotlib() -> None:
 
 
 def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
-    """Plot the LR image and the noise of each step, with a histogram and N(0, 1) below each.
+    """Plot the LR image and the noise of each step, with its histogram and N(0, 1) below.
 
     Args:
         lr: [1,3,h,w] in [0,1].
-        noise: {t: [1,C,h,w]}, in the order of the columns.
+        noise: {t: noise of step t, [1,C,h,w]}, in the order of the columns.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -124,7 +125,7 @@ def draw_figure(lr: Tensor, noise: Mapping[int, Tensor]) -> "Figure":
 
 
 def render(figure: "Figure", dpi: int = 110) -> Tensor:
-    """Render a figure to [1,3,H,W] in [0,1]."""
+    """Render a figure to an RGB image, [1,3,H,W] in [0,1]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(dpi)

@@ -1,5 +1,5 @@
-"""The sampling loop of Algorithm 2, shared by nodes and trainer (paper Eq. 3, 5-7 and 11), and the
-single step of distilled students."""
+"""The sampling loop of LPNSR (paper, Algorithm 2 and Eq. 3, 5-7 and 11), and the single step of
+distilled students. The nodes and the trainer both use this module."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,11 +37,17 @@ class Sampling:
     predictor_mode: PredictorMode = "sample"
 
     def switches(self, num_timesteps: int, has_predictor: bool) -> Mapping[int, bool]:
-        """Adapt the predictor switches to networks of T steps. Without a predictor, all switches
-        are off for networks of 15 steps.
+        """Adapt `predictor_on` to networks of T steps, see `switches_for`.
+
+        Without a noise predictor, all switches are off if T is not 4.
+
+        Args:
+            num_timesteps: T.
+            has_predictor: whether there is a noise predictor.
 
         Raises:
-            ValueError: `steps` is above T, or a switch is on without a predictor.
+            ValueError: `steps` is above T; or T is 4, a switch is on, and there is no noise
+                predictor.
         """
         if self.steps > num_timesteps:
             raise ValueError(
@@ -62,7 +68,7 @@ class Sampling:
 
 
 class StepCallback(Protocol):
-    """Called in each step, after the denoiser. An exception raised in it cancels the run."""
+    """Function called in each step, after the denoiser. An exception in it cancels the run."""
 
     def __call__(self, t: int, x_t: Tensor, x0_pred: Tensor) -> None: ...
 
@@ -80,7 +86,7 @@ def sample(
     noise: NoiseSource,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """Run the reverse chain from t = `steps` down to the clean latent (Algorithm 2).
+    """Sample from t = `steps` down to the clean latent (paper, Algorithm 2).
 
     Args:
         denoiser: f_theta(x_scaled, t_index, lr) -> x0_pred.
@@ -89,7 +95,7 @@ def sample(
         schedule: schedule with the kappa of this run.
         y0: latent of the pre-upsampled image, [B,C,h,w].
         lr: low-resolution image in [-1,1], [B,3,h,w].
-        steps: t to start at, 1...T. The schedule is not respaced.
+        steps: number of steps, 1...T, and the t of the first one. The schedule is not respaced.
         predictor_on: whether to predict the noise of step t, for t = 2...steps. Steps that are
             missing or False get Gaussian noise.
         predictor_mode: "sample" draws from N(mean, exp(logvar)), "mean" uses the mean.
@@ -136,10 +142,10 @@ def sample_once(
     noise: NoiseSource,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """Run a one-step student: one clean prediction from t = T.
+    """Sample with a one-step student, which predicts the clean latent directly from x_T.
 
-    SinSR starts like its teacher (Eq. 3). RSD (arXiv 2503.13358) starts from the full noise, and
-    its input has additional noise channels::
+    SinSR starts like its teacher (paper, Eq. 3). RSD (arXiv 2503.13358) uses initial noise with
+    the standard deviation kappa, and its input has additional noise channels::
 
         SinSR:  x_T = y0 + kappa sqrt(eta_T) z    c = lr
         RSD:    x_T = y0 + kappa z                c = [lr, eps] or [y0, eps]
@@ -147,12 +153,12 @@ def sample_once(
 
     Args:
         denoiser: f(x_scaled, t_index, c) -> x0_pred, called once.
-        student: differences of the student from its teacher.
+        student: config of the student.
         schedule: the teacher's schedule, with the kappa of this run.
         y0: latent of the pre-upsampled image, [B,C,h,w].
         lr: low-resolution image in [-1,1], [B,3,h,w].
-        noise: noise(kind, T, shape) -> standard normal tensor; kind is "init" for z, and "plane"
-            for eps, [B,noise_planes,h,w].
+        noise: noise(kind, T, shape) -> standard normal tensor. `kind` is "init" for z, [B,C,h,w],
+            and "plane" for eps, [B,noise_planes,h,w].
         callback: called as callback(T, x_T, x0_pred).
 
     Returns:
@@ -175,17 +181,17 @@ def sample_once(
 
 
 def start_std(student: StudentConfig, schedule: Schedule) -> float:
-    """Return the standard deviation of the initial noise of a student."""
+    """Return the standard deviation of a one-step student's initial noise."""
     return schedule.kappa if student.full_noise else schedule.marginal_std(schedule.num_timesteps)
 
 
 def predictor_steps(steps: int, predictor_on: Mapping[int, bool]) -> list[int]:
-    """List the t, from high to low, at which a run of `steps` steps calls the noise predictor."""
+    """List each t, from high to low, at which a run of `steps` steps calls the noise predictor."""
     return [t for t in range(steps, 1, -1) if predictor_on.get(t, False)]
 
 
 def switches_for(num_timesteps: int, predictor_on: Mapping[int, bool]) -> Mapping[int, bool]:
-    """Adapt LPNSR's switches for t = 4, 3 and 2 to a schedule of T steps.
+    """Adapt the noise predictor's switches for t = 4, 3 and 2 to a schedule of T steps.
 
     If T is not 4, the predictor is on in every step if any switch is on, and off otherwise.
     """

@@ -1,4 +1,4 @@
-"""Residual-shifting schedule and the Gaussian distributions it defines (paper Eq. 1-9 and 21).
+"""Residual-shifting schedule and its Gaussian distributions (LPNSR paper, Eq. 1-9 and 21).
 
 `t` is the paper's step, 1...T. Tables are float64 and indexed by `t - 1`.
 """
@@ -71,8 +71,8 @@ class Schedule:
         return self._eta_from_0[t]
 
     def marginal_mean(self, x0: Tensor, y0: Tensor, t: int) -> Tensor:
-        """Mean of q(x_t | x0, y0): x0 + eta_t e0 with e0 = y0 - x0 (Eq. 2, 21). Shapes
-        [B,C,h,w]."""
+        """Mean of q(x_t | x0, y0): x0 + eta_t e0 with e0 = y0 - x0 (Eq. 2, 21). All
+        tensors are [B,C,h,w]."""
         return x0 + self.eta_at(t) * (y0 - x0)
 
     def marginal_std(self, t: int) -> float:
@@ -80,12 +80,17 @@ class Schedule:
         return self.kappa * math.sqrt(self.eta_at(t))
 
     def q_sample(self, x0: Tensor, y0: Tensor, t: int, eps: Tensor) -> Tensor:
-        """Draw x_t from q(x_t | x0, y0), with standard normal `eps` (Eq. 2). Shapes [B,C,h,w]."""
+        """Draw x_t from q(x_t | x0, y0), with standard normal `eps` (Eq. 2).
+
+        All tensors are [B,C,h,w].
+        """
         return self.marginal_mean(x0, y0, t) + self.marginal_std(t) * eps
 
     def initial_state(self, y0: Tensor, z: Tensor, t: int) -> Tensor:
-        """Return the initial x_t, y0 + kappa sqrt(eta_t) z, where x0 is unknown (Eq. 3). Shapes
-        [B,C,h,w]."""
+        """Return the state y0 + kappa sqrt(eta_t) z from which sampling starts at t (Eq. 3).
+
+        All tensors are [B,C,h,w].
+        """
         return y0 + self.marginal_std(t) * z
 
     def scale_input(self, x_t: Tensor, t: int) -> Tensor:
@@ -93,7 +98,7 @@ class Schedule:
         return x_t / math.sqrt(self.marginal_std(t) ** 2 + 1)
 
     def posterior_mean(self, x_t: Tensor, x0_pred: Tensor, t: int) -> Tensor:
-        """Mean mu_theta of the step t -> t-1 (Eq. 5). Shapes [B,C,h,w]."""
+        """Mean mu_theta of the step t -> t-1 (Eq. 5). All tensors are [B,C,h,w]."""
         eta_t, eta_prev = self.eta_at(t), self.eta_at(t - 1)
         return (eta_prev / eta_t) * x_t + ((eta_t - eta_prev) / eta_t) * x0_pred
 
@@ -105,7 +110,7 @@ class Schedule:
     def optimal_noise(self, x0: Tensor, y0: Tensor, x_t: Tensor, x0_pred: Tensor, t: int) -> Tensor:
         """Noise z*_{t-1} for which x_{t-1} is the mean of q(x_{t-1} | x0, y0) (Eq. 9).
 
-        The noise predictor approximates it at step t. Shapes [B,C,h,w].
+        The noise predictor approximates it at step t. All tensors are [B,C,h,w].
 
         Raises:
             ValueError: step t adds no noise (t = 1, or kappa = 0).
@@ -113,7 +118,9 @@ class Schedule:
         return self.noise_between(x_t, self.marginal_mean(x0, y0, t - 1), x0_pred, t)
 
     def noise_between(self, x_t: Tensor, x_prev: Tensor, x0_pred: Tensor, t: int) -> Tensor:
-        """Noise of the step from x_t to x_{t-1}: Eq. 5-7 solved for it. Shapes [B,C,h,w].
+        """Noise of the step from x_t to x_{t-1}: Eq. 5-7, solved for the noise.
+
+        All tensors are [B,C,h,w].
 
         Raises:
             ValueError: step t adds no noise (t = 1, or kappa = 0).

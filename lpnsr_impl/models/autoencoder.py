@@ -12,8 +12,8 @@ from ..config import AutoencoderConfig
 from .layers import Operations, Upsample
 
 _SCORE_BYTES = 1 << 29
-"""Maximum size of the attention scores in memory, in fp32. The level of the full-size image needs
-more memory anyway."""
+"""Maximum size of the attention scores in fp32, in bytes. The layers at the resolution of the image
+need more memory anyway."""
 
 
 def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
@@ -23,7 +23,7 @@ def _norm(channels: int, groups: int, operations: Operations) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """Residual block: twice norm, SiLU and a 3x3 convolution. The shortcut is a 1x1 convolution if
+    """Residual block: norm, SiLU and 3x3 convolution, twice. The shortcut is a 1x1 convolution if
     the number of channels changes."""
 
     def __init__(
@@ -61,19 +61,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]"""
-        h = self.norm(x).contiguous(memory_format=torch.channels_last)  # each pixel is a row
+        h = self.norm(x).contiguous(memory_format=torch.channels_last)  # [h*w,C] in memory
         projections = (self.q, self.k, self.v)
         q, k, v = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in projections)
-        # For other than contiguous inputs, PyTorch chooses a kernel that stores the whole
-        # [h*w,h*w] matrix.
+        # If inputs are not contiguous, PyTorch chooses a kernel that stores all [h*w,h*w] scores.
         h = self.attend(q.contiguous(), k.contiguous(), v.contiguous())  # [B,1,h*w,C]
         return x + self.proj_out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q k^T C^-1/2) v, all [B,1,h*w,C]
+        """Compute softmax(q k^T / sqrt(C)) v. q, k, v and the result are [B,1,h*w,C].
 
-        Queries are processed in parts. ROCm, Metal and DirectML have no fused kernel for a head of
-        this width, and the scores of all queries together would not fit into memory.
+        Queries are processed in parts, because ROCm, Metal and DirectML have no fused kernel for a
+        head of this width, and the scores of all queries together would not fit into memory.
         """
         rows = max(1, _SCORE_BYTES // (4 * len(k) * k.shape[2]))
         parts = [F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)]
@@ -93,7 +92,7 @@ class Downsample(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, optional attention, residual block, at the latent's resolution."""
+    """Residual block, optional attention and residual block, at the resolution of the latent."""
 
     def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
@@ -132,7 +131,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """Encoder level. All except the last one end with downsampling."""
+    """Encoder level. All levels except the last one end with downsampling."""
 
     def __init__(
         self,
@@ -152,7 +151,7 @@ class DownLevel(Level):
 
 
 class UpLevel(Level):
-    """Decoder level. All except the last one end with upsampling."""
+    """Decoder level. All levels except the last one end with upsampling."""
 
     def __init__(
         self,
@@ -172,7 +171,7 @@ class UpLevel(Level):
 
 
 class Encoder(nn.Module):
-    """Encodes an image to features at the latent's resolution."""
+    """Encodes an image to features at the resolution of the latent."""
 
     def __init__(self, config: AutoencoderConfig, operations: Operations) -> None:
         super().__init__()
@@ -237,7 +236,7 @@ class Quantizer(nn.Module):
         self.embedding = operations.Embedding(num_codes, channels)
 
     def codes(self, z: Tensor) -> Tensor:
-        """Return the index of the nearest code, [B,C,h,w] -> int64 [B,h,w]."""
+        """Return the index of the nearest code for each vector. z: [B,C,h,w] -> int64 [B,h,w]"""
         codebook = self._codebook(z)
         square = codebook.square().sum(dim=1)  # [K]
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")

@@ -17,7 +17,7 @@ Operations = Any
 NORM_GROUPS = 32
 
 _BORDER = 2
-"""Width of the border in which zero padding causes large values."""
+"""Width of the border in which zero padding causes large values, in pixels of a feature map."""
 
 
 class BorderedGroupNorm(nn.GroupNorm):
@@ -38,13 +38,13 @@ class BorderedGroupNorm(nn.GroupNorm):
         self.size = size
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]. Maps that consist only of border are normalised as by
-        GroupNorm."""
+        """[B,C,h,w] -> [B,C,h,w]. Maps that consist only of border pixels are normalised as
+        by GroupNorm."""
         (h, w), weight, bias = input.shape[2:], self.weight.to(input), self.bias.to(input)
         if min(h, w, self.size) <= 2 * _BORDER:
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
         x = self.standardize(input)
-        # The moments of the whole map are 0 and 1 now, so only those of the border are needed.
+        # The mean of x is 0 and its mean square is 1, so only the border's moments are needed.
         inner = (1 - _border_share(self.size, self.size)) / (1 - _border_share(h, w))
         mean, square = (1 - inner) * self._moments(_border(x).float())
         std = (inner + square - mean.square()).sqrt()  # [B,G]
@@ -56,17 +56,17 @@ class BorderedGroupNorm(nn.GroupNorm):
         return torch.addcmul(shift, x, scale)
 
     def standardize(self, x: Tensor) -> Tensor:
-        """Let each group have the mean 0 and the variance 1, [B,C,h,w] -> [B,C,h,w]"""
+        """Normalise each group to mean 0 and variance 1. x: [B,C,h,w] -> [B,C,h,w]"""
         return F.group_norm(x, self.num_groups, eps=self.eps)
 
     def _moments(self, x: Tensor) -> Tensor:
-        """Mean and mean square of each group, [B,n,C] -> [2,B,G]"""
+        """Return mean and mean square of each group. x: [B,n,C] -> [2,B,G]"""
         moments = torch.stack([x.mean(dim=1), x.square().mean(dim=1)])  # [2,B,C]
         return moments.unflatten(2, (self.num_groups, -1)).mean(dim=3)
 
 
 def _border(x: Tensor) -> Tensor:
-    """Collect the values at the border, [B,C,h,w] -> [B,n,C]"""
+    """Collect the n pixels at the border. x: [B,C,h,w] -> [B,n,C]"""
     x = x.movedim(1, 3)
     middle, ends = slice(_BORDER, -_BORDER), (slice(_BORDER), slice(-_BORDER, None))
     strips = [x[:, end] for end in ends] + [x[:, middle, end] for end in ends]

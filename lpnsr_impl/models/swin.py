@@ -24,7 +24,8 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def shift_mask(window: int, shift: int) -> Tensor:
-    """Return where attention is suppressed in the bottom row of shifted windows: bool [N,N].
+    """Return where attention is suppressed in the bottom row of shifted windows: bool [N,N] with
+    N = window^2.
 
     The released networks use this mask instead of Swin's, as the golden tests show. It suppresses
     attention between the columns left and right of `window - shift`, and only in the bottom row of
@@ -62,15 +63,15 @@ class WindowAttention(nn.Module):
     def position_bias(self, x: Tensor) -> Tensor:
         """Return the bias [1,heads,N,N] with the device and dtype of x.
 
-        It is contiguous, because CUDA's kernels would expand any other bias to all windows. The
-        table and the index may have another device or dtype, if ComfyUI has not moved or cast them.
+        The bias is contiguous, because CUDA kernels would expand any other bias to all windows. The
+        table and the index are moved and cast first, as ComfyUI may not have done so.
         """
         table = self.relative_position_bias_table.to(x)  # [(2w-1)^2,heads]
         bias = table.T.index_select(1, self.relative_position_index.to(x.device))  # [heads,N*N]
         return bias.view(1, -1, self.window**2, self.window**2)
 
     def forward(self, x: Tensor, num_masked: int) -> Tensor:
-        """[nW,N,C] -> [nW,N,C]. The shift mask applies to the last `num_masked` windows."""
+        """x: [nW,N,C] -> [nW,N,C]. The shift mask applies to the last `num_masked` windows."""
         q, k, v = rearrange(
             self.qkv(x), "w n (qkv heads d) -> qkv w heads n d", qkv=3, heads=self.num_heads
         )
@@ -108,7 +109,10 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); windows are shifted cyclically by `shift`."""
+    """Swin block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Windows are shifted cyclically by `shift`.
+    """
 
     def __init__(
         self,
@@ -129,7 +133,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, mlp_width, operations)
 
     def attention(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]. The map is padded by reflection to whole windows."""
+        """[B,C,h,w] -> [B,C,h,w]. The feature map is padded by reflection to whole windows."""
         b, _, h, w = x.shape
         n, shift = self.window, self.shift
         height, width = padded_size(h, w, n)
@@ -137,7 +141,7 @@ class SwinBlock(nn.Module):
         if shift:
             x = x.roll((-shift, -shift), dims=(1, 2))
         x = rearrange(x, "b (row p) (col q) c -> (row col b) (p q) c", p=n, q=n)
-        x = self.attn(x, b * width // n if shift else 0)  # the bottom row of windows is the last
+        x = self.attn(x, b * width // n if shift else 0)  # the bottom row of windows comes last
         sizes = {"row": height // n, "col": width // n, "p": n, "q": n}
         x = rearrange(x, "(row col b) (p q) c -> b (row p) (col q) c", **sizes)
         if shift:
@@ -151,7 +155,7 @@ class SwinBlock(nn.Module):
 
 
 class PointwiseProjection(nn.Module):
-    """A 1x1 convolution with the state dict key `proj`, like Swin's patch (un)embedding."""
+    """A 1x1 convolution. Its state dict key is `proj`, as in Swin's patch (un)embedding."""
 
     def __init__(self, in_channels: int, out_channels: int, operations: Operations) -> None:
         super().__init__()
@@ -163,8 +167,10 @@ class PointwiseProjection(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Projects to the Swin width, applies the blocks, and projects back, without a residual
-    connection around all of it."""
+    """Projects to the width of the Swin blocks, applies them, and projects back.
+
+    There is no residual connection around the stage.
+    """
 
     def __init__(
         self,

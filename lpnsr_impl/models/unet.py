@@ -1,4 +1,4 @@
-"""ResShift's Swin-U-Net, used as denoiser f_theta and as noise predictor g_w (paper Section 3.3).
+"""ResShift's Swin-U-Net, used as denoiser f_theta and noise predictor g_w (paper, Section 3.3).
 
 Module names match the released checkpoints.
 """
@@ -36,7 +36,7 @@ class ResBlock(nn.Module):
         self.out_layers = nn.Sequential(
             make_norm(out_channels, norm_size, operations),
             nn.SiLU(),
-            nn.Identity(),  # in place of a dropout with rate 0 in the released networks
+            nn.Identity(),  # the released networks have a dropout with rate 0 here
             operations.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         self.skip_connection = (
@@ -124,7 +124,7 @@ class UNet(nn.Module):
         )
 
     def _down_path(self, skips: list[int], operations: Operations) -> Iterator[Block]:
-        """Yield the blocks from the top level down, and append the output channels of each to
+        """Yield the blocks from the top level down. Append the number of output channels of each to
         `skips`."""
         channels = skips[-1]
         for level, level_channels in enumerate(self.config.level_channels):
@@ -138,7 +138,7 @@ class UNet(nn.Module):
                 skips.append(channels)
 
     def _up_path(self, skips: list[int], operations: Operations) -> Iterator[Block]:
-        """Yield the blocks from the bottom level up. Each block pops the last entry of `skips`."""
+        """Yield the blocks from the bottom level up. For each, pop the last entry of `skips`."""
         channels = self.config.level_channels[-1]
         for level in reversed(range(len(self.config.level_channels))):
             for i in range(self.config.num_res_blocks + 1):
@@ -178,7 +178,7 @@ class UNet(nn.Module):
 
         Args:
             x: [B,in_channels,h,w]; h and w multiples of `config.size_multiple`.
-            t_index: the paper's t - 1, one number for all images or [B].
+            t_index: the paper's t - 1, an int for all images or a tensor [B].
 
         Returns:
             float32 [B,out_channels,h,w].
@@ -188,7 +188,7 @@ class UNet(nn.Module):
                 `config.size_multiple`.
         """
         self._check_input(x)
-        if isinstance(t_index, int):  # created on the device, as a copy would wait for the GPU
+        if isinstance(t_index, int):  # created on the device, since copying would wait for the GPU
             t_index = torch.full((len(x),), t_index, device=x.device)
         t_index = t_index.to(x.device).expand(len(x))
         emb = self.time_embed(
@@ -197,7 +197,7 @@ class UNet(nn.Module):
         return self.apply_blocks(x.to(self.compute_dtype), emb).float()
 
     def apply_blocks(self, h: Tensor, emb: Tensor) -> Tensor:
-        """[B,in_channels,h,w] and [B,embed_width] -> [B,out_channels,h,w]"""
+        """h: [B,in_channels,h,w], emb: [B,embed_width] -> [B,out_channels,h,w]"""
         skips: list[Tensor] = []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -211,7 +211,7 @@ class UNet(nn.Module):
         multiple = self.config.size_multiple
         if x.ndim != 4 or x.shape[1] != self.config.in_channels:
             raise ValueError(
-                f"{type(self).__name__} got {tuple(x.shape)} after concatenation, expected "
+                f"The concatenated inputs of {type(self).__name__} are {tuple(x.shape)}, expected "
                 f"[B,{self.config.in_channels},h,w]."
             )
         if x.shape[2] == 0 or x.shape[3] == 0 or x.shape[2] % multiple or x.shape[3] % multiple:
@@ -222,14 +222,14 @@ class UNet(nn.Module):
 
 
 class Denoiser(UNet):
-    """f_theta of Eq. 5: predicts the clean latent from the scaled state and the LR image."""
+    """f_theta (paper, Eq. 5): predicts the clean latent from the scaled state and the LR image."""
 
     def forward(self, x_scaled: Tensor, t_index: int | Tensor, lr: Tensor) -> Tensor:
         """Predict x0.
 
         Args:
             x_scaled: x_t / sqrt(eta_t kappa^2 + 1), [B,C,h,w].
-            t_index: the paper's t - 1, one number for all images or [B].
+            t_index: the paper's t - 1, an int for all images or a tensor [B].
             lr: [B,3,h,w] in [-1,1]; for a student, the condition c of `sampler.sample_once`.
 
         Returns:
@@ -242,7 +242,7 @@ class Denoiser(UNet):
 
 
 class NoisePredictor(UNet):
-    """g_w of Eq. 11: predicts mean and log-variance of the noise of the step t -> t-1."""
+    """g_w (paper, Eq. 11): predicts mean and log-variance of the noise of the step t -> t-1."""
 
     def forward(
         self, x_t: Tensor, x0_pred: Tensor, lr: Tensor, t_index: int | Tensor
@@ -250,13 +250,13 @@ class NoisePredictor(UNet):
         """Predict the noise.
 
         Args:
-            x_t: state, not scaled, [B,C,h,w].
+            x_t: state (not scaled), [B,C,h,w].
             x0_pred: the denoiser's clean prediction at t, [B,C,h,w].
             lr: [B,3,h,w] in [-1,1].
-            t_index: the paper's t - 1, one number for all images or [B].
+            t_index: the paper's t - 1, an int for all images or a tensor [B].
 
         Returns:
-            mean and log-variance (clamped to [-30, 20]), float32 [B,C,h,w] each.
+            Mean and log-variance (clamped to [-30, 20]), float32 [B,C,h,w] each.
 
         Raises:
             ValueError: see `run`.

@@ -1,1 +1,1 @@
-"""Image processing: resizing, colours, edges that wrap, masks, sizes, and reading files."""
+"""Image processing: resizing, colours, periodic edges, masks, output sizes, and reading files."""

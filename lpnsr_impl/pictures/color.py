@@ -6,16 +6,17 @@ from torch import Tensor
 
 _RADII = (1, 2, 4, 8, 16)
 REACH = sum(_RADII)
-"""Distance in pixels at which the wavelet fix still depends on other pixels."""
+"""Radius of the wavelet fix in pixels: a pixel of the result depends on the input up to this
+distance."""
 
-_STRIP = 512  # rows corrected at once, to need little memory in addition to the image
+_STRIP = 512  # number of rows that the wavelet fix processes at once, to save memory
 
 
 def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
-    """Keep the detail of `sr` and take colour and tone, the lowest band, from `reference`.
+    """Replace the low frequencies of `sr`, i.e. colours and tones, by those of `reference`.
 
-    Five a-trous levels with a dilated 3x3 binomial kernel. The transform is linear, so
-    high(sr) + low(reference) is computed as sr + low(reference - sr).
+    The wavelet transform consists of five a-trous levels with a dilated 3x3 binomial kernel. It is
+    linear, so high(sr) + low(reference) is computed as sr + low(reference - sr).
 
     Args:
         sr: [B,3,H,W] in [0,1].
@@ -41,7 +42,7 @@ def wavelet_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
 
 
 def adain_color_fix(sr: Tensor, reference: Tensor) -> Tensor:
-    """Give each channel of `sr` the mean and standard deviation that it has in `reference`.
+    """Give each channel of `sr` the mean and standard deviation of the same channel of `reference`.
 
     Arguments, result and errors as for `wavelet_color_fix`.
     """
@@ -69,9 +70,10 @@ def _check_shapes(sr: Tensor, reference: Tensor) -> None:
     if sr.ndim != 4 or sr.shape != reference.shape:
         raise ValueError(
             f"sr is {tuple(sr.shape)} and reference {tuple(reference.shape)}, expected the same "
-            "[B,3,H,W]."
+            "shape [B,3,H,W]."
         )
 
 
 COLOR_FIXES = {"none": None, "wavelet": (wavelet_color_fix, REACH), "adain": (adain_color_fix, 0)}
-"""Colour fixes by name: fix(sr, reference) -> image, and its reach in pixels (see `REACH`)."""
+"""Colour fixes by name: the function fix(sr, reference) -> image and its radius in pixels, see
+`REACH`."""

@@ -9,25 +9,25 @@ from .picture import Picture
 ITERATIONS = 10
 
 _HIGHEST_PSNR = 100.0
-"""PSNR that is reported for equal images, in dB."""
+"""PSNR in dB that is reported for equal images, instead of infinity."""
 
 
 def back_project(sr: Tensor, lr: Picture, iterations: int = ITERATIONS) -> Tensor:
-    """Correct `sr` in place until it equals the LR image when downscaled (Irani and Peleg, 1991).
+    """Correct `sr` in place so that downscaling it gives the LR image (Irani and Peleg, 1991).
 
     Each iteration upscales lr - downscale(sr) by bicubic interpolation and adds it to `sr`.
-    Channels are processed one after another, to need little memory in addition to the image.
+    Channels are processed one after another to save memory.
 
     Args:
         sr: [B,3,H,W] in [0,1], at least as large as lr; it is modified.
-        lr: the B LR images.
-        iterations: 0 or more.
+        lr: B LR images.
+        iterations: number of iterations, 0 or more.
 
     Returns:
         `sr`, in [0,1]. Where values were clamped, it agrees with the LR image only approximately.
 
     Raises:
-        ValueError: `sr` has another batch size, or is smaller than `lr`.
+        ValueError: the batch sizes of `sr` and `lr` differ, or `sr` is smaller than `lr`.
     """
     _check_shapes(sr, lr.rgb)
     (height, width), (_, h, w) = sr.shape[2:], lr.size
@@ -46,10 +46,10 @@ def lr_psnr(sr: Tensor, lr: Picture) -> float:
 
     Args:
         sr: [B,3,H,W] in [0,1], at least as large as lr.
-        lr: the B LR images.
+        lr: B LR images.
 
     Raises:
-        ValueError: `sr` has another batch size, or is smaller than `lr`.
+        ValueError: the batch sizes of `sr` and `lr` differ, or `sr` is smaller than `lr`.
     """
     _check_shapes(sr, lr.rgb)
     _, h, w = lr.size
@@ -62,6 +62,6 @@ def _check_shapes(sr: Tensor, lr: Tensor) -> None:
     (*batch, height, width), (*expected, h, w) = sr.shape, lr.shape
     if batch != expected or height < h or width < w:
         raise ValueError(
-            f"sr is {tuple(sr.shape)} and lr {tuple(lr.shape)}, expected sr of "
-            f"{tuple(lr.shape)}, or higher and wider."
+            f"sr is {tuple(sr.shape)} and lr {tuple(lr.shape)}, expected equal batch sizes "
+            "and channels, and sr at least as large as lr."
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import Wrap, wraps
 
 _BICUBIC_REACH = 3
-"""Pixels beyond an edge that bicubic resampling needs, in pixels of the smaller image, plus 1."""
+"""Padding for bicubic resampling, in pixels of the smaller image: the kernel's radius 2, plus 1."""
 
 
 def surround(function: Callable[..., Tensor], *inputs: Tensor, reach: int, wrap: Wrap) -> Tensor:
@@ -34,14 +34,15 @@ def surround(function: Callable[..., Tensor], *inputs: Tensor, reach: int, wrap:
 def resample(x: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
     """Resize by bicubic interpolation, with antialiasing if the image becomes smaller.
 
-    [B,C,H,W] -> [B,C,h,w]
+    x: [B,C,H,W] -> [B,C,h,w]
     """
     if tuple(x.shape[2:]) == (h, w):
         return x
     margins, sizes = [0, 0], [h, w]
     for dim, (old, new, on) in enumerate(zip(x.shape[2:], (h, w), wraps(wrap), strict=True)):
         if on:
-            unit = old // math.gcd(old, new)  # multiples of it are resized to whole pixels
+            # A margin of a multiple of `unit` pixels is resized to a whole number of pixels.
+            unit = old // math.gcd(old, new)
             margins[dim] = -(-_BICUBIC_REACH * max(old, new) // (new * unit)) * unit
             sizes[dim] += 2 * margins[dim] * new // old
     top, left = ((size - new) // 2 for size, new in zip(sizes, (h, w), strict=True))
@@ -52,7 +53,7 @@ def resample(x: Tensor, h: int, w: int, wrap: Wrap = "none") -> Tensor:
 
 
 def _extend(x: Tensor, top: int, left: int) -> Tensor:
-    """Pad periodically by `top` rows at the top and bottom, and `left` columns on both sides."""
+    """Pad periodically by `top` rows at top and bottom, and by `left` columns at left and right."""
     for dim, margin in ((2, top), (3, left)):
         if margin:
             size = x.shape[dim]

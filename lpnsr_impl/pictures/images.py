@@ -7,35 +7,36 @@ from torch import Tensor
 from ..config import SCALE
 
 SMALLEST_MODEL_INPUT = 64
-"""Minimum size of the input of upscale models, since some use windows."""
+"""Minimum height and width of the input of upscale models, because some of them use attention
+windows."""
 
 OPAQUE = 1 - 4.001 / 255
 """Images are treated as opaque if alpha is nowhere below this value."""
 
 _TRUST = 8
-"""`fill_transparent` keeps the colours of pixels whose alpha is at least 1 / this."""
+"""`fill_transparent` keeps the colours of pixels whose alpha is at least 1 / _TRUST."""
 
 
 def to_pm1(x_01: Tensor) -> Tensor:
-    """[0,1] -> [-1,1]"""
+    """Map values from [0,1] to [-1,1]."""
     return 2 * x_01 - 1
 
 
 def to_01(x_pm1: Tensor) -> Tensor:
-    """[-1,1] -> [0,1], clamped."""
+    """Map values from [-1,1] to [0,1], and clamp them."""
     return ((x_pm1 + 1) / 2).clamp(0, 1)
 
 
 def bicubic_upsample(x: Tensor) -> Tensor:
-    """Upscale by bicubic interpolation, [B,C,h,w] -> [B,C,4h,4w]: y0-hat of PreSet-A.
+    """Upscale by bicubic interpolation, as PreSet-A does before the diffusion.
 
-    Values may overshoot at edges.
+    x: [B,C,h,w] -> [B,C,4h,4w]. Values may overshoot at edges.
     """
     return F.interpolate(x, scale_factor=float(SCALE), mode="bicubic", align_corners=False)
 
 
 def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
-    """Pad to [B,C,h,w] by reflection at the bottom and right edge.
+    """Pad x to [B,C,h,w] by reflection at the bottom and right edges.
 
     Unlike `torch.nn.functional.pad`, it reflects repeatedly if needed, so it works for all sizes
     from 1x1.
@@ -45,8 +46,8 @@ def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
     """
     if h < x.shape[2] or w < x.shape[3]:
         raise ValueError(
-            f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; "
-            "expected larger sizes."
+            f"Cannot pad height {x.shape[2]} and width {x.shape[3]} to {h} and {w}; expected a "
+            "target that is at least as large."
         )
     for dim, size in ((2, h), (3, w)):
         n = x.shape[dim]
@@ -57,14 +58,14 @@ def reflect_pad(x: Tensor, h: int, w: int) -> Tensor:
 
 
 def fit_rgb_factors(latent: Tensor, rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit the linear map from a latent to colours, for previews: rgb = latent x factors + bias.
+    """Fit a linear map from latents to colours, for previews: rgb = latent @ factors + bias.
 
     Latent and LR image have the same size, so the map is fitted to the pixels of the LR image by
     least squares.
 
     Args:
         latent: [B,C,h,w].
-        rgb: [B,3,h,w].
+        rgb: LR image, [B,3,h,w].
 
     Returns:
         factors [C,3] and bias [3], float32 on the CPU.
@@ -72,7 +73,7 @@ def fit_rgb_factors(latent: Tensor, rgb: Tensor) -> tuple[Tensor, Tensor]:
     x = latent.float().cpu().movedim(1, 3).reshape(-1, latent.shape[1])
     y = rgb.float().cpu().movedim(1, 3).reshape(-1, 3)
     with_one = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    solution = torch.linalg.lstsq(with_one, y, driver="gelsd").solution  # for any rank
+    solution = torch.linalg.lstsq(with_one, y, driver="gelsd").solution  # gelsd allows any rank
     return solution[:-1], solution[-1]
 
 
@@ -82,10 +83,10 @@ def padded_size(h: int, w: int, multiple: int) -> tuple[int, int]:
 
 
 def split_channels(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Separate colours and transparency of an image file or an IMAGE.
+    """Split an image into colours and alpha.
 
-    Colours of nearly transparent pixels are replaced (`fill_transparent`). Alpha that is nearly
-    opaque everywhere is dropped, because it is noise of VAEs that decode to RGBA, and video
+    Colours of nearly transparent pixels are replaced (`fill_transparent`). An alpha channel that is
+    nearly opaque everywhere is dropped: it is noise from a VAE that decodes to RGBA, and video
     encoders do not accept an alpha channel.
 
     Args:
@@ -102,8 +103,10 @@ def split_channels(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def is_grey(rgb: Tensor) -> Tensor:
-    """Return whether the channels of each image differ by at most 1/255, [B,3,h,w] in [0,1] -> bool
-    [B]."""
+    """Return for each image whether it is grey: its channels differ by at most 1/255.
+
+    rgb: [B,3,h,w] in [0,1] -> bool [B]
+    """
     chroma = rgb.amax(dim=1) - rgb.amin(dim=1)
     return chroma.amax(dim=(1, 2)) <= 1.001 / 255
 
@@ -111,8 +114,8 @@ def is_grey(rgb: Tensor) -> Tensor:
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
     """Replace the colours of nearly transparent pixels by those of their surroundings.
 
-    Files may contain any colour there, often black or white, which the networks would spread to
-    visible edges.
+    Files may contain any colour in transparent pixels, often black or white. The networks would
+    spread it to visible edges.
 
     Args:
         rgb: [B,3,h,w], not multiplied by alpha.
@@ -125,7 +128,8 @@ def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _push_pull(weighted: Tensor, weights: Tensor) -> Tensor:
-    """Compute weighted / weights, blended with the next coarser level where weights are small."""
+    """Return weighted / weights. Where weights are small, blend it with the result at half
+    the resolution, which is computed recursively."""
     own = weighted / weights.clamp_min(1e-8)
     trust = (_TRUST * weights).clamp(max=1) ** 2
     h, w = weights.shape[2:]

@@ -1,4 +1,4 @@
-"""Estimates which detail of an image is invented, from the differences between several seeds."""
+"""Estimate which details of a result are invented, from the differences between several seeds."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ _INFERNO = (
 
 
 class RunningDeviation:
-    """Mean and standard deviation of tensors that are added one after another (Welford).
+    """Mean and standard deviation of tensors that are added one after another (Welford's
+    algorithm).
 
     All tensors must have the same shape. Memory use does not grow with their number.
     """
@@ -52,7 +53,10 @@ class RunningDeviation:
 
 
 def heat_map(x: Tensor) -> Tensor:
-    """Map values to colours from black over violet and red to yellow, [...] in [0,1] -> [...,3]."""
+    """Map values in [0,1] to colours from black over violet and red to yellow.
+
+    x: [...] -> [...,3] in [0,1]
+    """
     stops = torch.tensor(_INFERNO, dtype=x.dtype, device=x.device)
     position = x.clamp(0, 1) * (len(stops) - 1)
     low = position.long().clamp(max=len(stops) - 2)

@@ -1,10 +1,10 @@
 """Masks: the image is regenerated inside a mask, and the pre-upsampled image is kept elsewhere.
 
-The mask only blends two finished images, and has no effect on the chain. Inpainting has to keep the
-known latents during sampling, so that the new content fits its surroundings. Here every step is
-conditioned on the LR image, so both images show the same content and fit without that. Pixels
-outside of the mask are kept exactly, since they do not pass through the autoencoder. Pixels inside
-do not depend on the mask, so it can be changed after sampling.
+The mask only blends two finished images, and has no effect on sampling. Inpainting must keep the
+known latents during sampling, so that the new content fits its surroundings. Super-resolution does
+not need this: every step is conditioned on the LR image, so both images show the same content.
+Pixels outside of the mask are kept exactly, since they do not pass through the autoencoder. Pixels
+inside do not depend on the mask, so the mask can be changed after sampling.
 """
 
 import math
@@ -20,7 +20,7 @@ DEFAULT_FEATHER = 8
 """Default width of a mask's soft edges, in LR pixels."""
 
 _GRAIN = 1 << 16
-"""Weights are rounded to multiples of 1 / this, so that 0 and 1 are exact."""
+"""Weights are rounded to multiples of 1 / _GRAIN, so that 0 and 1 are exact."""
 
 
 def mask_weights(
@@ -31,15 +31,15 @@ def mask_weights(
     wrap: Wrap = "none",
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Compute the weight of the regenerated image in each pixel.
+    """Compute the weight of the regenerated image at each pixel.
 
     Args:
-        mask: [B,1,*,*] in [0,1], of any size; it is resized in the same way as by ComfyUI's nodes.
+        mask: [B,1,*,*] in [0,1], of any size; it is resized as ComfyUI's nodes do.
         h, w: size of the LR image.
         feather: width of the mask's soft edges in LR pixels, 0 or more. Half of it is on either
             side of an edge.
         wrap: axes along which the image is periodic.
-        size: (H, W) of the result; None for x4.
+        size: (H, W) of the result; None for (4h, 4w).
 
     Returns:
         [B,1,H,W] in [0,1]. Away from edges the weights equal the mask; 0 and 1 are exact.
@@ -61,7 +61,7 @@ def mask_weights(
 
 
 def _blur(x: Tensor, reach: int) -> Tensor:
-    """Blur with a raised cosine kernel of radius `reach`, [B,1,H,W]."""
+    """Blur with a raised cosine kernel of radius `reach`. x: [B,1,H,W] -> [B,1,H,W]"""
     position = torch.arange(-reach, reach + 1, dtype=torch.float64) / (reach + 1)
     kernel = torch.cos(position * math.pi / 2) ** 2
     kernel = (kernel / kernel.sum()).to(x)
@@ -73,8 +73,8 @@ def blend(result: Tensor, start: Tensor, weights: Tensor) -> Tensor:
     """Blend two images. Where a weight is 1 or 0, one of them is returned exactly.
 
     Args:
-        result: image with the weights, [B,3,H,W].
-        start: image with the weights 1 - `weights`, [B,3,H,W].
-        weights: [B,1,H,W], from `mask_weights`.
+        result: image that is multiplied by `weights`, [B,3,H,W].
+        start: image that is multiplied by 1 - `weights`, [B,3,H,W].
+        weights: [B,1,H,W] in [0,1], from `mask_weights`.
     """
     return torch.lerp(start, result, weights.expand_as(result))

@@ -1,4 +1,4 @@
-"""Batches of images with transparency and wrapping edges, the input of the engine."""
+"""Batches of images that may be transparent or periodic: the input of the engine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """B, H, W"""
+        """Number of images, height and width."""
         return self.rgb.shape[0], self.rgb.shape[2], self.rgb.shape[3]
 
     @property
@@ -47,6 +47,6 @@ class Picture:
             yield self[first : first + size]
 
     def resize(self: P, h: int, w: int) -> P:
-        """Resize as `resample` does. RGB values may overshoot; alpha is clamped."""
+        """Resize to height h and width w with `resample`. RGB may overshoot; alpha is clamped."""
         alpha = None if self.alpha is None else resample(self.alpha, h, w, self.wrap).clamp(0, 1)
         return replace(self, rgb=resample(self.rgb, h, w, self.wrap), alpha=alpha)

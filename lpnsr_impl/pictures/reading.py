@@ -14,10 +14,10 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """List the image files in a folder and its subfolders, sorted. Only suffixes are checked.
+    """List the files with an image suffix in a folder and its subfolders, sorted.
 
     Raises:
-        ValueError: there are no image files.
+        ValueError: there are no such files.
     """
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
@@ -60,7 +60,7 @@ def read_picture(path: Path) -> Tensor:
                 grey = np.array(upright, dtype=np.float32) / 65535
                 pixels = np.repeat(grey[..., None], 3, axis=2)
             elif upright.mode == "F":
-                raise OSError("floating-point pictures have no known range")
+                raise OSError("the value range of floating-point pictures is unknown")
             else:
                 pixels = np.array(upright.convert("RGB"), dtype=np.float32) / 255
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
@@ -69,6 +69,6 @@ def read_picture(path: Path) -> Tensor:
 
 
 def to_pil(x: Tensor) -> Image.Image:
-    """Convert [1,3,H,W] in [0,1] to an 8-bit image."""
+    """Convert x, [1,3,H,W] in [0,1], to an 8-bit image."""
     eight_bit = (x[0].clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(eight_bit.movedim(0, -1).contiguous().numpy())

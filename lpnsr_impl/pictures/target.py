@@ -1,10 +1,9 @@
-"""Scales other than x4: one or two x4 passes, each followed by downscaling.
+"""Scale factors other than 4: one or two x4 passes, each followed by downscaling.
 
-The first of two passes is downscaled to the input size of the second, and the last pass to the
-final size. The image between two passes is downscaled as far as possible, to a quarter of the final
-size. This way, x6 takes 3.25 times as long as x4; if only the end were downscaled, it would take 17
-times as long. On four images with the bundled models, this cost about 0.2 dB of PSNR (22.5 instead
-of 22.7 dB).
+One pass suffices for factors up to 4. If there are two, the result of the first one is downscaled
+to a quarter of the final size, the smallest possible input of the second one. This saves time: x6
+takes 3.25 times as long as x4, instead of 17 times without downscaling between the passes. On four
+images with the bundled models, it cost about 0.2 dB of PSNR (22.5 instead of 22.7 dB).
 """
 
 import math
@@ -13,23 +12,25 @@ from dataclasses import dataclass
 from ..config import SCALE
 
 LARGEST_FACTOR = SCALE * SCALE
-"""Largest factor of two passes."""
+"""Largest scale factor: that of two x4 passes."""
 
 WORKING_PICTURES = 5
-"""Memory for decoding and finishing one image in addition to its result, in fp32 images of its x4
-size (measured)."""
+"""Memory needed to decode and post-process one image, in addition to the memory of its result.
+
+The unit is the memory of an RGB image in fp32 that is 4 times as high and wide as the LR image. The
+value was measured.
+"""
 
 _VALUE_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Target:
-    """The size of results.
+    """Requested size of results: a scale factor or a longest side.
 
     Attributes:
         factor: scale factor of both sides, 1 to 16. 1 restores an image without enlarging it.
-        longest_side: longest side of the result in pixels, instead of the factor; 0 to use the
-            factor.
+        longest_side: longest side of the result in pixels. If it is not 0, `factor` is ignored.
 
     Raises:
         ValueError: `factor` or `longest_side` is out of range.
@@ -43,12 +44,13 @@ class Target:
             raise ValueError(f"factor is {self.factor:g}, expected 1 to {LARGEST_FACTOR}.")
         if self.longest_side < 0:
             raise ValueError(
-                f"longest_side is {self.longest_side}, expected pixels, or 0 to use the factor."
+                f"longest_side is {self.longest_side}, expected a positive number of pixels, or 0 "
+                "to use the scale factor instead."
             )
 
     @property
     def is_plain(self) -> bool:
-        """Whether the target is the factor 4."""
+        """Whether the requested size is a scale factor of 4."""
         return self.longest_side == 0 and self.factor == SCALE
 
     def __str__(self) -> str:
@@ -57,10 +59,11 @@ class Target:
         return f"x{self.factor:g}"
 
     def size(self, h: int, w: int) -> tuple[int, int]:
-        """Return (H, W) of the result for an image of h x w. Halves are rounded up.
+        """Return (H, W) of the result for an image of h x w pixels. Halves are rounded up.
 
         Raises:
-            ValueError: the image is larger than `longest_side`, or more than 16 times smaller.
+            ValueError: the longest side of the image is larger than `longest_side`, or smaller than
+                a sixteenth of it.
         """
         if not self.longest_side:
             return math.floor(h * self.factor + 0.5), math.floor(w * self.factor + 0.5)
@@ -80,7 +83,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Pass:
-    """One x4 pass: (h, w) of its input, and the size that its result is downscaled to."""
+    """One x4 pass: `lr` is (h, w) of its input. Its result is downscaled to `size`, (H, W)."""
 
     lr: tuple[int, int]
     size: tuple[int, int]
@@ -92,7 +95,7 @@ class Pass:
 
 
 def plan_passes(h: int, w: int, target: Target, batch: int = 1) -> list[Pass]:
-    """Plan one pass for scales up to x4, or two for scales up to x16.
+    """Plan one pass for scale factors up to 4, or two passes for factors up to 16.
 
     If there are several images, the final height and width are rounded up to even numbers, since
     video encoders do not accept odd ones.
@@ -112,7 +115,7 @@ def plan_passes(h: int, w: int, target: Target, batch: int = 1) -> list[Pass]:
 def describe(passes: list[Pass]) -> str:
     """Describe passes, e.g. "512x384 to 1024x768 in 1 pass: x4 to 2048x1536, down to 1024x768".
 
-    Plain x4 is "512x384 to 2048x1536".
+    For a single pass without downscaling, it is "512x384 to 2048x1536".
     """
     whole = f"{_size(passes[0].lr)} to {_size(passes[-1].size)}"
     if passes[0].x4 == passes[-1].size:
@@ -127,7 +130,7 @@ def describe(passes: list[Pass]) -> str:
 
 
 def pass_work(passes: list[Pass]) -> list[float]:
-    """Return the cost of each pass relative to the first."""
+    """Return the cost of each pass relative to the first pass."""
     h, w = passes[0].lr
     return [each.lr[0] * each.lr[1] / (h * w) for each in passes]
 
@@ -135,7 +138,7 @@ def pass_work(passes: list[Pass]) -> list[float]:
 def check_memory(
     passes: list[Pass], free: int, batch: int = 1, channels: int = 3, has_mask: bool = False
 ) -> None:
-    """Check that the largest pass fits into the free bytes of main memory.
+    """Check that the pass that needs the most memory fits into `free` bytes of main memory.
 
     The estimate includes the latents and results of all images, their pre-upsampled images if there
     is a mask, and the intermediate images for one image at a time. It does not include the

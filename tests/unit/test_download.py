@@ -328,7 +328,7 @@ def test_a_file_of_the_user_that_is_not_the_published_one_is_left_alone(
     with pytest.raises(DownloadError) as error:
         get(tmp_path, released.AUTOENCODER)
     assert hashlib.sha256(b"my own").hexdigest() in str(error.value)
-    assert f"{released.AUTOENCODER.sha256}. It was left as it is" in str(error.value)
+    assert f"{released.AUTOENCODER.sha256}. The existing file was not changed" in str(error.value)
     assert mine.read_bytes() == b"my own"
     assert server.requests == []
 
