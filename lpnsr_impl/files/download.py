@@ -28,8 +28,8 @@ Progress = Callable[[str, int, int | None], None]
 (None if unknown). An exception in the callback cancels the operation."""
 
 _FileProgress = Callable[[int, int | None], None]
-"""Callback for a single file. It receives the number of bytes downloaded so far, and the size of the
-file in bytes (None if unknown)."""
+"""Callback for a single file. It receives the number of bytes downloaded so far, and the size of
+the file in bytes (None if unknown)."""
 
 T = TypeVar("T")
 

@@ -28,8 +28,8 @@ _ONLY_IN_HEADERS = {
     "norm_groups": int,
     "attention": bool,
 }
-"""Config fields that a header may set, with their types. All other fields in a header must agree
-with the tensor shapes."""
+"""Config fields that a header may set, with their types. All other config fields in a header
+must agree with the tensor shapes."""
 
 
 def autoencoder_config(checkpoint: Checkpoint) -> AutoencoderConfig:
