@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Terminals may lack characters, such as the arrows in tables.
+        # Some terminals can't print all characters, such as the arrows in tables.
         sys.stdout.reconfigure(errors="replace")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout
@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return parsed.run(parsed)
     except ModuleNotFoundError as e:
-        logger.error("%s. Install the packages of this command: pip install %s", e, parsed.needs)
+        logger.error(
+            "%s. Install the packages that this command needs: pip install %s", e, parsed.needs
+        )
         logger.debug("", exc_info=True)
         return 1
     except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m lpnsr_impl", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True)
     for run, add_options, summary in (
-        (_train, _add_train, "train a network of a family"),
+        (_train, _add_train, "train networks"),
         (_evaluate, _add_evaluate, "measure models on pictures"),
         (_degrade, _add_degrade, "show examples of the degradation"),
         (_download, _add_download, "download released model files"),
@@ -87,18 +89,18 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         default=4,
         choices=range(1, 16),
         metavar="T",
-        help="number of steps, up to the denoiser's 4 or 15; ignored for one-step students "
-        "(SinSR, RSD)",
+        help="number of sampling steps, at most those of the denoiser (4 or 15); ignored for "
+        "one-step students (SinSR, RSD)",
     )
     parser.add_argument(
         "--predictor-off", type=int, nargs="*", default=[], choices=(4, 3, 2), metavar="T",
-        help="steps t with random noise instead of the noise predictor",
+        help="steps t that use random noise instead of the noise predictor",
     )  # fmt: skip
     parser.add_argument("--predictor-mode", choices=("sample", "mean"), default="sample")
     parser.add_argument("--color-fix", choices=("wavelet", "adain", "none"), default="wavelet")
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument(
-        "--tile", type=int, default=256, help="largest side of a tile, in LR pixels"
+        "--tile", type=int, default=256, help="maximum width and height of a tile, in LR pixels"
     )
 
 
@@ -162,7 +164,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experiment",
         choices=("table1", "table4", "table6", "noise"),
-        help="experiment of the paper to run; noise is for Figures 2 and 4",
+        help="experiment of the paper to run; noise draws Figures 2 and 4",
     )
     _add_method(parser)
     parser.add_argument("--device", default="cpu", help="e.g. cuda; metrics stay on the CPU")
@@ -186,7 +188,9 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 def _add_degrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of HR pictures")
-    parser.add_argument("--out", type=Path, required=True, help="the sheet, a .png or .jpg file")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="sheet to write, a .png or .jpg file"
+    )
     parser.add_argument("--pictures", type=int, default=4, help="number of pictures")
     parser.add_argument("--draws", type=int, default=5, help="number of degradations per picture")
     parser.add_argument(
@@ -200,8 +204,8 @@ def _add_degrade(parser: argparse.ArgumentParser) -> None:
 
 
 def _degrade(parsed: argparse.Namespace) -> int:
-    """Degrade pictures at random, and write a sheet of them: HR on the left, LR (nearest-neighbour
-    upsampled) beside it, and the parameters of each degradation below."""
+    """Degrade pictures at random, and write a sheet that compares them. Each row has an HR picture
+    and its LR versions (nearest-neighbour upsampled), with the parameters of each degradation."""
     from .jobs.degradation.sheet import make_sheet
 
     sheet = make_sheet(
@@ -239,22 +243,22 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def _find_folders(parsed: argparse.Namespace) -> dict[FolderKind, list[Path]]:
-    """Return the folders given as options or, by default, those of the ComfyUI installation that
-    contains this pack. The list of a kind is empty if neither exists."""
+    """Map each kind of model to a list with its folder: the one given as an option or, by default,
+    that of the ComfyUI installation that contains this pack. The list is empty if there is none."""
     folders: dict[FolderKind, Path | None] = {
         "lpnsr": parsed.folder,
         "upscale_models": parsed.upscale_models_folder,
     }
     models = PACK.parent.parent / "models"
-    # If several installations share a custom_nodes folder, there is no models folder next to it.
+    # A custom_nodes folder that several installations share has no models folder next to it.
     if PACK.parent.name == "custom_nodes" and models.is_dir():
         folders = {kind: folder or models / kind for kind, folder in folders.items()}
     return {kind: [folder] if folder else [] for kind, folder in folders.items()}
 
 
 def _download(parsed: argparse.Namespace) -> int:
-    """Download released model files, by default into the ComfyUI that contains this pack.
-    Existing files are skipped."""
+    """Download released model files, by default into the models folder of the ComfyUI installation
+    that contains this pack. Existing files are skipped."""
     from .files.download import download, require_consent
 
     files = CHOICES[parsed.what]
@@ -263,7 +267,7 @@ def _download(parsed: argparse.Namespace) -> int:
         if not folders[file.folder]:
             option = "--folder" if file.folder == "lpnsr" else "--upscale-models-folder"
             raise ValueError(
-                f"This pack is not installed in a ComfyUI. Give {option} for {file.name}."
+                f"This pack is not installed in ComfyUI. Give a folder for {file.name} as {option}."
             )
     require_consent(files, parsed.accept_licences)
     download(files, folders)
@@ -276,8 +280,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    """Convert a .pth or .safetensors file of a network that this pack supports to a safetensors
-    file with a descriptive header. Existing files are not overwritten."""
+    """Convert the model file (.pth or .safetensors) of a supported network to a safetensors file
+    whose header describes the network. Existing files are not overwritten."""
     from .files.convert import convert
 
     header = convert(parsed.source, parsed.target)

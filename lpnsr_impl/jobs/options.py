@@ -19,27 +19,30 @@ logger = logging.getLogger(__name__)
 
 
 def read_student(options: argparse.Namespace) -> StudentConfig | None:
-    """Read the student settings of --denoiser; None if it is not a one-step student.
+    """Read the settings of a one-step student from the --denoiser file; None for other files.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnsupportedCheckpointError: the file can't be read, or is not a supported denoiser.
+        UnsupportedCheckpointError: the file can't be read, or is an unsupported kind of student.
     """
     checkpoint = read_checkpoint(find_weights(options.denoiser))
     if describe(checkpoint, "denoiser") != DENOISER.title:
-        return None  # loading the file raises an error later
+        return None  # `load_upscaler` raises an error later
     return student_of(checkpoint)
 
 
 def make_preset_method(
     options: argparse.Namespace, starts: Sequence[str], student: StudentConfig | None = None
 ) -> Method:
-    """Make the method of --preset, with steps and switches. `apply_options` adds other options.
+    """Make the method that --preset, --steps and --predictor-off select.
+
+    `apply_options` adds the other options.
 
     Args:
         options: see `lpnsr_impl.cli`.
-        starts: files of upscale models; PreSet-B starts from the first.
-        student: one-step student that replaces the preset's steps, but not its start.
+        starts: files of upscale models; PreSet-B starts from the output of the first one.
+        student: settings of a one-step student, or None. It takes one step without a noise
+            predictor, but starts as the preset does.
 
     Raises:
         ValueError: the preset is PreSet-B, and there is no upscale model.
@@ -63,7 +66,9 @@ def make_preset_method(
 def apply_options(
     methods: Sequence[Method], options: argparse.Namespace, student: StudentConfig | None = None
 ) -> list[Method]:
-    """Set predictor mode, colour fix and seed of methods, and limit a student to one step.
+    """Set the predictor mode, colour fix and seed of each method.
+
+    For a one-step student, also limit the steps to one, and turn the noise predictor off.
 
     Raises:
         ValueError: a method needs a noise predictor, but --noise-predictor is none.
@@ -81,7 +86,7 @@ def apply_options(
 
 
 def fingerprint_models(names: Sequence[str]) -> dict[str, str]:
-    """Map the name of each model file to its shortened SHA-256. "none" is left out."""
+    """Map the name of each model file to the start of its SHA-256. The name "none" is skipped."""
     return {
         name: hashlib.sha256(find_weights(name).read_bytes()).hexdigest()[:16]
         for name in names

@@ -1,4 +1,4 @@
-"""Loads the networks of a family and upscales with them, for the command line."""
+"""Loads networks and upscales images with them, for the command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,14 +31,15 @@ BICUBIC = "bicubic"
 
 @dataclass(frozen=True)
 class Method:
-    """Settings of one way to upscale, such as a row of an evaluation table.
+    """Settings of an upscaling method, such as one row of an evaluation table.
 
     Attributes:
         name: name for tables and logs.
-        start: "bicubic", or the file name of an upscale model.
-        steps: number of sampling steps. With 0, the result is the start itself.
-        predictor_on: whether each step t uses the noise predictor or random noise.
-        predictor_mode, color_fix, seed: as in the nodes.
+        start: what makes the x4 image that sampling starts from: "bicubic", or the file name of an
+            upscale model.
+        steps: number of sampling steps. With 0, the result is the start image itself.
+        predictor_on: {t: whether step t uses the noise predictor instead of random noise}.
+        predictor_mode, color_fix, seed: same as the inputs of the nodes.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Method:
 
 
 class _UpscaleModel(nn.Module):
-    """A spandrel model with the attributes that `Tiles` needs."""
+    """Wraps a spandrel model, and adds the attributes that `Tiles` needs."""
 
     config = SimpleNamespace(
         size_multiple=1, tile_multiple=SMALLEST_MODEL_INPUT, largest_tile=LARGEST_TILE
@@ -68,12 +69,12 @@ class Upscaler:
     """Upscales images with the networks of one family, on one device.
 
     Attributes:
-        autoencoder, denoiser, noise_predictor: networks on `device`; the last may be None.
-        upscale_models: upscale models for starts, by file name.
+        autoencoder, denoiser, noise_predictor: networks on `device`; `noise_predictor` may be None.
+        upscale_models: upscale models that `Method.start` can name, by file name.
         device: device of all networks.
-        tile: largest side of a tile, in LR pixels.
-        memory: memory of the device, which limits tiles and batches.
-        family: family of the networks, with their schedule.
+        tile: maximum width and height of a tile, in LR pixels.
+        memory: memory of the device; limits the sizes of tiles and batches.
+        family: properties that the networks share, such as the noise schedule.
     """
 
     autoencoder: Autoencoder
@@ -102,16 +103,16 @@ class Upscaler:
         """Upscale images.
 
         Args:
-            lr: B images.
-            method: settings.
-            target: size of the results; None for x4. Ignored if the method has no steps.
+            lr: LR images, B in a batch.
+            method: settings of the method.
+            target: size of the results; None for x4. Ignored if `method.steps` is 0.
 
         Returns:
-            [B,3,H,W] in [0,1] in main memory, or [B,4,H,W] with alpha.
+            Images in [0,1] in main memory: [B,3,H,W], or [B,4,H,W] with alpha.
 
         Raises:
-            ValueError: the size can't be reached, or a result is not finite.
-            MemoryError: the result does not fit into memory, or the smallest tile does not.
+            ValueError: the target size can't be reached, or a result is not finite.
+            MemoryError: the result or the smallest tile does not fit into memory.
         """
         engine, start = self.engine, self._start(method.start)
         if not method.steps:
@@ -125,7 +126,7 @@ class Upscaler:
         return engine.upscale(lr, start, sampling, Finish(method.color_fix), target)[0]
 
     def _start(self, name: str) -> Start | None:
-        """Make a function that computes starts with an upscale model; None for bicubic."""
+        """Make a function that upscales LR with the named upscale model; None for bicubic."""
         if name == BICUBIC:
             return None
         model = self.upscale_models[name]
@@ -155,14 +156,14 @@ def load_upscaler(
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
 ) -> Upscaler:
-    """Load the networks of an upscaler. Files are given by path, or by the name of a bundled file.
+    """Load the networks of an upscaler. Give each file by its path or, if bundled, by its name.
 
     Args:
-        autoencoder, denoiser: files.
-        noise_predictor: file, or "none".
-        upscale_models: files of any architecture that spandrel supports.
+        autoencoder, denoiser: model files.
+        noise_predictor: model file, or "none".
+        upscale_models: model files of any architecture that spandrel supports.
         device: device to run on.
-        tile: largest side of a tile, in LR pixels.
+        tile: maximum width and height of a tile, in LR pixels.
         dtype: dtype of weights and activations.
         compiled: whether to compile the networks with torch.compile.
 

@@ -252,7 +252,7 @@ def test_a_rollout_learns_a_teachers_pictures(rollout: TrainConfig, pictures: Pa
 def test_rollouts_and_image_losses_go_together(
     rollout: TrainConfig, change: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match="Set both or none"):
+    with pytest.raises(ValueError, match="Set both or neither"):
         DenoiserTask(replace(rollout, **change))
 
 

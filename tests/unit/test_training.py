@@ -793,7 +793,7 @@ def test_niqe_can_pick_the_best(
         ("denoiser", {"chain": 0.5}, "chain is 0.5, but the task 'denoiser' does not support"),
         ("compact", {"rollout": 0.5}, "rollout is 0.5"),
         ("noise_predictor", {"fit_codes": True}, "fit_codes is True"),
-        ("denoiser", {"loss": LossWeights(latent=1, l1=1)}, "Set both or none"),
+        ("denoiser", {"loss": LossWeights(latent=1, l1=1)}, "Set both or neither"),
         ("denoiser", {"validation_crop": 80}, "multiple of 64"),
         ("noise_predictor", {"crop": 96}, "multiple of 64"),
         ("noise_predictor", {"size": {"swin_width": 64}}, "swin_width"),

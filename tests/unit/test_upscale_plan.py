@@ -45,7 +45,7 @@ def test_other_files_are_left_out_and_counted(
     with caplog.at_level(logging.INFO):
         assert set(results(folder)) == {"a.png", "b.jpg", "sub/c.png", "x.heic", "x.avif"}
     assert "again is a link to a folder" in caplog.text
-    assert "1 other files" in caplog.text
+    assert "1 files in" in caplog.text
 
 
 def test_pictures_of_one_result_are_refused(folder: Path) -> None:
@@ -145,8 +145,8 @@ def test_results_of_other_jobs_are_no_inputs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "format_name", "message"),
     [
-        ("x.gif", "same", "expected a suffix of"),
-        ("r2.300", "same", "expected a suffix of"),
+        ("x.gif", "same", "expected a file name ending in one of"),
+        ("r2.300", "same", "expected a file name ending in one of"),
         ("x.png", "jpg", "contradicts --format jpg"),
     ],
 )

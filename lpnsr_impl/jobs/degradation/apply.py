@@ -1,4 +1,4 @@
-"""Applies drawn degradations to pictures [B,3,H,W] in [0,1], without any global rng."""
+"""Applies degradations to pictures [B,3,H,W] in [0,1]. Uses no global random state."""
 
 import io
 from collections.abc import Sequence
@@ -57,7 +57,10 @@ def _degrade(hr: Tensor, d: Degradation) -> Tensor:
 
 
 def _apply_order(x: Tensor, order: Order, h: int, w: int) -> Tensor:
-    """Apply one order: blur, resize to `order.resize.scale` times h x w, and add noise."""
+    """Apply one order of the degradation: blur, resize, add noise.
+
+    x: [B,3,H,W] -> [B,3,h*scale,w*scale], with scale = `order.resize.scale`
+    """
     if order.blur:
         x = blur(x, order.blur)
     scale = order.resize.scale
@@ -66,7 +69,10 @@ def _apply_order(x: Tensor, order: Order, h: int, w: int) -> Tensor:
 
 
 def blur(x: Tensor, settings: Blur) -> Tensor:
-    """Filter each channel with a kernel, with reflection padding. [B,C,H,W] -> [B,C,H,W]"""
+    """Filter each channel with the blur kernel, with reflection padding.
+
+    x: [B,C,H,W] -> [B,C,H,W]
+    """
     half = settings.kernel.shape[0] // 2
     # Reflection padding must be smaller than the picture.
     mode = "reflect" if min(x.shape[2:]) > half else "replicate"
@@ -76,7 +82,7 @@ def blur(x: Tensor, settings: Blur) -> Tensor:
 
 
 def resize(x: Tensor, h: int, w: int, mode: ResizeMode) -> Tensor:
-    """Resize without antialiasing, as Real-ESRGAN does. [B,C,H,W] -> [B,C,h,w]"""
+    """Resize without antialiasing, as Real-ESRGAN does. x: [B,C,H,W] -> [B,C,h,w]"""
     if tuple(x.shape[2:]) == (h, w):
         return x
     return F.interpolate(x, (h, w), mode=mode, align_corners=None if mode == "area" else False)
@@ -107,7 +113,7 @@ def add_noise(x: Tensor, noise: Noise) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Compress to JPEG of the given quality, and decompress. [B,3,H,W] -> [B,3,H,W]"""
+    """Compress to JPEG of the given quality, and decompress. x: [B,3,H,W] -> [B,3,H,W]"""
     eight_bit = (x.clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(1, -1)
     decoded: list[Tensor] = []
     for picture in eight_bit.contiguous().numpy():

@@ -46,7 +46,9 @@ def gaussian_kernel(
 
 
 def sinc_kernel(size: int, cutoff: float) -> Tensor:
-    """Make a circular sinc (low-pass) filter, which causes ringing: cutoff J1(cutoff r) / (2 pi r).
+    """Make a circular sinc kernel, a low-pass filter that causes ringing.
+
+    The tap at distance r from the centre is cutoff J1(cutoff r) / (2 pi r), before normalisation.
 
     Args:
         size: odd number of taps.

@@ -1,4 +1,4 @@
-"""Draws degradations by Real-ESRGAN's recipe, with LPNSR's ranges or with milder ones."""
+"""Draws random degradations by Real-ESRGAN's recipe, with LPNSR's ranges or milder ones."""
 
 import math
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ JPEG_QUALITY = (30, 95)
 class OrderSettings:
     """Ranges and probabilities of one order of the degradation: blur, resize and noise."""
 
-    blur: float  # probability
-    kernel_sizes: tuple[int, int]  # minimum and maximum, both odd
-    sigma: tuple[float, float]  # minimum and maximum in pixels
+    blur: float  # probability of a blur
+    kernel_sizes: tuple[int, int]  # minimum and maximum kernel size, both odd
+    sigma: tuple[float, float]  # minimum and maximum sigma of the blur in pixels
     resize: tuple[float, float, float]  # probabilities of enlarging, reducing, keeping the size
-    scale: tuple[float, float]  # minimum and maximum
-    gaussian_sigma: tuple[float, float]  # minimum and maximum in 8-bit levels
-    poisson_scale: tuple[float, float]  # minimum and maximum
+    scale: tuple[float, float]  # minimum and maximum scale factor
+    gaussian_sigma: tuple[float, float]  # minimum and maximum sigma of the noise in 8-bit levels
+    poisson_scale: tuple[float, float]  # minimum and maximum factor for the noise
 
 
 FIRST = OrderSettings(
@@ -68,7 +68,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class Resize:
-    """A change of size, and the interpolation used for it."""
+    """Scale factor and interpolation of a resize."""
 
     scale: float  # relative to the HR size in the first order, to the LR size in the second
     mode: ResizeMode
@@ -98,16 +98,16 @@ class Degradation:
     """All parameters of the degradation of one HR picture to one LR picture."""
 
     first: Order
-    first_jpeg: int  # quality
+    first_jpeg: int  # JPEG quality after the first order
     second: Order | None
     final_mode: ResizeMode
     final_sinc: Blur | None
     final_jpeg: int
-    jpeg_last: bool  # if false, the final resize and sinc filter follow the final JPEG
+    jpeg_last: bool  # if false, the final JPEG precedes the final resize and sinc filter
 
 
 def draw(rng: np.random.Generator, mild: float = 0.0) -> Degradation:
-    """Draw a degradation, which is a mild one with probability `mild` (0 to 1).
+    """Draw a random degradation. With probability `mild` (0 to 1), it is a mild one.
 
     All randomness comes from `rng`, including the noise seeds.
     """
@@ -133,7 +133,7 @@ def _draw_mild(rng: np.random.Generator) -> Degradation:
         first_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
         second=None,
         final_sinc=_draw_final_sinc(rng, MILD_FINAL_SINC_PROBABILITY),
-        final_mode="area",  # averages like common downscaling; the other modes cause aliasing
+        final_mode="area",  # averages pixels, as usual for downscaling; other modes cause aliasing
         final_jpeg=_draw_jpeg(rng, MILD_JPEG_QUALITY),
         jpeg_last=True,
     )

@@ -1,4 +1,4 @@
-"""Draws a sheet of degraded pictures, to inspect what training data look like."""
+"""Draws a sheet of degraded pictures, for a look at the training data."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> str:
     has_method_options = options.preset or options.predictor_off or options.steps != DEFAULT_STEPS
     if options.experiment and has_method_options:
         raise ValueError(
-            "--experiment chooses presets, steps and predictor switches. Leave out --preset, "
+            "--experiment sets the presets, steps and predictor switches. Leave out --preset, "
             "--steps and --predictor-off."
         )
     student = read_student(options)

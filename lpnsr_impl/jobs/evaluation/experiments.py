@@ -1,4 +1,4 @@
-"""Defines the methods of the paper's tables, for any models."""
+"""Defines the methods that the tables of the LPNSR paper compare, for any models."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,8 +8,8 @@ ALL_OFF = {4: False, 3: False, 2: False}
 
 
 def table_1(starts: Sequence[str]) -> list[Method]:
-    """Methods of Table 1: ResShift, PreSet-A and, with an upscale model, PreSet-B in 1 to 4
-    steps."""
+    """Methods of Table 1: ResShift, PreSet-A and, if an upscale model is given, PreSet-B, each with
+    1 to 4 steps."""
     methods = [Method("bicubic", steps=0)]
     if starts:
         methods.append(Method(f"start alone: {starts[0]}", start=starts[0], steps=0))
@@ -32,7 +32,7 @@ def table_4(starts: Sequence[str]) -> list[Method]:
 
 
 def table_6(starts: Sequence[str]) -> list[Method]:
-    """Methods of Table 6: four steps from bicubic interpolation and from each upscale model."""
+    """Methods of Table 6: four steps, starting from bicubic interpolation or an upscale model."""
     return [Method(f"start {start}", start=start) for start in (BICUBIC, *starts)]
 
 

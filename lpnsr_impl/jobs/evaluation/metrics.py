@@ -1,4 +1,4 @@
-"""The paper's seven metrics, computed by pyiqa.
+"""The seven metrics of the LPNSR paper, computed by pyiqa.
 
 PSNR and SSIM use the Y channel and ignore a border of 4 pixels; the other metrics use sRGB. A
 metric that can't be loaded is left out, and the reason is reported.
@@ -26,7 +26,7 @@ _ON_Y: dict[str, Any] = {"test_y_channel": True, "color_space": "ycbcr", "crop_b
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric.
+    """An image quality metric.
 
     Attributes:
         label: name in tables.
@@ -93,7 +93,7 @@ class Measurer:
             message = _first_line(e)
             reason = f"pyiqa could not load {metric.pyiqa_name}: {type(e).__name__}, {message}"
             self.missing[metric.label] = reason
-            logger.warning("%s is left out: %s", metric.label, reason)
+            logger.warning("The metric %s is left out: %s", metric.label, reason)
             return
         self._loaded[metric.label] = loaded
 
@@ -131,7 +131,7 @@ class Measurer:
                 continue
             if min(sr.shape[2:]) < metric.min_size:
                 logger.warning(
-                    "%s is left out: the picture is %s, expected at least %dx%d.",
+                    "The metric %s is left out: the picture is %s, expected at least %dx%d.",
                     metric.label,
                     _format_size(sr),
                     metric.min_size,
@@ -139,7 +139,7 @@ class Measurer:
                 )
                 continue
             if metric.label == "PSNR" and hr is not None and torch.equal(sr, hr):
-                values["PSNR"] = math.inf  # pyiqa's epsilon would limit it to 80 dB
+                values["PSNR"] = math.inf  # pyiqa's epsilon would limit the PSNR to 80 dB
                 continue
             values[metric.label] = float(loaded(sr, hr) if metric.needs_hr else loaded(sr))
         return values

@@ -1,4 +1,5 @@
-"""Draws the predicted noise (Figures 2 and 4), and compares it with the optimal noise of Eq. 9."""
+"""Draws the predicted noise (Figures 2 and 4 of the LPNSR paper), and compares it with the optimal
+noise (paper, Eq. 9)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from .run import Pair, read_pair
 
 @dataclass
 class StepNoise:
-    """Noise of the step t -> t-1 of a run. All tensors are [1,C,h,w].
+    """Noise of a sampling step from t to t-1. All tensors are [1,C,h,w].
 
     Attributes:
         t: the step.
         mean: predicted mean.
-        used: noise that the run used, mean + exp(logvar / 2) eps.
-        optimal: optimal noise of Eq. 9, or None without an HR picture.
+        used: noise that the step added, mean + exp(logvar / 2) eps.
+        optimal: optimal noise (paper, Eq. 9), or None without an HR picture.
     """
 
     t: int
@@ -33,12 +34,12 @@ class StepNoise:
     optimal: Tensor | None
 
     def errors(self) -> tuple[float, float, float] | None:
-        """Compute mean squared errors relative to the mean square of the optimal noise.
+        """Compute mean squared errors, divided by the mean square of the optimal noise.
 
-        Zeros instead of noise would have the error 1.
+        Predicting zeros would give an error of 1.
 
         Returns:
-            Errors of the predicted mean, of the used noise, and of Gaussian noise (expected value);
+            Errors of the predicted mean, of the noise used, and of Gaussian noise (expected value).
             None if the optimal noise is unknown.
         """
         if self.optimal is None:
@@ -51,7 +52,7 @@ class StepNoise:
 
 @torch.no_grad()
 def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -> list[StepNoise]:
-    """Run the chain from a bicubic start with the noise predictor on, and record the noise.
+    """Run all steps from bicubic upsampling, with the noise predictor, and record their noise.
 
     Args:
         upscaler: networks, including a noise predictor.
@@ -123,7 +124,7 @@ def noise_experiment(upscaler: Upscaler, pairs: Sequence[Pair], out: Path, seed:
     lines += [
         "",
         "Errors are mean squared differences from the optimal noise of Eq. 9, divided by the mean "
-        "square of the optimal noise. Zeros instead of noise would have the error 1.",
+        "square of the optimal noise. Predicting zeros would give an error of 1.",
         *problems,
     ]
     return "\n".join(lines) + "\n"

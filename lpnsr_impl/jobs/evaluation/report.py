@@ -19,8 +19,8 @@ CELL = 256
 def markdown_table(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
     """Create a table with the means of each method, followed by a list of problems.
 
-    Each mean is taken over the pictures that have a value. Column `n` is the number of pictures
-    without a problem.
+    Each mean is over the pictures for which the metric has a value. Column `n` is the number of
+    pictures without a problem.
 
     Args:
         rows: rows that `evaluate` returned.
@@ -76,7 +76,7 @@ def contact_sheet(pairs: Sequence[Pair], methods: Sequence[Method], out: Path) -
         files = [pair.lr, *(result_path(out, m, pair.name) for m in methods)]
         for column, file in enumerate([*files, pair.hr] if pair.hr else files):
             if not file.exists():
-                continue  # the table reports the problem
+                continue  # `markdown_table` reports the problem
             side = CELL // 4 if column == 0 else CELL
             try:
                 picture = _crop_centre(file, side).resize((CELL, CELL), Image.Resampling.NEAREST)

@@ -27,7 +27,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Pair:
-    """An LR picture, and the HR picture to compare its result with, or None."""
+    """An LR picture and, if there is one, the HR picture to compare its result with."""
 
     name: str
     lr: Path
@@ -35,8 +35,9 @@ class Pair:
 
 
 def find_pairs(lr: Path, hr: Path | None, leave_out: Path | None = None) -> list[Pair]:
-    """Find the LR pictures of a folder, and for each the HR picture with the same name and any
-    suffix.
+    """Find the LR pictures of a folder, and the HR picture of each.
+
+    An HR picture has the name of its LR picture, with any suffix.
 
     Args:
         lr, hr: folders.

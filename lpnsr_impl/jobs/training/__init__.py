@@ -1,4 +1,6 @@
-"""Trains the four networks of a family, including the noise predictor by Algorithm 1.
+"""Trains autoencoders, denoisers, noise predictors (Algorithm 1 of the LPNSR paper) and x4 upscale
+models for PreSet-B.
 
-One trainer (`trainer`) runs five tasks (`tasks`). Their settings are TOML files (`configs`).
+`trainer` has the training loop, `tasks` the forward pass and losses of each task, and `configs`
+the settings as TOML files.
 """

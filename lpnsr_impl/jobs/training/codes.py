@@ -31,6 +31,6 @@ def fit_codes(autoencoder: Autoencoder, pictures: Iterable[Tensor], seed: int) -
         )
     x = latents.cpu().double().numpy()
     initial = np.random.default_rng(seed).choice(len(x), len(codes), replace=False)
-    # missing="warn": a centroid whose cluster is empty keeps its position.
+    # With missing="warn", the centroid of an empty cluster keeps its position.
     centroids, _ = kmeans2(x, x[initial], iter=8, minit="matrix", missing="warn")
     codes.copy_(torch.from_numpy(centroids))

@@ -26,24 +26,24 @@ SHIPPED = Path(__file__).parent / "configs"
 MAY_CHANGE = frozenset(
     {"workers", "save_every", "validate_every", "validation_niqe", "compile", "checkpointing"}
 )
-"""Settings that may differ when a training is resumed, since the result does not depend on them."""
+"""Settings that may change when a training is resumed, since the result does not depend on them."""
 
 
 class _Table:
-    """A table of the config file. Unknown keys and values of the wrong type are errors."""
+    """Base class of the config file's tables. Unknown keys and wrong types are errors."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
 class Networks(_Table):
-    """Model files: paths, or names of files in `lpnsr_impl/weights`. Empty for no file."""
+    """Model files, given by path or by the name of a bundled file. Empty for no file."""
 
-    init: str = ""  # initial weights; a noise predictor can also start from a denoiser
-    autoencoder: str = ""  # frozen; needed by denoiser and noise predictor
-    denoiser: str = ""  # frozen; needed by the noise predictor, and by a decoder with `chain`
-    noise_predictor: str = ""  # frozen; optional for `chain` and `rollout`
-    start: str = ""  # x4 upscale model; half of the chains start from its output, not from bicubic
+    init: str = ""  # initial weights; for a noise predictor, also those of a denoiser
+    autoencoder: str = ""  # frozen; required to train denoisers and noise predictors
+    denoiser: str = ""  # frozen; required to train noise predictors, and decoders with `chain`
+    noise_predictor: str = ""  # frozen; optional, used with `chain` and `rollout`
+    start: str = ""  # x4 upscale model; replaces bicubic upsampling in half of the sampling runs
     teacher: str = ""  # x4 upscale model whose output replaces HR as the training target
 
 
@@ -51,16 +51,16 @@ class Networks(_Table):
 class LossWeights(_Table):
     """Weights of the losses; 0 disables a loss. Images are in [-1,1]."""
 
-    l1: float = 0.0  # L1 between image and target (Eq. 12)
-    lpips: float = 0.0  # LPIPS with VGG (Eq. 12)
-    features: float = 0.0  # distance of EfficientNet-Lite0 features; replaces LPIPS
+    l1: float = 0.0  # L1 between image and target (paper, Eq. 12)
+    lpips: float = 0.0  # LPIPS with VGG (paper, Eq. 12)
+    features: float = 0.0  # distance of EfficientNet-Lite0 features, an alternative to LPIPS
     truth: float = 0.0  # L1 between image and HR, in addition to the losses against a teacher
-    gan: float = 0.0  # hinge loss on images, or on latents for a noise predictor (Eq. 12)
+    gan: float = 0.0  # GAN loss on images or, for a noise predictor, latents (paper, Eq. 12)
     pyramid: float = 0.0  # L1 between images averaged over 2x2 and 4x4 blocks; preserves colours
     gradient: float = 0.0  # L1 between differences of neighbouring pixels; preserves edges
     latent: float = 0.0  # squared error of x0_pred (ResShift's objective)
     codebook: float = 0.0  # VQ codebook loss, plus 0.25 times the commitment loss
-    noise: float = 0.0  # Gaussian negative log-likelihood of the optimal noise of Eq. 9
+    noise: float = 0.0  # Gaussian negative log-likelihood of the optimal noise (paper, Eq. 9)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Discriminator(_Table):
 
     features: bool = False  # score EfficientNet-Lite0 features of images instead of patches
     channels: int = 64
-    layers: OneOrMore = 3  # strided convolutions of the PatchGAN; ignored with `features`
-    start_epoch: int = 2  # epochs count from 1
+    layers: OneOrMore = 3  # number of strided convolutions of the PatchGAN; ignored with `features`
+    start_epoch: int = 2  # first epoch with the discriminator; epochs count from 1
     every: OneOrMore = 2  # steps between updates of the discriminator
     learning_rate: float = 5e-5
 
@@ -81,37 +81,37 @@ class TrainConfig(_Table):
 
     task: TaskName
     steps: OneOrMore
-    batch: OneOrMore  # total over all processes
+    batch: OneOrMore  # batch size, summed over all processes
     crop: Annotated[HRSize, Field(ge=16)]
-    family: str = ""  # stored in the exported file; only networks of one family can be combined
+    family: str = ""  # stored in exported files; networks of different families can't be combined
     size: Mapping[str, Any] = field(default_factory=dict[str, Any])  # network hyperparameters
     networks: Networks = Networks()
     loss: LossWeights = LossWeights()
     discriminator: Discriminator = Discriminator()
     learning_rate: AboveZero = 5e-5
-    learning_rate_end: AboveZero = 1e-5  # reached by a cosine schedule
+    learning_rate_end: AboveZero = 1e-5  # final learning rate of the cosine schedule
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     clip: AboveZero = 1.0  # maximum gradient norm
-    ema: float = 0.999  # decay
+    ema: float = 0.999  # decay of the moving average of the weights
     precision: Literal["no", "fp16", "bf16"] = "no"  # mixed precision
-    checkpointing: bool = False  # recompute the chain's activations in the backward pass
+    checkpointing: bool = False  # noise predictor: use gradient checkpointing to save memory
     compile: bool = False
     degradation: bool = True  # if false, LR is HR averaged over 4x4 blocks
     mild: Share = 0.0  # probability of a mild degradation
     fit_codes: bool = False  # autoencoder: initialise the codes by k-means of the latents
     chain: Share = 0.0  # decoder: probability that a crop's latents are sampled from LR
-    rollout: Share = 0.0  # denoiser: probability that a step trains on a rollout of the chain
-    together: OneOrMore = 1  # denoiser: number of rollouts that run as one batch
+    rollout: Share = 0.0  # denoiser: probability that a training step runs all sampling steps
+    together: OneOrMore = 1  # denoiser: number of rollouts (sampling runs) computed as one batch
     reuse: OneOrMore = 1  # times each degraded crop is used, with random flips and rotations
     seed: int = 0
-    workers: int = 0  # data loader processes
-    validation_pictures: OneOrMore = 16  # held out of the training
+    workers: int = 0  # number of data loader processes
+    validation_pictures: OneOrMore = 16  # maximum number of validation pictures
     validation_crop: HRSize = 256
-    validate_every: OneOrMore = 500  # steps
-    validation_niqe: bool = False  # adds the metric "niqe"; needs pyiqa and crops above 192
+    validate_every: OneOrMore = 500  # steps between validations
+    validation_niqe: bool = False  # add the metric "niqe"; needs pyiqa and validation_crop > 192
     best: str = "l1"  # validation metric that selects the best checkpoint; lower is better
-    save_every: OneOrMore = 250  # steps
+    save_every: OneOrMore = 250  # steps between saved training states
 
 
 def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -172,8 +172,8 @@ def changed_settings(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
     """Describe each setting that must not change when a training is resumed, but did.
 
     Args:
-        before: saved config of the training, as a table. Keys that an older version did not write
-            are taken to have their default values.
+        before: saved config of the training, as a table. Missing keys, which an older version did
+            not write, have their default values.
         now: config to resume with.
 
     Returns:
@@ -201,7 +201,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _merge(table: dict[str, Any], other: dict[str, Any]) -> None:
-    """Update a table and its nested tables in place."""
+    """Update a table and its nested tables in place with the values of another."""
     for key, value in other.items():
         if isinstance(value, dict) and isinstance(table.get(key), dict):
             _merge(table[key], value)

@@ -37,8 +37,8 @@ class Crops(Dataset[Sample]):
         degraded: whether LR is degraded; if false, it is HR averaged over 4x4 blocks.
         augment: crop, flip and rotate at random; if false, take the centre of each image.
         mild: probability of a mild degradation.
-        reuse: number of times each crop is used. Every `reuse`-th sample is a new crop; each of
-            the others is a random crop among those so far, flipped and rotated.
+        reuse: number of times each crop is used. Every `reuse`-th sample is a new crop. The others
+            repeat a random one of the crops so far, flipped and rotated.
     """
 
     pictures: list[Path]
@@ -48,14 +48,14 @@ class Crops(Dataset[Sample]):
     augment: bool
     mild: float = 0.0
     reuse: int = 1
-    # (epoch, permutation of the images) of the epoch that was used last
+    # Cache for the most recent epoch: (epoch, permutation of the images).
     _order: tuple[int, np.ndarray] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        """Make the sample at an index of 0 or more. Indices beyond the length start new epochs."""
+        """Make the sample at an index. Indices beyond the length belong to later epochs."""
         crop, turn = index // self.reuse, 0
         if index % self.reuse:
             rng = np.random.default_rng([self.seed, index, 4])
@@ -96,13 +96,13 @@ class Crops(Dataset[Sample]):
 def apply_turn(x: Tensor, turn: int) -> Tensor:
     """Flip a square image if `turn` is 4 or more, then rotate it by `turn % 4` times 90 degrees.
 
-    [C,s,s] -> [C,s,s]
+    x: [C,s,s] -> [C,s,s]
     """
     return torch.rot90(x.flip(2) if turn >= 4 else x, turn % 4, (1, 2)).contiguous()
 
 
 def undo_turn(x: Tensor, turn: int) -> Tensor:
-    """Invert `apply_turn`. [C,s,s] -> [C,s,s]"""
+    """Invert `apply_turn`. x: [C,s,s] -> [C,s,s]"""
     x = torch.rot90(x, -turn % 4, (1, 2))
     return (x.flip(2) if turn >= 4 else x).contiguous()
 
@@ -112,8 +112,8 @@ def split_pictures(
 ) -> tuple[list[Path], list[Path]]:
     """Split images at random into training and validation images.
 
-    At most a quarter of the images is for validation. If there are fewer than four, the first one
-    is used for both.
+    At most a quarter of the images is for validation. If there are fewer than four images, one is
+    used for both.
     """
     order = np.random.default_rng([seed, 2]).permutation(len(pictures))
     held_out = min(validation, len(pictures) // 4)
@@ -124,7 +124,8 @@ def split_pictures(
 def batches(
     first_step: int, steps: int, batch: int, rank: int = 0, processes: int = 1
 ) -> Iterator[list[int]]:
-    """Yield the sample indices of each step for the process `rank`; processes split each batch."""
+    """Yield the sample indices of each training step for the process `rank`. All processes share
+    each batch equally."""
     local_batch = batch // processes
     for step in range(first_step, steps):
         start = step * batch + rank * local_batch

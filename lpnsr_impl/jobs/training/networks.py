@@ -1,4 +1,4 @@
-"""Makes the networks to train: from a file, with new weights, or from another network's weights."""
+"""Creates the network to train, with weights from a file, random weights, or another network's."""
 
 import logging
 from dataclasses import replace
@@ -28,11 +28,13 @@ logger = logging.getLogger(__name__)
 
 
 def make_model(config: TrainConfig) -> ModelDescriptor[Any]:
-    """Make the network that `config.task` trains, in fp32, with `networks.init`'s weights if given.
+    """Make the network that `config.task` trains, in fp32.
+
+    If `networks.init` is given, the network gets the weights of this file.
 
     Raises:
         ValueError: `size` has unknown keys, or contradicts `networks.init`.
-        UnsupportedCheckpointError: the file does not fit the task.
+        UnsupportedCheckpointError: the file `networks.init` does not fit the task.
     """
     torch.manual_seed(config.seed)
     init = find_weights(config.networks.init) if config.networks.init else None
@@ -72,8 +74,8 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> ModelDescriptor
     if config.task == "decoder" and sizes["norm_groups"] != source.config.norm_groups:
         raise ValueError(
             f"size.norm_groups is {sizes['norm_groups']}, but {init.name} has "
-            f"{source.config.norm_groups}. Other norms would change the latents, which training a "
-            "decoder must not. Remove size.norm_groups from the config, or train the task "
+            f"{source.config.norm_groups}. Other norms would change the latents, but training "
+            "a decoder must keep them. Remove size.norm_groups from the config, or train the task "
             "'autoencoder'."
         )
     if sizes["norm_groups"] and not source.config.norm_groups:
@@ -86,7 +88,7 @@ def _make_autoencoder(config: TrainConfig, init: Path | None) -> ModelDescriptor
     autoencoder = Autoencoder(replace(source.config, **sizes))
     weights, targets = source.state_dict(), autoencoder.state_dict()
     matching = {key: weights[key] for key, x in targets.items() if weights[key].shape == x.shape}
-    # Not strict: norms may be replaced, and are then set by `fix_norms`; attention may be left out.
+    # Not strict: attention may be left out, and norms may be replaced, which `fix_norms` then sets.
     autoencoder.load_state_dict(matching, strict=False)
     return ModelDescriptor(part, autoencoder)
 
@@ -127,7 +129,7 @@ def _make_noise_predictor(
     predictor = NoisePredictor(UNetConfig(**{**sizes, **_size_arguments(config)}))
     if denoiser:
         copy_denoiser(denoiser, predictor)
-    # Start with mean 0 and log-variance 0, which gives ResShift's random noise.
+    # Initially, the predictor returns mean 0 and log-variance 0: ResShift's random noise.
     last = predictor.out[2]
     assert isinstance(last, nn.Conv2d)
     nn.init.zeros_(last.weight)
@@ -150,11 +152,11 @@ def _make_compact(config: TrainConfig, init: Path | None) -> ModelDescriptor[Com
     network = Compact(num_in_ch=3, num_out_ch=3, upscale=SCALE, **sizes)
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     for layer in convolutions:
-        # With PyTorch's default, activations vanish over the layers, and training stalls.
+        # With PyTorch's default initialisation, activations vanish, and training stalls.
         nn.init.kaiming_normal_(layer.weight, a=0.25)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    # Start with a small residual to the nearest-neighbour upsampling that the network adds.
+    # Start close to nearest-neighbour upsampling, to which the network adds a residual.
     with torch.no_grad():
         convolutions[-1].weight.mul_(0.01)
     return ModelDescriptor("compact", network)
@@ -164,7 +166,7 @@ def _make_compact(config: TrainConfig, init: Path | None) -> ModelDescriptor[Com
 def _deepen(compact: Compact, num_conv: int) -> Compact:
     """Raise Compact's `num_conv` by inserting identity convolutions before the last convolution.
 
-    Returns the network unchanged if its `num_conv` is not lower, or its activations are not PReLU.
+    Returns the network unchanged if it is already that deep, or its activations are not PReLU.
     """
     if num_conv <= compact.num_conv or compact.act_type != "prelu":
         return compact
@@ -189,10 +191,11 @@ def _size_arguments(config: TrainConfig) -> dict[str, Any]:
 
 @torch.no_grad()
 def copy_denoiser(denoiser: Denoiser, predictor: NoisePredictor) -> int:
-    """Copy the weights of a denoiser, which may have more levels, into a noise predictor.
+    """Copy the weights of a denoiser into a noise predictor, which may have fewer levels.
 
-    Levels are matched from the finest one. The first convolution applies the denoiser's weights to
-    x_t and lr, and zeros to x0_pred. Other tensors are copied only if their shapes agree.
+    Levels are matched from the finest one. The first convolution gets the denoiser's weights for
+    its inputs x_t and lr, and zeros for x0_pred. Other tensors are copied only
+    if their shapes agree.
 
     Returns:
         The number of tensors that were copied.

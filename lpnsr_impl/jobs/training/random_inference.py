@@ -1,4 +1,4 @@
-"""Samples latents as at inference, with random settings, to train networks on them."""
+"""Samples latents with random inference settings, to train networks on these latents."""
 
 import numpy as np
 import torch
@@ -18,13 +18,13 @@ from .teacher import Teacher
 class RandomInference(nn.Module):
     """Runs the sampling chain on LR pictures with random settings.
 
-    Half of the runs take all steps, and the others a random number of steps. Half start from the
-    output of the upscale model `names.start`, if given, and the others from bicubic upsampling.
-    Three in four use the noise predictor, if given.
+    Half of the runs take all steps, and the others a random number of steps. If `names.start` is
+    given, half of the runs start from the output of this upscale model; other runs start from
+    bicubic upsampling. If a noise predictor is given, three in four runs use it.
 
     Args:
         names: model files; `noise_predictor` and `start` are used.
-        autoencoder: encodes the starts.
+        autoencoder: encodes the upsampled images that runs start from.
         denoiser: its schedule is used, and its family must match that of the other networks.
 
     Raises:
@@ -47,9 +47,9 @@ class RandomInference(nn.Module):
         self.start = Teacher(find_weights(names.start)) if names.start else None
 
     def run(self, denoiser: sampler.Denoiser, lr: Tensor, rng: np.random.Generator) -> Tensor:
-        """Sample latents x0 of LR pictures in [-1,1]. Gradients flow only through `denoiser`.
+        """Sample latents x0 from LR pictures. Gradients flow only through `denoiser`.
 
-        [B,3,h,w] -> float32 [B,C,h,w]
+        lr: [B,3,h,w] in [-1,1] -> x0: float32 [B,C,h,w]
         """
         max_steps = self.schedule.num_timesteps
         steps = max_steps if rng.random() < 0.5 else int(rng.integers(1, max_steps + 1))

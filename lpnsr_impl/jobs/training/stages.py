@@ -19,8 +19,8 @@ def train_stages(
 ) -> None:
     """Train several configs in sequence, each in a subfolder of `out` named after the config.
 
-    Unfinished trainings are resumed, and finished ones skipped. If the `networks` of a later config
-    name a file for the network that was trained, its `best.safetensors` is used instead.
+    Unfinished trainings are resumed, and finished ones skipped. Where a later config gives a file
+    for a network that was trained before, the `best.safetensors` of that training is used instead.
 
     Args:
         names: config names, see `read_config`.

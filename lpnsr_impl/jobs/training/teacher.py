@@ -1,4 +1,4 @@
-"""Upscale model whose output is the training target of a smaller network, with a cache on disk."""
+"""Upscale model whose outputs are training targets of a smaller network, cached on disk."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ class Teacher(nn.Module):
             or (model.input_channels, model.output_channels, model.scale) != (3, 3, SCALE)
         ):  # fmt: skip
             raise ValueError(
-                f"networks.teacher: {path.name} is {model.architecture.name} x{model.scale} with "
+                f"{path.name} is {model.architecture.name} x{model.scale} with "
                 f"{model.input_channels} input and {model.output_channels} output channels, "
                 f"expected an upscale model x{SCALE} for RGB pictures."
             )
@@ -36,7 +36,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, lr: Tensor) -> Tensor:
-        """Upscale. [B,3,h,w] -> float32 [B,3,4h,4w], both in [-1,1]"""
+        """Upscale images. lr: [B,3,h,w] -> float32 [B,3,4h,4w], both in [-1,1]"""
         return to_pm1(self.network(to_01(lr)).float().clamp(0, 1))
 
     def upscale_cached(self, batch: Sample, folder: Path) -> Tensor:

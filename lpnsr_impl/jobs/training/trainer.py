@@ -40,7 +40,7 @@ from .tasks import TASKS, Losses, Task
 
 logger = logging.getLogger(__name__)
 
-LOG_EVERY = 10  # steps
+LOG_EVERY = 10  # steps between log lines
 NUM_SHOWN = 4
 """Number of validation pictures written to TensorBoard."""
 
@@ -104,7 +104,7 @@ class Trainer:
         )
         self.measurer = Measurer(["NIQE"]) if config.validation_niqe else None
         if self.measurer and self.measurer.missing:
-            raise ValueError(f"validation_niqe: {self.measurer.missing['NIQE']}")
+            raise ValueError(f"validation_niqe is true, but {self.measurer.missing['NIQE']}")
         self.step = 0
         self.best = float("inf")
         self._make_networks()
@@ -204,7 +204,7 @@ class Trainer:
         self._check_finite("loss", total, terms)
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(self.task.network.parameters(), self.config.clip)
-        if self.accelerator.scaler is None:  # a scaler skips steps with infinite gradients
+        if self.accelerator.scaler is None:  # the fp16 scaler skips steps with infinite gradients
             self._check_finite("gradient", torch.as_tensor(norm), terms)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -226,7 +226,7 @@ class Trainer:
             )
 
     def _is_judge_active(self) -> bool:
-        """Whether there is a discriminator, and its first epoch has begun."""
+        """Whether there is a discriminator, and its `start_epoch` has begun."""
         epoch = self.step * self.config.batch // len(self.crops) + 1
         return self.judge is not None and epoch >= self.config.discriminator.start_epoch
 
@@ -244,7 +244,9 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, writer: SummaryWriter | None = None) -> dict[str, float]:
-        """Measure the EMA weights. Export them as last and, if they are the best so far, as best.
+        """Measure the EMA weights, and export them to `last.safetensors`.
+
+        If they are the best so far, also export them to `best.safetensors`.
 
         Returns:
             Metrics, averaged over the validation pictures; empty except on the main process.
@@ -379,7 +381,7 @@ class Trainer:
 def compile_networks(task: Task) -> None:
     """Compile the networks of a task in place, without changing the keys of their state dicts."""
     for network in task.children():
-        if isinstance(network, Autoencoder):  # it has encode and decode in place of forward
+        if isinstance(network, Autoencoder):  # has encode and decode instead of forward
             network.encoder.compile()
             network.decoder.compile()
         else:

@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 BUNDLED_START = BUNDLED_UPSCALE_MODELS / "lpnsr_lite_compact_x4.safetensors"
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells."""
+"""Exit code after Ctrl-C, the same as in shells."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command with the options of `lpnsr_impl.cli`.
 
     Returns:
-        Exit code: 0 if all pictures were upscaled, now or earlier.
+        Exit code: 0 on success, 1 if a picture or folder failed, 130 after Ctrl-C.
 
     Raises:
         ValueError: options contradict each other, or results would overwrite other files.
@@ -42,9 +42,9 @@ def run(options: argparse.Namespace) -> int:
         Results(job).sweep(plan.items)
     todo = _find_unfinished(job, plan.items)
     logger.info(
-        "%s: %d pictures, %d of them done before. %s, start %s, %d steps, %s.", options.source,
-        len(plan.items), len(plan.items) - len(todo), settings.method.name, settings.method.start,
-        settings.method.steps, settings.target,
+        "%s: %d pictures, %d of them already upscaled. Method %s, start %s, %d steps, %s.",
+        options.source, len(plan.items), len(plan.items) - len(todo), settings.method.name,
+        settings.method.start, settings.method.steps, settings.target,
     )  # fmt: skip
     if options.dry_run:
         for item in todo:
@@ -85,7 +85,7 @@ def _find_unfinished(job: Job, items: Sequence[Item]) -> list[Item]:
         try:
             return results.is_done(item)
         except OSError:
-            return False  # the worker reports the error
+            return False  # `Worker.upscale` reports the error
 
     with ThreadPoolExecutor(MAX_REQUESTS) as pool:
         done = pool.map(is_done, items)
@@ -133,5 +133,6 @@ def _fits_bundled_start(denoiser: str) -> bool:
 
 
 def _resolve_path(name: str) -> str:
-    """Make a model's path absolute, for workers in other folders. Bundled names stay as given."""
+    """Make a model's path absolute, since Ray workers run in other folders. Names of bundled files
+    are returned unchanged."""
     return str(Path(name).resolve()) if Path(name).is_file() else name

@@ -1,7 +1,7 @@
-"""Reads and writes what Pillow can't: more than 8 bits per channel, and TIFF files of any depth.
+"""Reads and writes pictures with more than 8 bits per channel, and writes all TIFF files.
 
-libvips writes only the pixels. Pillow writes the metadata, since libvips modifies the EXIF data of
-PNG files, drops that of TIFF files, and adds a default resolution.
+libvips writes only the pixels. Pillow writes the metadata, since libvips modifies EXIF data in PNG
+files, drops EXIF data in TIFF files, and adds a default resolution.
 """
 
 import io
@@ -17,8 +17,8 @@ from .metadata import IPTC_TAG, PROFILE_TAG, RESOLUTION_TAGS, XMP_TAG, Metadata,
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 _STRIP_OFFSETS, _ORIENTATION = 273, 274
-_TIFF_HEADER = 8  # length in bytes
-_IHDR_END = 33  # offset of the end of a PNG's first chunk
+_TIFF_HEADER = 8  # length of a TIFF file's header in bytes
+_IHDR_END = 33  # offset of the end of a PNG file's first chunk (IHDR) in bytes
 
 
 def read_deep(data: bytes, *, is_heif: bool = False) -> NDArray[np.uint16]:
@@ -26,7 +26,8 @@ def read_deep(data: bytes, *, is_heif: bool = False) -> NDArray[np.uint16]:
 
     Args:
         data: contents of the file.
-        is_heif: whether it is HEIC, which only some builds of libvips read.
+        is_heif: whether it is a HEIC file. HEIC is read with pillow_heif, since only some builds of
+            libvips support it.
 
     Returns:
         16-bit samples [h,w,C], where C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
@@ -48,7 +49,7 @@ def read_deep(data: bytes, *, is_heif: bool = False) -> NDArray[np.uint16]:
 
 
 def _stretch(samples: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
-    """Scale 16-bit samples, of which only the upper `bits` are used, to the full range."""
+    """Scale samples that use only the upper `bits` of 16 bits to the full 16-bit range."""
     if bits == 16:
         return samples
     max_sample = (1 << 16) - (1 << (16 - bits))
@@ -60,7 +61,7 @@ def encode_png(samples: Samples, options: dict[str, Any]) -> bytes:
 
     Args:
         samples: pixels, [h,w,1..4].
-        options: arguments of Pillow's `save`, which writes the metadata.
+        options: keyword arguments for Pillow's `save`, which writes the metadata.
 
     Raises:
         ValueError: pyvips is not installed.
@@ -76,8 +77,8 @@ def encode_png(samples: Samples, options: dict[str, Any]) -> bytes:
 def encode_tiff(samples: Samples, metadata: Metadata) -> bytes:
     """Encode a TIFF file.
 
-    An EXIF block is a TIFF file without pixels. This adds the tags that describe libvips's pixels
-    to the block, and appends the pixels.
+    An EXIF block is a TIFF file without pixels, so the EXIF block becomes the file: the tags that
+    describe the pixels are added to it, and the pixels, encoded by libvips, are appended.
 
     Args:
         samples: pixels, [h,w,1..4].
@@ -105,7 +106,7 @@ def encode_tiff(samples: Samples, metadata: Metadata) -> bytes:
     exif.update({tag: block for tag, block in blocks.items() if block})
     exif.endian = pixel_tags.endian
     offsets = np.atleast_1d(exif[_STRIP_OFFSETS])
-    # Pillow adds the length of the tags to these offsets.
+    # Pillow's `tobytes` adds the length of the tags to the strip offsets.
     exif[_STRIP_OFFSETS] = tuple(int(offset) - _TIFF_HEADER for offset in offsets)
     return exif.tobytes()[6:] + written[_TIFF_HEADER:]
 

@@ -1,6 +1,6 @@
-"""Access to local folders, and to folders that pyarrow opens by a URI (s3://, gs://, file://).
+"""Access to local folders and, through pyarrow, to folders given by URI (s3://, gs://, file://).
 
-File names are relative to the folder, with forward slashes.
+File names are paths relative to the folder, with forward slashes.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class Stat:
-    """Size of a file in bytes, and time of its last change (0 if unknown)."""
+    """Size of a file in bytes, and time of its last change in nanoseconds (0 if unknown)."""
 
     size: int
     mtime_ns: int
@@ -27,9 +27,9 @@ class Listing:
     """Contents of a folder.
 
     Attributes:
-        names: names of all files in it and its subfolders, sorted.
-        links: names of links to folders, which are not followed.
-        problems: folders that could not be listed, with the reason.
+        names: sorted names of all files in the folder and its subfolders.
+        links: names of symbolic links to folders. Their contents are not listed.
+        problems: {folder that could not be listed: reason}.
     """
 
     names: list[str] = field(default_factory=list[str])
@@ -48,7 +48,7 @@ def open_folder(place: str) -> "Folder":
 
 
 def is_uri(place: str) -> bool:
-    """Whether a place is a URI such as s3://bucket/folder, and not a path."""
+    """Whether `place` is a URI, such as s3://bucket/folder, rather than a local path."""
     return "://" in place
 
 
@@ -83,7 +83,8 @@ class LocalFolder:
         self._path = path
 
     def place(self, name: str = "") -> tuple[str, PurePosixPath]:
-        """Kind of file system and full path of a file, with links resolved, to compare places."""
+        """Return the kind of file system and the full path of a file. Links are resolved, so that
+        places can be compared."""
         return "local", PurePosixPath(Path(os.path.realpath(self._path / name)).as_posix())
 
     def files(self, leave_out: "Folder | None") -> Listing:
@@ -120,11 +121,11 @@ class LocalFolder:
         """Read a regular file."""
         path = self._path / name
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
-            raise OSError("it is not a regular file")
+            raise OSError("this is not a regular file")
         return path.read_bytes()
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a new file, and create its folder. If this fails, the file is deleted."""
+        """Write a new file, and create its folder if needed. If writing fails, delete the file."""
         path = self._path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -152,10 +153,10 @@ class LocalFolder:
             return []
 
     def ignores_case(self) -> bool:
-        """Whether names that differ only in case or Unicode normalization are the same file.
+        """Whether names that differ only in case or Unicode normalization refer to the same file.
 
         This is usual on Windows and macOS, but depends on the file system, so it is tested with a
-        temporary file. True if that can't be written.
+        temporary file. True if the temporary file can't be written.
         """
         existing = next(p for p in (self._path, *self._path.absolute().parents) if p.is_dir())
         try:
@@ -168,7 +169,7 @@ class LocalFolder:
 
 
 class ArrowFolder:
-    """A folder that pyarrow opens by a URI, with the methods of `LocalFolder`."""
+    """A folder that pyarrow opens by a URI. Has the same methods as `LocalFolder`."""
 
     def __init__(self, uri: str) -> None:
         from pyarrow import fs
@@ -238,7 +239,7 @@ class ArrowFolder:
     def ignores_case(self) -> bool:
         if self._fs.type_name == "local":
             return LocalFolder(Path(self._root)).ignores_case()
-        return False  # object stores distinguish case
+        return False  # object stores are case-sensitive
 
     def list_files(self, folder: str) -> list[str]:
         from pyarrow import fs
@@ -253,4 +254,4 @@ class ArrowFolder:
 
 
 Folder: TypeAlias = LocalFolder | ArrowFolder
-"""A folder of pictures or of results."""
+"""A local folder, or one that pyarrow opens by a URI."""

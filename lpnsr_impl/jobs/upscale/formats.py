@@ -1,4 +1,4 @@
-"""Image formats of results, what each can store, and the names of results."""
+"""Image formats for results, what each format can store, and the file names of results."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ SAME = "same"
 """Value of --format that keeps the input's format."""
 
 RECORDS = ".lpnsr"
-"""Name of the subfolder for records in a folder of results."""
+"""Name of the subfolder of the output folder that holds the records (see `results.Record`)."""
 
 READ_SUFFIXES = SUFFIXES | {".gif", ".jfif", ".heic", ".heif", ".hif"}
 
@@ -30,10 +30,10 @@ class Format:
         metadata: parts of the metadata that the format can store.
         alpha: whether it can store transparency.
         deep: whether it can store 16 bits per channel.
-        grey: whether it stores grey pictures as a single channel, which grey colour profiles need.
+        grey: whether it stores grey pictures as a single channel, as grey colour profiles require.
         max_side: maximum width and height in pixels.
-        max_block: maximum size in bytes of EXIF, XMP or IPTC.
-        options: arguments of Pillow's `save`.
+        max_block: maximum size of each metadata block (EXIF, XMP, IPTC) in bytes.
+        options: keyword arguments for Pillow's `save`.
     """
 
     pillow_name: str
@@ -60,7 +60,7 @@ FORMATS: dict[str, Format] = {
         options={"quality": 95, "exact": True},
     ),
     "avif": Format(
-        # Common decoders reject more than 16384² pixels.
+        # Common AVIF decoders reject pictures with more than 16384² pixels.
         "AVIF", (".avif",), _COMMON, grey=False, max_side=16384,
         options={"quality": 90, "subsampling": "4:4:4"},
     ),
@@ -69,11 +69,11 @@ FORMATS: dict[str, Format] = {
 }  # fmt: skip
 
 SPARE = FORMATS["png"]
-"""Format used where the chosen format can't store a picture. It can store every picture."""
+"""Fallback for pictures that the chosen format can't store. PNG can store every picture."""
 
 
 def format_of(name: str) -> Format | None:
-    """The format of a file name's suffix; None if results can't be written in it."""
+    """The format that has a file name's suffix; None if results can't be written in it."""
     suffix = PurePosixPath(name).suffix.lower()
     return next((f for f in FORMATS.values() if suffix in f.suffixes), None)
 
@@ -94,11 +94,11 @@ def result_name(name: str, format_name: str) -> str:
 
 
 def spare_name(name: str) -> str:
-    """Name of the PNG that replaces `result_name` if that format can't store the result."""
+    """Name of the fallback PNG, used if the format of the result `name` can't store the picture."""
     return name + SPARE.suffixes[0]
 
 
 def record_name(result: str) -> str:
-    """Name of a result's record: a hash, so that its length is fixed."""
+    """Name of a result's record: a hash of the result's name, so that the length is fixed."""
     key = hashlib.sha256(result.encode(errors="surrogateescape")).hexdigest()[:32]
     return f"{RECORDS}/{key}.json"

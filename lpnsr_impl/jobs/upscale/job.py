@@ -24,10 +24,10 @@ class Outcome:
 
     Attributes:
         name: name of the picture.
-        status: MADE (in this run), DONE (by an earlier run) or FAILED.
+        status: MADE (upscaled now), DONE (upscaled in an earlier run) or FAILED.
         text: message for the user.
-        seconds: time that it took.
-        is_full: whether it failed because the disk is full.
+        seconds: time that the upscaling took.
+        is_full: whether the upscaling failed because the disk is full.
     """
 
     name: str
@@ -46,7 +46,8 @@ class Worker:
         self._strip_metadata = job.strip_metadata
 
     def upscale(self, item: Item) -> Outcome:
-        """Upscale a picture unless it has a result. Errors are returned as its outcome."""
+        """Upscale a picture, unless its result is up to date. Errors are not raised, but returned
+        as an outcome."""
         start_time = time.monotonic()
         try:
             if self._results.is_done(item):
@@ -77,7 +78,7 @@ class Report:
 
     Args:
         total: number of pictures to upscale.
-        problems: files and folders that failed during planning, with the reason.
+        problems: {file or folder that failed during planning: reason}.
     """
 
     def __init__(self, total: int, problems: dict[str, str]) -> None:
@@ -107,7 +108,7 @@ class Report:
                 return
 
     def finish(self) -> int:
-        """Log a summary, and return the exit code: 1 if anything failed."""
+        """Log a summary, and return the exit code: 1 if anything failed or was not tried."""
         not_tried = self._total - self._num_seen
         rest = f", {not_tried} not tried" if not_tried else ""
         logger.info("%d made, %d failed%s.", self._num_made, len(self._failed), rest)
@@ -126,18 +127,18 @@ def format_duration(seconds: float) -> str:
 
 
 def _choose_format(item: Item, picture: FilePicture, size: tuple[int, int]) -> tuple[str, Format]:
-    """Choose the name and the format of a result: the planned one, or the spare PNG.
+    """Choose a result's name and format: the planned ones, or a PNG if these can't store it.
 
     Args:
-        item: planned names.
+        item: planned names of the result and of the PNG.
         picture: the input.
         size: (height, width) of the result.
 
     Raises:
-        ValueError: the format can't store the result, and there is no spare name.
+        ValueError: the format can't store the result, and `item.spare` is None.
     """
     format = format_of(item.result)
-    assert format is not None  # see `result_name`
+    assert format is not None  # `result_name` only returns names with a known suffix
     lost = find_loss(picture, format, size)
     if lost is None and item.spare and loses_bits(picture, format):
         lost = "16 bits"

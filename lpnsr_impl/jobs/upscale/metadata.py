@@ -14,10 +14,10 @@ from .xmp import correct_xmp
 
 ORIENTATION = 274
 RESOLUTION_TAGS = 282, 283, 296  # x resolution, y resolution, unit
-INCH, CENTIMETRE = 2, 3  # values of the unit
+INCH, CENTIMETRE = 2, 3  # values of the resolution unit
 _WIDTH, _HEIGHT = 40962, 40963  # tags in the Exif IFD
 XMP_TAG, IPTC_TAG, PROFILE_TAG = 700, 33723, 34675
-IPTC_RESOURCE = 0x0404  # resource ID in the Photoshop block of a JPEG
+IPTC_RESOURCE = 0x0404  # ID of the IPTC data in the Photoshop block of a JPEG file
 
 TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt"}
 COLOUR_CHUNKS = {b"cICP", b"gAMA", b"cHRM", b"sRGB"}
@@ -35,8 +35,8 @@ _TEXT_TAGS = {
     "prompt": ExifTags.Base.Model,
     "workflow": ExifTags.Base.Make,
 }
-"""EXIF tags for the text of PNG files in other formats. `prompt` and `workflow` have the same tags
-as in ComfyUI's WebP files."""
+"""EXIF tags that store PNG text in other formats, by keyword of the text. `prompt` and `workflow`
+use the same tags as ComfyUI's WebP files."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Metadata:
             size: (width, height) of the result.
 
         Returns:
-            The metadata with corrected sizes and only the parts that the format can store, and a
-            note about parts that were left out.
+            The metadata with corrected sizes and only the parts that the format can store; and a
+            note that names the parts left out, if any.
         """
         lost: list[str] = []
         fitted = replace(self, exif=self._fit_exif(format, size, lost))
@@ -126,7 +126,7 @@ class Metadata:
         if tags:
             tags[ORIENTATION] = 1
         if format is FORMATS["avif"]:
-            tags.pop(ORIENTATION, None)  # this tag makes Pillow rewrite all tags as ASCII
+            tags.pop(ORIENTATION, None)  # with this tag, Pillow rewrites all tags as ASCII
         if self.dpi and (tags or DPI not in format.metadata):
             tags |= dict(zip(RESOLUTION_TAGS, (*self.dpi, INCH), strict=True))
         if details := tags.get(ExifTags.IFD.Exif):
@@ -157,7 +157,7 @@ class Metadata:
 
 
 def to_exif(tags: Mapping[int, Any]) -> Image.Exif:
-    """Convert EXIF tags, with sub-IFDs as dicts, to Pillow's class."""
+    """Convert EXIF tags to Pillow's `Exif`. Nested dicts become sub-IFDs."""
     exif = Image.Exif()
     for tag, value in tags.items():
         if isinstance(value, dict):
@@ -168,7 +168,7 @@ def to_exif(tags: Mapping[int, Any]) -> Image.Exif:
 
 
 def _encode_text(value: Any) -> Any:
-    """Encode text as Latin-1, which Pillow uses to decode it; Pillow would encode it as ASCII."""
+    """Encode text as Latin-1: Pillow decodes EXIF text as Latin-1, but encodes it as ASCII."""
     if isinstance(value, str) and not value.isascii():
         return value.encode("latin-1")
     return value
@@ -179,9 +179,9 @@ def _exif_size(tags: Mapping[int, Any]) -> int:
 
 
 def _add_text(tags: Mapping[int, Any], keyword: str, value: str) -> dict[int, Any] | None:
-    """Return a copy of the EXIF tags with the text of a PNG chunk added as a tag, or None if there
-    is no tag for this keyword or the tag is already in use."""
-    if keyword == "parameters":  # AUTOMATIC1111's web UI reads these from UserComment
+    """Return a copy of the EXIF tags with an additional tag for the text of a PNG chunk. None if
+    there is no tag for this keyword, or the tag is already in use."""
+    if keyword == "parameters":  # AUTOMATIC1111's web UI reads this text from UserComment
         details = tags.get(ExifTags.IFD.Exif, {})
         if ExifTags.Base.UserComment in details:
             return None

@@ -64,7 +64,7 @@ def read_metadata(file: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
         data: contents of the file.
 
     Returns:
-        The metadata without damaged parts, and a note about each of them.
+        The metadata without damaged parts, and a note about each damaged part.
     """
     notes: list[str] = []
     exif: dict[int, Any] = {}
@@ -103,7 +103,7 @@ def turn_upright(file: Image.Image) -> Image.Image:
     """
     turn = _TURNS.get(_read_orientation(file))
     file.load()
-    # Pillow itself rotates TIFF files on load.
+    # Pillow itself applies the orientation of TIFF files when it loads them.
     return file if turn is None or file.format == "TIFF" else file.transpose(turn)
 
 
@@ -117,12 +117,12 @@ def _read_orientation(file: Image.Image) -> int:
 
 
 def _copy_tags(exif: Image.Exif) -> dict[int, Any]:
-    """Copy the tags that stay valid in the result. The thumbnail's IFD is not copied."""
+    """Copy the EXIF tags that are also valid for the result. The thumbnail's IFD is left out."""
     ifds = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
     tags = {t: v for t, v in exif.items() if t not in _STRUCTURE and t not in ifds}
     for ifd in ifds:
         if values := dict(exif.get_ifd(ifd)):
-            values.pop(ExifTags.IFD.Interop, None)  # an offset into the input file
+            values.pop(ExifTags.IFD.Interop, None)  # it is an offset into the input file
             tags[ifd] = values
     return tags
 
@@ -146,13 +146,13 @@ def _read_chunks(data: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str
             if kind in TEXT_CHUNKS | COLOUR_CHUNKS and keyword not in _METADATA_KEYWORDS:
                 chunks.append((kind, data[start : start + length]))
             file.seek(start + length + 4)
-    except (struct.error, SyntaxError):  # truncated; reading the pixels raises an error later
+    except (struct.error, SyntaxError):  # truncated file; reading its pixels raises an error later
         pass
     return tuple(chunks), text
 
 
 def _read_nclx(file: Image.Image, data: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """Read the colour space code points (nclx) of an AVIF or HEIC file, as a PNG cICP chunk."""
+    """Convert the colour space code points (nclx) of an AVIF or HEIC file to a PNG cICP chunk."""
     start = data.find(b"colrnclx")
     if file.format not in ("AVIF", "HEIF") or start < 0 or file.info.get("icc_profile"):
         return ()
@@ -179,7 +179,7 @@ def _read_dpi(file: Image.Image, exif: Mapping[int, Any]) -> tuple[float, float]
     dpi = file.info.get("dpi")
     unit = exif.get(RESOLUTION_TAGS[2])
     if file.format == "TIFF" and RESOLUTION_TAGS[0] not in exif:
-        return None  # `dpi` is Pillow's default
+        return None  # the file has no resolution; `dpi` is Pillow's default
     if not dpi and unit in (INCH, CENTIMETRE):
         per_inch = 2.54 if unit == CENTIMETRE else 1.0
         try:

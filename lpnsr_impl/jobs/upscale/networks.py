@@ -21,10 +21,10 @@ class Settings:
 
     Attributes:
         autoencoder, denoiser, noise_predictor, upscale_model: model files, see `load_upscaler`.
-        method: settings of the sampling.
+        method: sampling settings.
         precision: a key of `PRECISIONS`.
-        tile: largest side of a tile, in LR pixels.
-        device: "" for cuda if available, else cpu.
+        tile: maximum width and height of a tile, in LR pixels.
+        device: torch device; "" for cuda if available, else cpu.
         wrap: axes along which all pictures are periodic.
         compiled: whether to compile the networks with torch.compile.
         target: size of the results.
@@ -51,12 +51,12 @@ class Settings:
     def fingerprint(self) -> str:
         """Hash the settings and model files that results depend on.
 
-        Tile size, device and compilation are not included, because they hardly change results, and
-        a run that was out of memory can be continued with smaller tiles.
+        Tile size, device and compilation are left out, since they hardly change results. So a run
+        that ran out of memory can be continued with smaller tiles.
         """
         method = asdict(self.method) | {"name": "", "start": ""}
         values = [list(fingerprint_models(self.models).values()), method, self.precision]
-        # Added only if not the default, so that results of older versions remain valid.
+        # Defaults of newer settings are left out, so that results of older versions remain valid.
         if self.wrap != "none":
             values.append(self.wrap)
         if not self.target.is_plain:
@@ -65,8 +65,11 @@ class Settings:
 
 
 class Networks:
-    """Loads the networks of a job and upscales pictures. Exceptions are those of
-    `load_upscaler`."""
+    """Loads the networks of a job and upscales pictures.
+
+    Raises:
+        Exceptions of `load_upscaler`.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -86,7 +89,7 @@ class Networks:
         """Plan the passes in which a picture is upscaled to the target size.
 
         Raises:
-            ValueError: the size can't be reached.
+            ValueError: the target size can't be reached.
         """
         _, h, w = picture.size
         return plan_passes(h, w, self._settings.target)
@@ -95,8 +98,8 @@ class Networks:
         """Upscale a picture, including its alpha channel.
 
         Raises:
-            MemoryError: the result does not fit into memory, or the smallest tiles do not.
-            ValueError: the result is not finite, or its size can't be reached.
+            MemoryError: the result or the smallest tile does not fit into memory.
+            ValueError: the result is not finite, or the target size can't be reached.
         """
         settings = self._settings
         picture = replace(picture, wrap=settings.wrap)

@@ -23,7 +23,7 @@ _MANY_PICTURES = ("MPO", "HEIF")
 """Formats in which phones store previews, depth maps and gain maps along with the main picture."""
 
 _READ_BYTES = 40
-"""Bytes per pixel that are needed to read a picture, for its samples and two float32 copies."""
+"""Memory for reading a picture, in bytes per pixel: its samples and two float32 copies."""
 
 _AV1_HIGH_BIT_DEPTH = 0x40  # flag in the third byte of the codec configuration (av1C)
 _GREY = {"1", "L", "LA", "La"}
@@ -35,7 +35,7 @@ class FilePicture(Picture):
     """A single picture (B = 1) with the properties of its file.
 
     Attributes:
-        grey: whether the file is grey. The result is then also stored as grey.
+        grey: whether the picture is grey. If so, the result is also stored as grey.
         bits: bits per channel, 8 or 16.
         metadata: metadata of the file.
         notes: messages for the user about data that could not be kept.
@@ -61,7 +61,7 @@ def read_picture_data(data: bytes) -> FilePicture:
         needed, free = _READ_BYTES * width * height, available()
         if needed > free:
             raise MemoryError(
-                f"its {width}x{height} pixels need {needed / 2**30:.1f} GB of memory to be read, "
+                f"{width}x{height} pixels need {needed / 2**30:.1f} GB of memory to be read, "
                 f"and {free / 2**30:.1f} GB are free"
             )
         return _read(file, data)
@@ -72,8 +72,8 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
 
     Args:
         picture: the picture. Its colours and alpha are clamped to [0,1].
-        format: format of the file. If it can't store alpha or 16 bits, alpha is dropped, and 16
-            bits become 8.
+        format: format of the file. If it can't store alpha, alpha is dropped. If it can't store 16
+            bits per channel, 8 are stored.
 
     Returns:
         Contents of the file, and notes about bits and metadata that were lost.
@@ -97,7 +97,7 @@ def encode_picture(picture: FilePicture, format: Format) -> tuple[bytes, list[st
         deep.check_avif()
     options = dict(format.options) | metadata.save_options(format)
     if samples.shape[2] == 1:
-        options.pop("subsampling", None)  # this option makes Pillow store grey AVIF as colour
+        options.pop("subsampling", None)  # with this option, Pillow stores grey AVIF as colour
     if samples.dtype == np.uint16:
         return deep.encode_png(samples, options), notes
     out = io.BytesIO()
@@ -133,7 +133,10 @@ def loses_bits(picture: FilePicture, format: Format) -> bool:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Open a file without Pillow's limit on pixels, since `read_picture_data` checks memory."""
+    """Open a file with Pillow, but without Pillow's limit on the number of pixels.
+
+    `read_picture_data` checks the free memory instead.
+    """
     formats: list[str] = [*_READ]
     if data[8:12] in (b"avif", b"avis"):
         deep.check_avif()
@@ -146,7 +149,8 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as e:
         raise ValueError(
-            f"it is damaged, or not a picture in a known format ({', '.join(_READ)}, AVIF, HEIC)"
+            "the file is damaged, or not a picture in a known format "
+            f"({', '.join(_READ)}, AVIF, HEIC)"
         ) from e
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -157,8 +161,8 @@ def _read(file: Image.Image, data: bytes) -> FilePicture:
     metadata, notes = read_metadata(file, data)
     if frames > 1 and file.format not in _MANY_PICTURES:
         raise ValueError(
-            f"it has {frames} frames or pages, expected a single picture. Split it into single "
-            "files first"
+            f"the file has {frames} frames or pages, expected a single picture. Split the file "
+            "into single pictures first"
         )
     num_extras = frames - 1 + sum(len(file.info.get(key, ())) for key in ("aux", "depth_images"))
     if num_extras:
@@ -169,12 +173,12 @@ def _read(file: Image.Image, data: bytes) -> FilePicture:
         x = torch.from_numpy(samples.astype(np.float32) / 65535)
         extra_samples = file.tag_v2.get(338, ()) if isinstance(file, TiffImageFile) else ()
         if extra_samples == (0,):
-            x = x[..., :-1]  # an unspecified channel, not alpha
+            x = x[..., :-1]  # the last channel is unspecified, not alpha
         return _make_picture(x, 16, metadata, notes)
     if file.mode in ("I", "F") or file.mode.startswith("I;16"):
         raise ValueError(
-            "its samples are floating-point, signed, or of 12 or 32 bits; expected 8 or 16 bits "
-            "without a sign. Convert it first"
+            "the samples are floating-point, signed, or have 12 or 32 bits; expected 8 or 16 bits, "
+            "unsigned. Convert the file first"
         )
     if bits == 16:
         notes.append(f"16-bit {file.mode} becomes 8-bit RGB")
@@ -199,8 +203,8 @@ def _make_picture(x: Tensor, bits: int, metadata: Metadata, notes: list[str]) ->
 
 
 def _read_bits(file: Image.Image, data: bytes) -> int:
-    """Return the bits per channel: 16 for AVIF and HEIC files with 10 or 12 bits, 0 for signed or
-    float samples."""
+    """Return the bits per channel. AVIF and HEIC files with 10 or 12 bits count as 16 bits; signed
+    and float samples as 0."""
     if file.format == "PNG":
         return data[24]
     if file.format == "AVIF":
@@ -226,7 +230,9 @@ def _to_srgb(picture: Image.Image, metadata: Metadata) -> tuple[Image.Image, Met
     try:
         converted = ImageCms.profileToProfile(picture, profile, srgb, outputMode="RGB")
     except ImageCms.PyCMSError as e:
-        raise ValueError(f"its colour profile can't be applied to {picture.mode}: {e}") from e
+        raise ValueError(
+            f"the colour profile can't be applied to a {picture.mode} picture: {e}"
+        ) from e
     assert converted is not None
     icc = ImageCms.ImageCmsProfile(srgb).tobytes()
     return converted, replace(metadata, icc=icc)

@@ -50,8 +50,8 @@ class Plan:
     Attributes:
         source, out: folders of pictures and results, as paths or URIs.
         items: pictures with their results.
-        problems: folders that can't be listed, and pictures without a valid result name, with the
-            reason.
+        problems: {name: reason} for folders that can't be listed, and pictures without a valid
+            result name.
     """
 
     source: str
@@ -65,7 +65,7 @@ def make_plan(source: str, out: str, format_name: str) -> Plan:
 
     Args:
         source: path or URI of a file or a folder.
-        out: path or URI of a folder or, if the source is a file, of the result.
+        out: path or URI of the output folder. If the source is a file, it may also be a file.
         format_name: a key of `FORMATS`, or "same".
 
     Raises:
@@ -110,7 +110,8 @@ def _plan_file(source: str, out: str, format_name: str) -> Plan:
         out_folder, result = out, result_name(name, format_name)
     elif out_format is None:
         raise ValueError(
-            f"Results can't be written to {out}, expected a suffix of {', '.join(FORMATS)}."
+            f"Results can't be written to {out}, expected a file name ending in one of "
+            f"{', '.join(FORMATS)}."
         )
     elif format_name != SAME and out_format != FORMATS[format_name]:
         raise ValueError(f"{out} contradicts --format {format_name}. Leave one of them out.")
@@ -128,14 +129,19 @@ def _find_pictures(source: str, listing: Listing) -> tuple[list[str], dict[str, 
     """Select the pictures among the listed files, and log the number of files that are left out.
 
     Returns:
-        Names of the pictures, and the problems of the listing.
+        Names of the pictures, and `listing.problems`.
     """
     names = _leave_out_results(listing.names)
     suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
     others = {suffix: n for suffix, n in suffixes.items() if suffix not in READ_SUFFIXES}
     if others:
         kinds = ", ".join(suffix or "without suffix" for suffix in sorted(others))
-        logger.info("%d other files in %s are left out: %s", sum(others.values()), source, kinds)
+        logger.info(
+            "%d files in %s are left out, because they are not pictures: %s",
+            sum(others.values()),
+            source,
+            kinds,
+        )
     for link in listing.links:
         logger.warning("%s is a link to a folder; it is not followed.", link)
     names = [n for n in names if PurePosixPath(n).suffix.lower() in READ_SUFFIXES]
@@ -197,7 +203,8 @@ def _check_clashes(results: Mapping[str, str], out: Folder) -> None:
 
 
 def _find_clashes(results: Mapping[str, str], key: Callable[[str], str]) -> list[str]:
-    """Describe the groups of pictures whose results have the same key."""
+    """Group pictures by `key` of their result's name. Returns a description of each group of two or
+    more."""
     by_key: defaultdict[str, list[str]] = defaultdict(list)
     for name, result in results.items():
         by_key[key(result)].append(name)
@@ -205,7 +212,8 @@ def _find_clashes(results: Mapping[str, str], key: Callable[[str], str]) -> list
 
 
 def _fold(name: str) -> str:
-    """Normalise a name as file systems that ignore case do. Windows also drops trailing dots."""
+    """Normalise a path as case-insensitive file systems do. Dots and spaces at the end of names are
+    dropped, as on Windows."""
     parts = unicodedata.normalize("NFC", name).casefold().split("/")
     return "/".join(part.rstrip(". ") for part in parts)
 

@@ -23,10 +23,10 @@ from .plan import Item
 from .results import Job
 
 LOCAL = "local"
-"""Address that starts a new cluster on this machine."""
+"""Value of --ray that starts a new cluster on this machine."""
 
 MAX_TRIES = 3
-"""Number of times to try a picture whose worker dies, since the picture may be the cause."""
+"""Maximum number of attempts per picture if its worker dies, as the picture may be the cause."""
 
 _MAX_BLOCKS = 10_000
 
@@ -35,7 +35,7 @@ Batch = dict[str, Any]
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class Tries:
-    """Counts how many times each picture was tried, on the whole cluster."""
+    """Counts how many times all workers of the cluster together tried each picture."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -60,7 +60,8 @@ class UpscaleActor:
         self._worker = Worker(job, Networks(settings))
 
     def __call__(self, batch: Batch) -> Batch:
-        """Map the columns of items ("" for no spare) to the columns of their outcomes."""
+        """Upscale a batch. Maps columns named like the fields of `Item` ("" if `spare` is None) to
+        columns named like the fields of `Outcome`."""
         columns = (batch[key].tolist() for key in ("name", "result", "spare"))
         rows = [
             asdict(self._upscale(Item(name, result, spare or None)))
@@ -82,9 +83,9 @@ def run_on_ray(
     """Upscale pictures, and yield their outcomes in any order.
 
     Args:
-        job: the job. All nodes must have access to its folders.
+        job: the job. All cluster nodes must have access to its folders.
         items: pictures to upscale.
-        settings: settings of the networks. All nodes must have access to the model files.
+        settings: settings of the networks. All cluster nodes must have access to the model files.
         address: address of a running cluster, such as "auto"; or "local" to start one.
         workers: number of actors; None for one per GPU or, without GPUs, one per CPU core.
 

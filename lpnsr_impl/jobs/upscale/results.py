@@ -1,10 +1,10 @@
 """Writes results, each with a record of how it was made.
 
-A record is a small JSON file in the folder `.lpnsr` beside the results. It contains the input's
-name, size and time, the settings, and the size of the result. Results and records are written
-atomically under unique temporary names, so a result is never incomplete, even if two jobs write to
-the same folder. A job that is killed between writing the two leaves a record without a result, and
-the next run makes the result again.
+A record is a small JSON file in the subfolder `.lpnsr` of the output folder. It contains the
+input's name, size and modification time, the settings, and the size of the result. Results and
+records are first written under unique temporary names and then renamed, so a result is never
+incomplete, even if two jobs write to the same folder. A job that is killed between the two renames
+leaves a record without a result, and the next run makes the result again.
 """
 
 import json
@@ -23,7 +23,7 @@ from .plan import Item
 logger = logging.getLogger(__name__)
 
 MAX_REQUESTS = 32
-"""Number of parallel requests, which speed up folders in the cloud."""
+"""Number of parallel requests to a folder. They make cloud storage faster."""
 
 MAX_AGE = 24 * 3600
 """Age in seconds above which a temporary file is assumed to be left by a killed job."""
@@ -31,10 +31,10 @@ MAX_AGE = 24 * 3600
 
 @dataclass(frozen=True)
 class Record:
-    """How a result was made.
+    """Record of how a result was made.
 
     Attributes:
-        name, size, mtime_ns: name, size in bytes and time of the input.
+        name, size, mtime_ns: name of the input, its size in bytes, and its modification time.
         settings: fingerprint of the settings.
         result_size: size of the result in bytes.
         run: ID of the job.
@@ -56,7 +56,7 @@ class Job:
         source, out: folders of pictures and results, as paths or URIs.
         settings: fingerprint of the settings.
         overwrite: make results of other jobs again, and replace files that are not results.
-        strip_metadata: leave out EXIF, XMP, IPTC and text.
+        strip_metadata: leave out EXIF, XMP, IPTC and PNG text.
         run: ID of this job.
     """
 
@@ -102,10 +102,11 @@ class Results:
         return self._source.read(item.name), input_stat
 
     def check_replaceable(self, name: str) -> None:
-        """Check that no file has this name, except an unchanged result of this command.
+        """Check that a result may be written to `name`: the file does not exist, or is an unchanged
+        result of this command.
 
         Raises:
-            ValueError: there is another file, and `Job.overwrite` is not set.
+            ValueError: neither is true, and `Job.overwrite` is not set.
         """
         current = self._out.stat(name)
         if current is None or self._job.overwrite:
@@ -137,7 +138,8 @@ class Results:
         try:
             for target, part in parts.items():
                 self._out.put(part, contents[target])
-            self._out.delete(name)  # otherwise an old result could get the new record
+            # Otherwise, a job killed between the moves could leave an old result with a new record.
+            self._out.delete(name)
             for target, part in parts.items():
                 self._out.move(part, target)
         except BaseException:
@@ -146,7 +148,7 @@ class Results:
             raise
 
     def sweep(self, items: Sequence[Item]) -> None:
-        """Delete old temporary files, which killed jobs left in the folders of these results."""
+        """Delete old temporary files that killed jobs left in the result folders of these items."""
         folders = {str(PurePosixPath(item.result).parent) for item in items} | {RECORDS}
         with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             list(pool.map(self._sweep_folder, folders))
@@ -156,7 +158,7 @@ class Results:
             for name in self._out.list_files(folder):
                 if PurePosixPath(name).match(".lpnsr-*.part"):
                     part = self._out.stat(name)
-                    # The time is 0 on file systems that do not report it.
+                    # The modification time is 0 on file systems that do not report it.
                     if part and part.mtime_ns and time.time() - part.mtime_ns / 1e9 > MAX_AGE:
                         self._out.delete(name)
         except OSError as e:

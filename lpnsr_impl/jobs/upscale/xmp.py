@@ -32,7 +32,7 @@ _LENGTHS = {
 
 _EXTRAS = {
     "http://ns.adobe.com/hdr-gain-map/1.0/",
-    "http://ns.adobe.com/xmp/note/",  # a second XMP block
+    "http://ns.adobe.com/xmp/note/",  # refers to a second XMP block
     "http://ns.apple.com/HDRGainMap/1.0/",
     "http://ns.apple.com/pixeldatainfo/1.0/",
     "http://ns.apple.com/depthData/1.0/",
@@ -50,12 +50,13 @@ _EXTRAS = {
 def correct_xmp(
     xmp: bytes, before: tuple[int, int], after: tuple[int, int], *, is_turned: bool
 ) -> bytes:
-    """Correct a picture's XMP packet for its result.
+    """Adapt a picture's XMP packet to the upscaled result.
 
     Args:
         xmp: the packet.
         before, after: (width, height) of the upright picture and of its result.
-        is_turned: whether the picture was rotated upright. If so, face regions are removed.
+        is_turned: whether the picture was rotated upright. If so, face regions are removed, since
+            their coordinates are no longer valid.
 
     Raises:
         ValueError: the packet is damaged.

@@ -15,7 +15,7 @@ from .task import IMAGE_LOSSES, Losses, Task, measure
 COMMITMENT = 0.25
 """Weight of the commitment loss relative to the codebook loss (beta of VQ-VAE)."""
 FITTED_ON = 48
-"""Number of crops that initial codes and fixed norms are computed from."""
+"""Number of crops from which initial codes and fixed norms are computed."""
 
 
 class AutoencoderTask(Task):

@@ -21,8 +21,8 @@ from .task import IMAGE_LOSSES, Losses, Task, measure
 class DecoderTask(Task):
     """Trains a decoder on latents of HR and on latents sampled from LR.
 
-    Each crop's latents are sampled from LR with probability `chain`, by `RandomInference`; the
-    others are encoded from HR. If crops are used more than once, the sampled latents are cached in
+    With probability `chain`, a crop's latents are sampled from LR by `RandomInference`; otherwise,
+    they are encoded from HR. If crops are used more than once, the sampled latents are cached in
     `folder`, and crops are not flipped or rotated, since encoding a rotated picture does not just
     rotate its latents.
     """
@@ -53,7 +53,7 @@ class DecoderTask(Task):
             self.inference = RandomInference(names, self.model, denoiser)
 
     def forward(self, batch: Sample) -> Losses:
-        """Decode quantised latents that were encoded or sampled, and compute the image losses."""
+        """Encode or sample latents, quantise and decode them, and compute the image losses."""
         if self.config.reuse > 1:
             batch = undo_turns(batch)
         latents, targets = list[Tensor](), list[Tensor]()
@@ -72,7 +72,7 @@ class DecoderTask(Task):
         return self.image_losses(image, batch, torch.cat(targets))
 
     def _sample_cached(self, batch: Sample, rng: np.random.Generator) -> Tensor:
-        """Sample x0 of one crop from LR, [1,C,h,w], with a cache file if crops are reused."""
+        """Sample x0 [1,C,h,w] of one crop from LR. If crops are reused, x0 is cached in a file."""
         if self.folder is None or self.config.reuse == 1:
             return self._sample(batch, rng)
         path = self.folder / "latents" / f"{int(batch['crop']):07}.pt"
@@ -91,7 +91,7 @@ class DecoderTask(Task):
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
         """Measure the reconstruction of HR ("round_trip_...") and the image sampled from LR.
 
-        With `chain` = 0, both are the reconstruction.
+        If `chain` is 0, nothing is sampled, and both are measured on the reconstruction.
         """
         assert isinstance(network, Autoencoder)
         image = network.decode(network.encode(batch["hr"]))

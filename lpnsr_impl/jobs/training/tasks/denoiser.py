@@ -16,9 +16,9 @@ from .task import IMAGE_LOSSES, Losses, measure
 class DenoiserTask(LatentTask):
     """Trains a denoiser to predict x0 from x_t ~ q(x_t | x0, y0), with t uniform over 1...T.
 
-    With probability `rollout`, a step trains on rollouts instead: the network runs the whole chain,
-    and image losses train its last step (t = 1), which learns to correct the errors of the earlier
-    ones.
+    With probability `rollout`, a training step uses rollouts instead: the network runs all sampling
+    steps, and image losses train it at the last one (t = 1), so that it learns to correct the
+    errors of the earlier sampling steps.
     """
 
     network: Denoiser
@@ -33,7 +33,7 @@ class DenoiserTask(LatentTask):
             no = "" if self.has_image_losses else "no "
             raise ValueError(
                 f"rollout is {config.rollout} and there are {no}image losses. A denoiser's image "
-                "losses are computed from rollouts only. Set both or none."
+                "losses are computed from rollouts only. Set both or neither."
             )
         self.inference = None
         if config.rollout:
@@ -49,7 +49,7 @@ class DenoiserTask(LatentTask):
         return Losses({"latent": self.config.loss.latent * F.mse_loss(x0_pred, x0)})
 
     def _is_rollout_step(self, batch: Sample) -> bool:
-        """Draw whether a step trains on rollouts. All processes draw the same result."""
+        """Choose at random whether a training step uses rollouts. All processes choose the same."""
         step = int(batch["index"][0]) // self.config.batch
         rng = np.random.default_rng([self.config.seed, step, 7])
         return bool(rng.random() < self.config.rollout)
@@ -77,7 +77,7 @@ class DenoiserTask(LatentTask):
         return network(self.scale_inputs(x_t, t), t - 1, batch["lr"])
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Measure the error of x0_pred at each t, their mean, and the image of the whole chain."""
+        """Measure the error of x0_pred at each t, the mean of the errors, and the sampled image."""
         x0, y0 = self.encode_latents(batch)
         metrics: dict[str, float] = {}
         for step in range(1, self.schedule.num_timesteps + 1):

@@ -1,4 +1,4 @@
-"""Training of the noise predictor, Algorithm 1."""
+"""Training of the noise predictor (Algorithm 1 of the LPNSR paper)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,12 +23,12 @@ from .task import IMAGE_LOSSES, Losses, measure
 
 
 class NoisePredictorTask(LatentTask):
-    """Trains a noise predictor end to end through the chain and the decoder (Eq. 10-12).
+    """Trains a noise predictor end to end through sampling and decoding (paper, Eq. 10-12).
 
     The discriminator scores latents, as in the paper, or images with `discriminator.features`.
 
-    `loss.noise` trains it to predict the optimal noise of Eq. 9 at a single step, from
-    x_t ~ q(x_t | x0, y0). It may be the only loss.
+    `loss.noise` trains it to predict the optimal noise (paper, Eq. 9) at a single step, from
+    x_t ~ q(x_t | x0, y0). `loss.noise` may be the only loss.
     """
 
     network: NoisePredictor
@@ -54,8 +54,11 @@ class NoisePredictorTask(LatentTask):
         self.start = Teacher(find_weights(config.networks.start)) if config.networks.start else None
 
     def upsample(self, batch: Sample) -> Tensor:
-        """Upsample LR by bicubic interpolation, or half of the samples, chosen at random, by the
-        upscale model `networks.start` if it is set (PreSet-B). [B,3,s,s]"""
+        """Upsample LR to [B,3,s,s] by bicubic interpolation.
+
+        If `networks.start` is set, this upscale model upsamples half of the samples, chosen at
+        random, instead (as in PreSet-B).
+        """
         pictures = super().upsample(batch)
         if self.start is not None:
             for i, index in enumerate(batch["index"]):
@@ -64,7 +67,7 @@ class NoisePredictorTask(LatentTask):
         return pictures
 
     def forward(self, batch: Sample) -> Losses:
-        """Run the chain from t = T with the predictor at every step, and compute the losses."""
+        """Compute the image losses after all sampling steps, and the noise loss at one step."""
         x0, y0 = self.encode_latents(batch, self.target(batch))
         losses = Losses({})
         if self.has_image_losses:
@@ -96,10 +99,11 @@ class NoisePredictorTask(LatentTask):
     def _regress(
         self, network: nn.Module, batch: Sample, x0: Tensor, y0: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Predict the noise of a single step. All tensors are [B,C,h,w].
+        """Predict the noise at a single step t [B] for each sample.
 
         Returns:
-            Predicted mean and log-variance, and the optimal noise z* of Eq. 9.
+            Predicted mean, predicted log-variance, and the optimal noise z* (paper, Eq. 9), each
+            [B,C,h,w].
         """
         x_t = self.diffuse(batch, x0, y0, t)
         with torch.no_grad():
@@ -114,10 +118,10 @@ class NoisePredictorTask(LatentTask):
         return mean, logvar, z
 
     def validate(self, network: nn.Module, batch: Sample) -> tuple[dict[str, float], Tensor]:
-        """Measure the image from the whole chain, and the predicted mean at each t.
+        """Measure the sampled image, and the predicted mean of the noise at each t.
 
-        "noise_t..." is the squared error of the mean relative to z*, the optimal noise, divided by
-        the mean square of z*. Predicting 0 gives 1.
+        "noise_t..." is the mean squared error between the predicted mean and the optimal noise z*
+        (paper, Eq. 9), divided by the mean square of z*. Predicting 0 gives 1.
         """
         x0, y0 = self.encode_latents(batch)
         image = self.autoencoder.decode(self._run_chain(network, batch, y0))

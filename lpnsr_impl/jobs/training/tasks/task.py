@@ -118,7 +118,7 @@ class Task(nn.Module, ABC):
 
         Args:
             image: output of the networks, [B,3,s,s] in [-1,1].
-            batch: "hr" is used for `loss.truth`.
+            batch: the training batch; `loss.truth` uses its "hr".
             target: [B,3,s,s] in [-1,1]; None for `self.target(batch)`.
         """
         target = self.target(batch) if target is None else target
@@ -160,7 +160,7 @@ class Task(nn.Module, ABC):
 
 
 def measure(image: Tensor, hr: Tensor) -> dict[str, float]:
-    """Measure images [B,3,H,W] in [-1,1]: L1, and the negative mean PSNR in dB."""
+    """Compare images with HR, both [B,3,H,W] in [-1,1]: L1, and the negative mean PSNR in dB."""
     mse = (to_01(image) - to_01(hr)).square().mean(dim=(1, 2, 3))
     return {
         "l1": float(F.l1_loss(image.clamp(-1, 1), hr)),
