@@ -7,11 +7,14 @@ WEB_DIRECTORY = "./js"
 
 
 async def comfy_entrypoint() -> Any:
-    """Called by ComfyUI. The nodes are imported here, so the package itself imports without it."""
+    """Return the extension. ComfyUI calls this function.
+
+    The nodes are imported here, so that the package can be imported without ComfyUI.
+    """
     try:
         from .nodes.extension import LPNSRExtension
     except Exception:
-        # ComfyUI logs no traceback.
+        # ComfyUI itself would log the exception without its traceback.
         logging.exception("LPNSR could not be loaded. It needs ComfyUI 0.3.75 or newer")
         raise
     return LPNSRExtension()

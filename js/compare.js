@@ -1,4 +1,4 @@
-/** LPNSR Compare: shows pairs of pictures under a before/after slider. */
+/** LPNSR Compare: shows pairs of pictures in a before/after slider. */
 import { api } from "../../scripts/api.js";
 import { addElement, keepUpToDate, lastOutput } from "./graph.js";
 import { text } from "./language.js";
@@ -33,18 +33,18 @@ export function addSlider(node) {
   });
 }
 
-/** @returns {string} a note if the LR image and the result have different aspect ratios, or "". */
+/** @returns {string} a note if LR image and result have different aspect ratios, otherwise "". */
 function aboutShape(node) {
   const [size] = lastOutput(node)?.fitted ?? [];
   if (!size) return "";
   const [width, height] = size;
-  return text("The LR image ({width} × {height}) is of another shape and is shown whole.", {
-    width,
-    height,
-  });
+  return text(
+    "The LR image ({width} × {height}) has another aspect ratio and is shown between bars.",
+    { width, height },
+  );
 }
 
-/** @returns {string[][]} URLs [LR, result] of each pair of the last run, see nodes/compare.py. */
+/** @returns {string[][]} URLs [LR, result] of the pairs that the node saved in its last run. */
 function pairUrls(node) {
   const urls = (lastOutput(node)?.images ?? []).map((image) =>
     api.apiURL(`/view?${new URLSearchParams(image)}`),

@@ -1,9 +1,9 @@
-/** Helper functions for nodes, their inputs and widgets, and the outputs of their last run. */
+/** Helper functions for nodes: their inputs, widgets, HTML elements, and last outputs. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 /**
- * Call `callback` after each call of a method. Other extensions may wrap the same method.
+ * Wrap a method, so that `callback` is called after it. Other extensions may wrap it, too.
  * @param {object} object
  * @param {string} method
  * @param {Function} callback
@@ -22,15 +22,15 @@ export function widgetOf(node, name) {
   return node.widgets.find((widget) => widget.name === name);
 }
 
-/** @returns {boolean} whether an input is connected. It may be the input of a widget. */
+/** @returns {boolean} whether an input is connected. Widgets have an input of the same name. */
 export function isLinked(node, name) {
   return node.isInputConnected(node.findInputSlot(name));
 }
 
 /**
- * @returns a widget's value or, for a widget that is linked to an input of its subgraph, the value
- * of the outer widget. It is undefined if another node computes the value, or if several instances
- * of the subgraph have different values.
+ * @returns the value of a widget. If it is linked to an input of its subgraph, the value of the
+ * widget on the subgraph node. The value is undefined if another node computes it, or if several
+ * instances of the subgraph have different values.
  */
 export function valueOf(node, name) {
   if (!isLinked(node, name)) return widgetOf(node, name)?.value;
@@ -39,8 +39,8 @@ export function valueOf(node, name) {
 }
 
 /**
- * Set a widget's value or, for a widget that is linked to an input of its subgraph, the value of
- * the outer widget. Widgets that are linked to another node are not changed.
+ * Set the value of a widget. If the widget is linked to an input of its subgraph, set the value of
+ * the widget on each subgraph node. A widget that is linked to another node is not changed.
  */
 export function setValue(node, name, value) {
   if (isLinked(node, name)) {
@@ -53,9 +53,9 @@ export function setValue(node, name, value) {
 }
 
 /**
- * Find the outer inputs of an input that is linked to an input of its subgraph.
- * @returns {[object, string][]} each node that is an instance of the subgraph, and the name of the
- * subgraph's input; empty if the input is not linked to one.
+ * Find the subgraph nodes, outside the subgraph, that provide the value of an input inside it.
+ * @returns {[object, string][]} pairs of a subgraph node and the name of its input. Empty if the
+ * inner input is not linked to an input of the subgraph.
  */
 function outerInputs(node, name) {
   const subgraph = node.graph;
@@ -81,7 +81,8 @@ export function originOf(node, name) {
  * @param {() => void} update is called often, so it should do nothing if nothing has changed
  */
 export function keepUpToDate(node, widgets, update) {
-  // This is enough for the classic canvas. Nodes 2.0 never call it and need the other events.
+  // The classic canvas calls onDrawBackground whenever it draws the node. Nodes 2.0 never call it,
+  // so they need the events below.
   after(node, "onDrawBackground", update);
   for (const name of widgets) after(widgetOf(node, name), "callback", update);
   after(node, "onConnectionsChange", update);
@@ -107,7 +108,7 @@ export function keepUpToDate(node, widgets, update) {
 
 /**
  * Call `callback` each time ComfyUI has opened a workflow and restored the outputs of its nodes.
- * ComfyUI has no event for that.
+ * ComfyUI has no event for that, so this uses an action of its Vue store.
  * @returns {() => void} function that removes the callback
  */
 function onWorkflow(callback) {
@@ -118,8 +119,8 @@ function onWorkflow(callback) {
 }
 
 /**
- * @returns the `ui` output of the node's last run in this workflow, or undefined. ComfyUI loses it
- * when the page is reloaded, so a copy is kept in the session storage.
+ * @returns the `ui` output of the node's last run in this workflow, or undefined. ComfyUI loses the
+ * output when the page is reloaded, so a copy is kept in the session storage.
  */
 export function lastOutput(node) {
   if (!node.graph) return undefined;
@@ -141,18 +142,18 @@ function placeOf(node) {
 }
 
 /**
- * Show an HTML element on a node. It is not saved in the workflow or the prompt.
+ * Show an HTML element on a node. The element is not saved in the workflow or the prompt.
  * @param node
  * @param {string} name
  * @param {HTMLElement} element
  * @param {object} options options for `addDOMWidget`
  */
 export function addElement(node, name, element, options) {
-  // keeps Nodes 2.0 from dragging the node
+  // Otherwise Nodes 2.0 would drag the node when the user drags on the element.
   element.addEventListener("pointerdown", (event) => event.stopPropagation());
   const widget = node.addDOMWidget(name, name, element, { serialize: false, ...options });
   widget.serialize = false;
-  // When undo replaces a node, Nodes 2.0 keep showing the element of the old node.
+  // When undo replaces a node, Nodes 2.0 keep showing the element of the old node: replace it.
   keepUpToDate(node, [], () => {
     // A removed node may still have a graph, and its id may belong to a new node.
     const shown = app.canvas.graph?.getNodeById(node.id) === node;

@@ -3,7 +3,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const LOCALES = await api.getCustomNodesI18n().catch((error) => {
-  console.warn("LPNSR stays English:", error);
+  console.warn("LPNSR: translations could not be loaded, so texts stay English:", error);
   return {};
 });
 
@@ -23,8 +23,8 @@ export function text(english, values = {}) {
 }
 
 /**
- * @returns the translations of a node of this pack if the front end does not apply them itself, or
- * undefined. Front ends before 1.35 discard the translations of packs when they load their own.
+ * Front ends before 1.35 discard the translations of packs when they load their own.
+ * @returns the translations of a node of this pack for such a front end, otherwise undefined.
  */
 function textsOf(definition) {
   const [major, minor] = window.__COMFYUI_FRONTEND_VERSION__.split(".").map(Number);

@@ -1,7 +1,8 @@
 /**
- * Buttons that set the paper's presets. PreSet-A and PreSet-B have the same widget values, but
- * start from bicubic interpolation or an upscale model. That model is connected to LPNSR Upscale
- * itself or, for LPNSR Sample, to the LPNSR Pre-Upsample node that precedes it.
+ * Buttons that set the presets of the LPNSR paper. PreSet-A and PreSet-B have the same widget
+ * values, but PreSet-A starts from bicubic interpolation and PreSet-B from an upscale model. The
+ * upscale model is connected to LPNSR Upscale itself or, for LPNSR Sample, to the preceding LPNSR
+ * Pre-Upsample.
  */
 import { app } from "../../scripts/app.js";
 import {
@@ -22,20 +23,20 @@ const PRESETS = [
     upscaleModel: false,
     predictor: true,
     title: () =>
-      text("4 steps, predicted noise, bicubic start: disconnects the upscale model"),
+      text("4 steps, predicted noise, bicubic start. Disconnects the upscale model."),
   },
   {
     name: "PreSet-B",
     upscaleModel: true,
     predictor: true,
     title: () =>
-      text("4 steps, predicted noise, an upscale model as the start: connects one if there is none"),
+      text("4 steps, predicted noise, start from an upscale model. Connects one if needed."),
   },
   {
     name: "ResShift",
     upscaleModel: false,
     predictor: false,
-    title: () => text("4 steps, random noise, bicubic start: disconnects the upscale model"),
+    title: () => text("4 steps, random noise, bicubic start. Disconnects the upscale model."),
   },
 ];
 
@@ -72,7 +73,7 @@ export function addPresets(node) {
 
   keepUpToDate(node, ["steps", "kappa", "predictor_mode", ...switchesOf(node)], () => {
     buttons.forEach((button, i) => (button.ariaPressed = String(isAt(node, PRESETS[i]))));
-    // For lpnsr.css, since Nodes 2.0 in front end 1.32 do not show which widgets are disabled.
+    // For lpnsr.css: Nodes 2.0 in front end 1.32 do not show which widgets are disabled.
     row.dataset.idle = node.widgets.flatMap((w) => (w.disabled ? w.name : [])).join(" ");
   });
 }
@@ -88,7 +89,10 @@ function settings(node, preset) {
   return [["steps", 4], ["kappa", 2], ...switches, ...mode];
 }
 
-/** @returns the node that pre-upsamples for this node, this node itself, or null if unknown. */
+/**
+ * @returns the node that pre-upsamples: LPNSR Upscale itself, or the LPNSR Pre-Upsample before LPNSR
+ * Sample. It is null if none is found.
+ */
 function startOf(node) {
   if (node.comfyClass === "LPNSRUpscale") return node;
   const encode = originOf(node, "samples");
@@ -120,7 +124,7 @@ function apply(node, preset) {
   node.setDirtyCanvas(true, true);
 }
 
-/** Connect a Load Upscale Model node: an unused one, or else any, or else a new one. */
+/** Connect a Load Upscale Model node: preferably an unused one, else any other, else a new one. */
 function connectLoader(node) {
   const loaders = node.graph.nodes.filter((n) => n.type === "UpscaleModelLoader" && n.mode === 0);
   const idle = loaders.find((loader) => !loader.isOutputConnected(0));

@@ -1,4 +1,4 @@
-/** Shows the text output of a node's last run. ComfyUI does that only for its own nodes. */
+/** Shows the text output of a node's last run. ComfyUI shows such text only on its own nodes. */
 import { addElement, keepUpToDate, lastOutput } from "./graph.js";
 import { text } from "./language.js";
 
@@ -7,7 +7,7 @@ const MIN_HEIGHT = 100;
 const LINE_HEIGHT = 24;
 
 /**
- * Show the text as a report that can be copied.
+ * Show the text output of a node as a report that can be copied.
  * @param node LPNSRDoctor or LPNSRDownloadModels
  */
 export function addReport(node) {
@@ -22,7 +22,7 @@ export function addReport(node) {
 }
 
 /**
- * Show the text as one line, which takes up no space before the first run.
+ * Show the text output of a node as one line, which takes up no space before the first run.
  * @param node LoadLPNSRModels
  */
 export function addLine(node) {

@@ -44,11 +44,13 @@ export class Slider {
   #index = 0;
   #images = [];
 
-  /** Position of the divider in percent of the stage, and before the last two pointer presses. */
+  /** Position of the divider in percent of the width of the stage. */
   #position = 50;
+  /** Positions of the divider before the last two pointer presses. */
   #before = [50, 50];
-  /** Zoom factor (1 shows everything), and the pixel of the picture at the centre of the stage. */
+  /** Zoom factor. 1 shows the whole picture. */
   #zoom = 1;
+  /** Pixel of the picture that is shown at the centre of the stage. */
   #center = [0, 0];
   /** Last position of each pressed pointer on the stage, by pointer id. */
   #pointers = new Map();
@@ -133,7 +135,7 @@ export class Slider {
 
   #put(images) {
     const [old, now] = [this.#images[0], images[0]];
-    const stay = // keep zoom and position
+    const stay = // keep zoom and position if the size is the same
       old?.naturalWidth === now?.naturalWidth && old?.naturalHeight === now?.naturalHeight;
     this.#images.forEach((image) => image.remove());
     this.#images = images;
@@ -161,7 +163,7 @@ export class Slider {
 
   // Zoom
 
-  /** Size of a pixel of the picture, in pixels of the stage. */
+  /** Size of a picture pixel in pixels of the stage. */
   get #scale() {
     const { clientWidth, clientHeight } = this.#stage;
     const { naturalWidth, naturalHeight } = this.#images[0];
@@ -173,7 +175,7 @@ export class Slider {
     this.#layOut();
   }
 
-  /** Zoom around a point of the stage. */
+  /** Zoom by a factor around a point [x, y] of the stage. */
   #zoomBy(factor, [x, y]) {
     const stage = [this.#stage.clientWidth, this.#stage.clientHeight];
     const old = this.#scale;
@@ -198,7 +200,7 @@ export class Slider {
       [naturalWidth, this.#stage.clientWidth],
       [naturalHeight, this.#stage.clientHeight],
     ].map(([picture, stage], i) => {
-      const margin = Math.min(stage / scale, picture) / 2; // no more empty space than needed
+      const margin = Math.min(stage / scale, picture) / 2; // show no more empty space than needed
       this.#center[i] = Math.min(Math.max(this.#center[i], margin), picture - margin);
       return stage / 2 - this.#center[i] * scale;
     });
@@ -251,7 +253,7 @@ export class Slider {
 
   #press(event) {
     if (!this.#images.length || event.button > 1) return;
-    event.preventDefault(); // prevents scrolling with the middle button, and text selection
+    event.preventDefault(); // no scrolling with the middle button, and no text selection
     this.#divider.focus({ preventScroll: true });
     this.#stage.setPointerCapture(event.pointerId);
     this.#panning = event.button === 1 || event.shiftKey || event.ctrlKey || event.metaKey;

@@ -1,7 +1,7 @@
 /** Greys out widgets that have no effect with the current values of other widgets. */
 import { keepUpToDate, valueOf, widgetOf } from "./graph.js";
 
-/** Minimum number of steps for which each switch of the noise predictor has an effect. */
+/** Minimum number of steps with which each switch of the noise predictor has an effect. */
 const MIN_STEPS = { predictor_t4: 4, predictor_t3: 3, predictor_t2: 2, use_predictor: 2 };
 const MAX_STEPS = 4;
 
@@ -17,8 +17,8 @@ export function greyOutIdleWidgets(node) {
 }
 
 /**
- * @returns {string[]} names of the widgets that have no effect. Values that other nodes compute are
- * not known before a run, so their widgets are assumed to have one.
+ * @returns {string[]} names of the widgets that have no effect. A value that another node computes
+ * is not known before a run, so no widget is assumed to be without effect because of it.
  */
 function idleWidgets(node, switches) {
   const steps = valueOf(node, "steps") ?? MAX_STEPS;

@@ -1,1 +1,1 @@
-"""ComfyUI nodes. `stages` contains the code that they share."""
+"""ComfyUI nodes. Code that several nodes share is in `stages`."""

@@ -1,4 +1,4 @@
-"""LPNSRCompare: compares the result with the LR image under a before/after slider."""
+"""LPNSRCompare: compares the result with the LR image in a before/after slider."""
 
 import logging
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from .schema import schema
 
 
 class LPNSRCompare(io.ComfyNode):
-    """Shows pairs of pictures. `js/compare.js` displays them under a before/after slider."""
+    """Saves pairs of pictures as previews, which `js/compare.js` shows in a before/after slider."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRCompare",
             display_name="LPNSR Compare",
-            description="Compares the result with the low-resolution image, enlarged by bicubic "
-            "interpolation, under a slider. Saves nothing.",
+            description="Shows the result and the low-resolution image (enlarged by bicubic "
+            "interpolation) in a before/after slider. Saves nothing.",
             search_aliases=[
                 "compare images",
                 "before after",
@@ -38,8 +38,8 @@ class LPNSRCompare(io.ComfyNode):
                 io.Image.Input(
                     "lr_image",
                     tooltip="The low-resolution image that the result was made from, of any "
-                    "size. The nth of a batch is compared with the nth result. An image of "
-                    "another shape is shown whole, between bars.",
+                    "size. In a batch, the nth image is compared with the nth result. If its "
+                    "aspect ratio differs, the whole image is shown with bars at the sides.",
                 ),
             ],
             outputs=[
@@ -56,7 +56,7 @@ class LPNSRCompare(io.ComfyNode):
     def execute(cls, image: Tensor, lr_image: Tensor) -> io.NodeOutput:
         if len(image) != len(lr_image):
             raise ValueError(
-                f"image has {len(image)} and lr_image {len(lr_image)} pictures, expected equal "
+                f"image has {len(image)} pictures and lr_image has {len(lr_image)}, expected equal "
                 "numbers. Connect the LR images that the results were made from."
             )
         progress = host.Progress()
@@ -72,17 +72,17 @@ class LPNSRCompare(io.ComfyNode):
 
 
 def _pairs(image: Tensor, lr_image: Tensor) -> Iterator[tuple[Picture, Picture]]:
-    """Yield pairs (LR picture, result) one by one, since copies of a whole clip may not fit into
-    memory."""
+    """Yield pairs (LR picture, result) one at a time, since converted copies of a whole video may
+    not fit into memory."""
     for result, lr in zip(image.split(1), lr_image.split(1), strict=True):
         yield read_image(lr, "lr_image"), read_image(result, "image")
 
 
 def pair(lr: Picture, result: Picture) -> Tensor:
-    """Make an IMAGE [2,H,W,C] of an LR picture, resized to the size of the result, and the result.
+    """Stack an LR picture and its result into an IMAGE [2,H,W,C].
 
-    Alpha is kept if both have it. An LR picture with another aspect ratio is centred between black
-    or transparent bars.
+    The LR picture is resized to the size H x W of the result. If the aspect ratios differ, it is
+    centred between black or transparent bars. Alpha is kept if both pictures have it.
     """
     if lr.alpha is None or result.alpha is None:
         lr, result = Picture(lr.rgb), Picture(result.rgb)
@@ -95,11 +95,11 @@ def pair(lr: Picture, result: Picture) -> Tensor:
 
 
 def size_in(lr: Picture, result: Picture) -> tuple[int, int]:
-    """Return the height and width in which an LR picture is shown.
+    """Return the height and width at which an LR picture is shown.
 
-    They are those of the result if both aspect ratios agree, up to rounding of each side to a
-    nearby pixel. Otherwise they are the largest size with the aspect ratio of the LR picture that
-    fits into the result.
+    If both aspect ratios agree, apart from rounding of the sides to whole pixels, this is the size
+    of the result. Otherwise the LR picture keeps its aspect ratio, and is as large as fits into the
+    result.
     """
     _, h, w = lr.size
     _, height, width = result.size
@@ -113,6 +113,6 @@ def _about_shapes(lr: Picture, result: Picture) -> str:
     _, h, w = lr.size
     _, height, width = result.size
     return (
-        f"lr_image is {w}x{h} and image is {width}x{height}, which is another shape. lr_image is "
-        "shown whole, between bars."
+        f"lr_image is {w}x{h} and image is {width}x{height}: their aspect ratios differ. The whole "
+        "lr_image is shown with bars at the sides."
     )

@@ -18,7 +18,7 @@ from .schema import schema
 
 
 class LPNSRDecode(io.ComfyNode):
-    """Quantises and decodes a latent, and corrects the colours."""
+    """Quantises and decodes a latent, and corrects the colours of the image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

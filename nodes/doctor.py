@@ -32,7 +32,8 @@ class LPNSRDoctor(io.ComfyNode):
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip="Text without your user name: the home directory is shown as ~.",
+                    tooltip="The report as text. Your user name is hidden: the home directory is "
+                    "shown as ~.",
                 )
             ],
             is_output_node=True,
@@ -40,7 +41,7 @@ class LPNSRDoctor(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        return float("nan")  # differs from itself, so the node is never cached
+        return float("nan")  # NaN is unequal to itself, so the node is never cached
 
     @classmethod
     def execute(cls, sha256: bool) -> io.NodeOutput:

@@ -16,7 +16,7 @@ _LICENCES = "; ".join(
 
 
 class LPNSRDownloadModels(io.ComfyNode):
-    """Downloads missing files into the first model folder of their kind."""
+    """Downloads missing files, each into the first model folder of its kind."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,27 +24,27 @@ class LPNSRDownloadModels(io.ComfyNode):
             node_id="LPNSRDownloadModels",
             display_name="LPNSR Download Models",
             description="Downloads the missing released files of a preset into models/lpnsr and "
-            "models/upscale_models. Then press R, so that the loaders list them.",
+            "models/upscale_models. Press R afterwards, so that the loader nodes list the files.",
             search_aliases=["get models", "weights", "checkpoints"],
             inputs=[
                 io.Combo.Input(
                     "files",
                     options=list(CHOICES),
                     default="PreSet-B",
-                    tooltip="All files of a preset or of a one-step student (SinSR, RSD), or one "
-                    "file. PreSet-A and PreSet-B have different noise predictors, and only "
+                    tooltip="All files of a preset or of a one-step student (SinSR, RSD), or a "
+                    "single file. PreSet-A and PreSet-B have different noise predictors, and only "
                     "PreSet-B has an upscale model. ResShift has neither.",
                 ),
                 io.Boolean.Input(
                     "accept_licences",
                     default=False,
-                    tooltip="You have read the files' licences and agree to them. "
-                    f"{_LICENCES}, and MIT for the noise predictors.",
+                    tooltip="Confirm that you have read the licences of the files and agree to "
+                    f"them. {_LICENCES}; noise predictors: MIT.",
                 ),
             ],
             outputs=[
                 io.String.Output(
-                    "report", display_name="report", tooltip="The result, a line for each file."
+                    "report", display_name="report", tooltip="The result, one line for each file."
                 )
             ],
             is_output_node=True,

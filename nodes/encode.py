@@ -13,8 +13,10 @@ from .schema import schema
 
 
 class ResShiftEncode(io.ComfyNode):
-    """Computes y0 = encode(y0-hat). The latent also carries the LR image, on which every step is
-    conditioned."""
+    """Encodes the pre-upsampled image y0-hat into the latent y0.
+
+    The LATENT also carries the LR image, on which every diffusion step is conditioned.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +33,7 @@ class ResShiftEncode(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "lr_image",
-                    tooltip="The low-resolution image itself, a quarter as high and wide as image.",
+                    tooltip="The low-resolution image, a quarter as high and wide as image.",
                 ),
                 widgets.TILE_SIZE,
                 widgets.OVERLAP,

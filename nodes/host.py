@@ -1,5 +1,7 @@
-"""The only module that uses ComfyUI's internals, except `vae`: model folders, memory management,
-progress and upscale models."""
+"""Wraps ComfyUI's internals: model folders, memory management, progress and upscale models.
+
+Except for `vae`, no other module uses ComfyUI's internals.
+"""
 
 import logging
 import os
@@ -47,7 +49,8 @@ EXAMPLES = [
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OPERATIONS = comfy.ops.manual_cast
-"""Layers that cast their weights to the dtype of activations, which is chosen after loading."""
+"""Layer classes that cast their weights to the dtype of the activations in each call. That dtype is
+chosen after loading, in `manage`."""
 
 _BAR = 1000
 _SECONDS_BETWEEN_TEXTS = 0.2
@@ -63,14 +66,17 @@ N = TypeVar("N", Autoencoder, Denoiser, NoisePredictor)
 
 
 def register_model_folders() -> None:
-    """Register `models/lpnsr` and the folders of bundled weights, in this order, after the folders
-    in extra_model_paths.yaml."""
+    """Register `models/lpnsr`, then the folders of the bundled weights.
+
+    Folders in extra_model_paths.yaml come before both.
+    """
     default = Path(folder_paths.models_dir) / MODEL_FOLDER
     try:
         default.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         logging.warning(
-            "LPNSR: %s can't be created (%s); put model files into another folder for 'lpnsr'.",
+            "LPNSR: %s can't be created (%s). Put model files into another folder, and add it to "
+            "extra_model_paths.yaml under 'lpnsr'.",
             default,
             e,
         )
@@ -94,19 +100,21 @@ def model_files() -> list[str]:
 
 
 def model_folders() -> list[str]:
-    """Return the `lpnsr` model folders. The first one is for downloads."""
+    """Return the `lpnsr` model folders. Downloads go into the first one."""
     return folder_paths.get_folder_paths(MODEL_FOLDER)
 
 
 def all_folders() -> dict[FolderKind, list[Path]]:
-    """Return the folders of networks and of upscale models, in the order of ComfyUI."""
+    """Return the folders of each kind (`lpnsr` and `upscale_models`), in ComfyUI's order."""
     kinds: tuple[FolderKind, ...] = (MODEL_FOLDER, "upscale_models")
     return {kind: [Path(p) for p in folder_paths.get_folder_paths(kind)] for kind in kinds}
 
 
 def users_folders() -> dict[FolderKind, list[Path]]:
-    """Return `all_folders` without the bundled ones. The first folder of each kind is for
-    downloads."""
+    """Return `all_folders` without the folders of bundled weights.
+
+    Downloads go into the first folder of each kind.
+    """
     bundled = {BUNDLED.resolve(), BUNDLED_UPSCALE_MODELS.resolve()}
     return {
         kind: [folder for folder in folders if folder.resolve() not in bundled]
@@ -124,7 +132,7 @@ def model_path(name: str) -> Path:
 
 
 def file_fingerprint(name: str) -> tuple[str, int, int] | None:
-    """Return a value that changes when the file is replaced, or None if it does not exist."""
+    """Return a value that changes when the file is replaced, or None if the file does not exist."""
     path = folder_paths.get_full_path(MODEL_FOLDER, name)
     if path is None:
         return None
@@ -137,8 +145,10 @@ def file_fingerprint(name: str) -> tuple[str, int, int] | None:
 
 @dataclass(frozen=True)
 class Managed(engine_memory.Managed[N]):
-    """A network that ComfyUI manages. It holds the patcher, because ComfyUI itself keeps only a
-    weak reference."""
+    """A network and its ModelPatcher.
+
+    ComfyUI holds only a weak reference to the patcher, so this object keeps it alive.
+    """
 
     network: N = field(repr=False)  # ComfyUI includes the repr of inputs in error reports
     patcher: ModelPatcher
@@ -185,7 +195,13 @@ def _unet_dtypes(num_parameters: int) -> tuple[torch.dtype, torch.dtype]:
 
 
 def _or_fast_bf16(chosen: torch.dtype, device: torch.device, wants_fp32: bool) -> torch.dtype:
-    """Return `chosen`, or bf16 on CPUs with bf16 instructions. ComfyUI uses fp32 on all CPUs."""
+    """Replace ComfyUI's default of fp32 by bf16 on CPUs with bf16 instructions.
+
+    Args:
+        chosen: dtype that ComfyUI has chosen.
+        device: device that the network will run on.
+        wants_fp32: whether a command-line option asks for fp32 for this kind of network.
+    """
     is_default = chosen == torch.float32 and not (wants_fp32 or args.force_fp32)
     return torch.bfloat16 if is_default and has_fast_bf16(device) else chosen
 
@@ -205,7 +221,7 @@ class Memory(engine_memory.Memory):
         return dtype()
 
     def free_for_results(self) -> int:
-        """Return the free bytes on the device of results."""
+        """Return the free memory of `result_device` in bytes."""
         device = self.result_device
         if device.type == "cpu":
             return available()
@@ -213,14 +229,15 @@ class Memory(engine_memory.Memory):
         return int(free)
 
     def available(self, networks: Sequence[Any]) -> float:
-        """Return the bytes left for activations with these networks loaded and all other models
-        evicted.
+        """Return how many bytes activations may use if these networks are loaded and all other
+        models are evicted.
 
         On CPU and MPS, evicting frees nothing, since evicted weights stay in the same memory.
         """
         patcher = networks[0].patcher
         device = patcher.load_device
-        # ComfyUI versions with dynamic VRAM include the memory that it would free.
+        # Patchers of newer ComfyUI versions have this method. It also counts memory that dynamic
+        # VRAM can free.
         free: Any = getattr(patcher, "get_free_memory", mm.get_free_memory)(device)
         if device.type in ("cpu", "mps"):
             return USABLE * free
@@ -228,8 +245,8 @@ class Memory(engine_memory.Memory):
         return USABLE * (free + _evictable(device) - weights)
 
     def free(self, networks: Sequence[Any]) -> float:
-        """Return the bytes left for activations with these networks loaded, without evicting other
-        models."""
+        """Return how many bytes activations may use if these networks are loaded and no other
+        models are evicted."""
         device = networks[0].device
         free: Any = mm.get_free_memory(device)
         if device.type in ("cpu", "mps"):
@@ -238,7 +255,7 @@ class Memory(engine_memory.Memory):
         return USABLE * (free - sum(p.model_size() - p.loaded_size() for p in patchers))
 
     def load(self, networks: Sequence[Any], activations: float) -> None:
-        """Load the networks, and leave this many bytes free for activations."""
+        """Load the networks, and leave `activations` bytes free for their activations."""
         patchers = [network.patcher for network in networks]
         mm.load_models_gpu(patchers, memory_required=int(activations))
 
@@ -256,8 +273,10 @@ class Memory(engine_memory.Memory):
 
 
 def _evictable(device: torch.device) -> int:
-    """Return how many bytes of weights unloading would free on a device, not counting those in
-    dynamic VRAM."""
+    """Return how many bytes would become free on a device if all models were evicted.
+
+    Models in dynamic VRAM are not counted.
+    """
     mm.cleanup_models_gc()
     return sum(
         patcher.loaded_size()
@@ -281,7 +300,7 @@ class Progress(BaseProgress):
     """Shows a progress bar, text and previews on the running node, and lets the user cancel.
 
     Args:
-        work: total work, in the unit of the arguments of `advance`.
+        work: total work, in the same unit as in `advance`.
     """
 
     def __init__(self, work: float = 1.0) -> None:
@@ -295,19 +314,19 @@ class Progress(BaseProgress):
         self.begin(work)
 
     def begin(self, work: float, heading: str = "") -> None:
-        """Set the total work of a run, and a line that is shown above each tile plan."""
+        """Set the total work of a run, and a heading that is shown above each tile plan."""
         self._work, self._heading = work, heading
         if heading:
             logging.info("LPNSR: %s.", heading)
 
     def plan(self, summary: str, details: str) -> None:
-        """Show the tile plan while the networks are loaded, and log its details."""
+        """Show the tile plan with the status "loading", and log the details of the plan."""
         self._plan = summary
         self.say("loading")
         logging.info("LPNSR: %s.", details)
 
     def note(self, text: str) -> None:
-        """Log a remark, and show it below the plan."""
+        """Log a remark, and show it below the tile plan."""
         self._notes.append(text)
         logging.info("LPNSR: %s.", text)
 
@@ -328,8 +347,8 @@ class Progress(BaseProgress):
             self.say(f"{text}, {duration(left)} left")
 
     def preview(self, y0: Tensor, lr: Tensor) -> StepCallback:
-        """Return a callback that previews the clean prediction of the first picture in each step,
-        if previews are enabled."""
+        """Return a callback for the sampler. If previews are enabled, it shows the clean prediction
+        of the first picture in each step."""
         make_preview = latent_previewer(y0[:1], lr[:1])
 
         def on_step(t: int, x_t: Tensor, x0_pred: Tensor) -> None:
@@ -339,7 +358,7 @@ class Progress(BaseProgress):
         return on_step
 
     def at(self, done: float, total: float) -> None:
-        """Set the bar to `done` of `total`, for work that is not known in advance.
+        """Set the progress bar to `done` of `total`, for work that is not known in advance.
 
         Raises:
             InterruptProcessingException: the user pressed Cancel.
@@ -348,7 +367,7 @@ class Progress(BaseProgress):
         self._bar.update_absolute(round(_BAR * done / total))
 
     def say(self, text: str) -> None:
-        """Show a line of text on the node, above the tile plan, which narrow nodes cut off."""
+        """Show a line of text on the node, and the tile plan below, which narrow nodes cut off."""
         if self._node_id is not None:
             shown = (text, self._heading, self._plan, *self._notes)
             lines = "\n".join(line for line in shown if line)
@@ -370,7 +389,7 @@ def duration(seconds: float) -> str:
 def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | None]:
     """Create a function that previews latents according to ComfyUI's settings.
 
-    Its map from latents to colours is fitted to `y0` and `lr`.
+    The linear map from latents to colours is fitted to `y0` and `lr`.
 
     Args:
         y0: latent of the LR image, [1,C,h,w].
@@ -382,7 +401,7 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return lambda x0: None
     h, w = lr.shape[2:]
-    step = max(1, min(h, w) // 256)  # a sample of the pixels is enough
+    step = max(1, min(h, w) // 256)  # fitting to a sample of the pixels is enough
     factors, bias = fit_rgb_factors(y0[:, :, ::step, ::step], lr[:, :, ::step, ::step])
     latent_format: Any = LatentFormat()
     latent_format.latent_channels = y0.shape[1]
@@ -398,7 +417,7 @@ def latent_previewer(y0: Tensor, lr: Tensor) -> Callable[[Tensor], Preview | Non
 
 
 def environment() -> list[str]:
-    """Describe ComfyUI's version and options, and the device and precisions that it chooses."""
+    """Describe ComfyUI's version and options, and its choice of device and precisions."""
     device = mm.get_torch_device()
     memory: list[Any] = [mm.get_total_memory(d) for d in (device, torch.device("cpu"))]
     weight, compute = _unet_dtypes(_RELEASED_UNET_PARAMETERS)
@@ -407,8 +426,8 @@ def environment() -> list[str]:
         f"ComfyUI {comfyui_version}, options {' '.join(options) or 'none'}",
         f"device {mm.get_torch_device_name(device)}, {mm.vram_state.name}, "
         f"{memory[0] / 1e9:.1f} GB; main memory {memory[1] / 1e9:.1f} GB",
-        f"precision auto of the released models: autoencoder {_autoencoder_dtype()}, U-Nets "
-        f"{weight} computing in {compute}",
+        f"precision 'auto' for the released models: autoencoder {_autoencoder_dtype()}; "
+        f"U-Nets: weights {weight}, activations {compute}",
     ]
 
 
@@ -425,7 +444,7 @@ def run_upscale_model(upscale_model: Any, image: Tensor) -> Tensor:
     Returns:
         [B,s*h,s*w,3] in [0,1], where s is the scale of the model.
     """
-    # ComfyUI 0.29 and newer expect a patcher, which only their own loader adds.
+    # ComfyUI 0.29 and newer need this attribute, which only ComfyUI's own loader sets.
     if not hasattr(upscale_model, "patcher"):
         upscale_model.patcher = ModelPatcher(
             upscale_model.model,

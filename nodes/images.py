@@ -13,11 +13,12 @@ from ..lpnsr_impl.pictures.picture import Picture
 
 UNIT_RANGE = (0.0, 1.0)
 BICUBIC_RANGE = (-0.5, 1.5)
-"""Range of bicubic x4 for an image in [0,1]. PreSet-A keeps the overshoot, as published."""
+"""Range of an image in [0,1] after bicubic x4 interpolation, which overshoots at edges. PreSet-A
+keeps the overshoot, as the published code does."""
 
 
 def to_image(picture: Picture) -> Tensor:
-    """Convert to an IMAGE [B,H,W,3], or [B,H,W,4] with alpha."""
+    """Convert pictures to an IMAGE [B,H,W,3], or [B,H,W,4] if they have alpha."""
     planes = [picture.rgb] if picture.alpha is None else [picture.rgb, picture.alpha]
     return torch.cat(planes, dim=1).movedim(1, -1).contiguous()
 
@@ -55,7 +56,9 @@ def read_mask(mask: Tensor, pictures: Picture) -> Tensor:
             "mask of 64x64.)"
         )
     if len(x) not in (1, b):
-        raise ValueError(f"mask has {len(x)} masks, expected 1, or {b} for {b} images.")
+        raise ValueError(
+            f"mask has batch size {len(x)}, expected 1 (for all images) or {b} (one for each)."
+        )
     return x.expand(b, -1, -1, -1)
 
 
@@ -76,7 +79,7 @@ def read_image(
         note: called with a message if values are clamped or alpha is dropped.
 
     Raises:
-        ValueError: the image has no float dtype, another shape, no pixels, or NaN or infinite
+        ValueError: the image has no float dtype, a wrong shape, no pixels, or NaN or infinite
             values.
     """
     if not image.is_floating_point():
@@ -93,7 +96,7 @@ def read_image(
         raise ValueError(
             f"{name} has shape {tuple(image.shape)} and no pixels, expected 1x1 or more."
         )
-    # Strides affect the order of summation, so all pictures get the same for equal results.
+    # All pictures get the same memory layout: it affects the order of summation, hence rounding.
     x = image.float().contiguous().movedim(-1, 1)
     finite = x.isfinite().flatten(1).all(dim=1)
     if not finite.all():
@@ -106,7 +109,7 @@ def read_image(
     beyond = ((rgb < low) | (rgb > high)).any(dim=1).float().mean().item()
     if beyond:
         note(f"{beyond:.1%} of the pixels of {name} are outside {low:g} to {high:g}: clamped")
-        # Clamp before the colours of transparent pixels are replaced.
+        # Clamp before `split_channels` replaces the colours of transparent pixels.
         x = torch.cat([rgb.clamp(low, high), x[:, 3:]], dim=1)
     rgb, alpha = split_channels(x)
     if alpha is None and x.shape[1] == 4:

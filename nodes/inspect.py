@@ -1,4 +1,4 @@
-"""LPNSRInspect: shows the clean prediction and the noise of each step."""
+"""LPNSRInspect: shows the clean prediction and the noise of each diffusion step."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,17 +27,17 @@ from .schema import schema
 
 
 class LPNSRInspect(io.ComfyNode):
-    """Creates Figures 2 and 4 of the paper for any picture."""
+    """Draws figures like Figures 2 and 4 of the LPNSR paper for any picture."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="LPNSRInspect",
             display_name="LPNSR Inspect",
-            description="Runs the chain as LPNSR Sample does, and shows the clean prediction and "
-            "the noise of each step (Figures 2 and 4 of the paper). Without a noise predictor in "
-            "models it shows ResShift's random noise; for a one-step student, its initial noise. "
-            "The plot needs matplotlib.",
+            description="Runs the diffusion as LPNSR Sample does, and shows the clean prediction "
+            "and the noise of each step, like Figures 2 and 4 of the paper. Without a noise "
+            "predictor in models, it shows ResShift's random noise. For a one-step student, it "
+            "shows the initial noise. The plot needs matplotlib.",
             search_aliases=["noise", "predictions", "debug"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
@@ -53,9 +53,9 @@ class LPNSRInspect(io.ComfyNode):
                 io.Image.Output(
                     "maps",
                     display_name="maps",
-                    tooltip="For each picture and step: the clean prediction, decoded and without "
-                    "colour fix, then the noise that was added (grey is 0, black -3, white 3). The "
-                    "last step adds none.",
+                    tooltip="For each picture and step: the clean prediction (decoded, without "
+                    "colour fix), then the noise that was added (black is -3, grey 0, white 3). "
+                    "The last step adds no noise.",
                 ),
                 io.Image.Output(
                     "plot",
@@ -118,5 +118,5 @@ class LPNSRInspect(io.ComfyNode):
 
 
 def _enlarged(x: Tensor) -> Tensor:
-    """Enlarge x4 by nearest-neighbour upsampling, [1,3,h,w] -> IMAGE [1,4h,4w,3]"""
+    """Enlarge x by nearest-neighbour upsampling: x [1,3,h,w] -> IMAGE [1,4h,4w,3]."""
     return to_image(Picture(x.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)))

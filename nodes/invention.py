@@ -18,18 +18,18 @@ from .models import LPNSRModels, LPNSRModelsType
 from .schema import schema
 
 _FULL_SCALE = 0.1
-"""Standard deviation, for images in [0,1], that is mapped to 1 in the mask and to the brightest
-colour."""
+"""Standard deviation of pixel values in [0,1] that is mapped to 1 in the mask and to the brightest
+colour in the heat map."""
 
 _SEEDS = 1 << 64
 
 _COPIES = 6
-"""Memory for each LR image, in fp32 images of x4 size: mean, squares, result, and intermediate
-tensors."""
+"""Number of fp32 images of x4 size held in memory for each LR image: the mean, the sum of squared
+deviations, the result, and intermediate tensors."""
 
 
 class LPNSRInventionMap(io.ComfyNode):
-    """Computes how much the results of several seeds deviate from each other: most where the LR
+    """Computes the standard deviation over the results of several seeds. It is large where the LR
     image does not determine the detail."""
 
     @classmethod
@@ -37,9 +37,9 @@ class LPNSRInventionMap(io.ComfyNode):
         return schema(
             node_id="LPNSRInventionMap",
             display_name="LPNSR Invention Map",
-            description="Upscales with several seeds and shows where the results differ: there "
-            "the detail is invented. Takes as long as that many runs of LPNSR Upscale, but starts "
-            "only once.",
+            description="Upscales an image with several seeds and shows where the results differ: "
+            "there, the detail is invented. Takes about as long as one run of LPNSR Upscale for "
+            "each seed, although the image is pre-upsampled and encoded only once.",
             search_aliases=["hallucination", "uncertainty", "heat map"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
@@ -51,7 +51,7 @@ class LPNSRInventionMap(io.ComfyNode):
                     default=4,
                     min=2,
                     max=16,
-                    tooltip="Number of seeds, counted up from seed. More seeds make the map "
+                    tooltip="Number of seeds: seed, seed + 1, and so on. More seeds make the map "
                     "smoother and take longer, but need no more memory.",
                 ),
                 widgets.STEPS,
@@ -66,19 +66,20 @@ class LPNSRInventionMap(io.ComfyNode):
                 io.Image.Output(
                     "heat_map",
                     display_name="heat map",
-                    tooltip="The mask in colours: dark is determined by the LR image, bright is "
-                    "invented.",
+                    tooltip="The standard deviation as colours. Dark areas are determined by the "
+                    "LR image; bright areas are invented.",
                 ),
                 io.Mask.Output(
                     "deviation",
                     display_name="deviation",
-                    tooltip="Standard deviation over the seeds, the root mean square of red, green "
-                    f"and blue. 1 is {_FULL_SCALE} of the range from black to white, or more.",
+                    tooltip="Standard deviation over the seeds, as a mask (root mean square of "
+                    f"red, green and blue). 1 stands for {_FULL_SCALE} of the range from black to "
+                    "white, or more.",
                 ),
                 io.Image.Output(
                     "mean_image",
                     display_name="mean image",
-                    tooltip="The mean over the seeds: sharp where they agree.",
+                    tooltip="The mean of the results of all seeds. It is sharp where they agree.",
                 ),
             ],
         )
@@ -119,7 +120,7 @@ class LPNSRInventionMap(io.ComfyNode):
             x0 = engine.sample(y0, lr, with_seed)
             result, _ = engine.decode(x0, lr, finish, alpha=lr.alpha, quantize=quantize)
             running.add(result.movedim(1, -1).float())
-        rgb = running.deviation()[..., :3]  # alpha does not depend on the seed
+        rgb = running.deviation()[..., :3]  # alpha is left out, as it does not depend on the seed
         deviation = (rgb.square().mean(dim=-1).sqrt() / _FULL_SCALE).clamp(0, 1)
         progress.finish()
         return io.NodeOutput(

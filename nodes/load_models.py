@@ -44,22 +44,23 @@ class LoadLPNSRModels(io.ComfyNode):
                     "autoencoder",
                     options=files,
                     default=autoencoder,
-                    tooltip="VQ-f4 autoencoder between images and latents. Released: "
-                    "autoencoder_vq_f4.pth",
+                    tooltip="VQ-f4 autoencoder, which converts images to latents and back. "
+                    "Released file: autoencoder_vq_f4.pth",
                 ),
                 io.Combo.Input(
                     "denoiser",
                     options=files,
                     default=denoiser,
-                    tooltip="ResShift's denoiser, 4 steps. Released: resshift_realsrx4_s4_v3.pth. "
-                    "With _s15 in its name it has 15 steps; SinSR and RSD files (rsd_student) are "
-                    "one-step students. With these choose 'none' as noise_predictor.",
+                    tooltip="ResShift's denoiser with 4 steps. Released file: "
+                    "resshift_realsrx4_s4_v3.pth. Files with _s15 in their names have 15 steps; "
+                    "SinSR and RSD files (rsd_student) are one-step students. For 15 steps and "
+                    "for one-step students, choose 'none' as noise_predictor.",
                 ),
                 io.Combo.Input(
                     "noise_predictor",
                     options=[*files, NO_PREDICTOR],
                     default=noise_predictor,
-                    tooltip="LPNSR's noise predictor; 'none' for plain ResShift. Released: "
+                    tooltip="LPNSR's noise predictor; 'none' for plain ResShift. Released files: "
                     "noise_predictor_v3.safetensors for PreSet-A, noise_predictor.pth for "
                     "PreSet-B.",
                 ),
@@ -83,13 +84,14 @@ class LoadLPNSRModels(io.ComfyNode):
                 LPNSRModelsType.Output(
                     "models",
                     display_name="models",
-                    tooltip="For all LPNSR nodes. They are moved to the GPU when they run.",
+                    tooltip="The three networks, for all LPNSR nodes. They are moved to the GPU "
+                    "when a node uses them.",
                 ),
                 io.Vae.Output(
                     "vae",
                     display_name="vae",
-                    tooltip="The autoencoder for ComfyUI's own VAE nodes. The LPNSR nodes do not "
-                    "need it.",
+                    tooltip="The autoencoder, for ComfyUI's own VAE nodes. LPNSR nodes do not need "
+                    "this output.",
                 ),
             ],
         )
@@ -102,7 +104,7 @@ class LoadLPNSRModels(io.ComfyNode):
         noise_predictor: str | None,
         precision: str | None,
     ) -> bool | str:
-        # ComfyUI repeats a returned message for each argument, but shows an exception only once.
+        # Raise exceptions, because ComfyUI would show a returned message once for each argument.
         chosen = {
             "autoencoder": autoencoder,
             "denoiser": denoiser,
@@ -161,7 +163,7 @@ def _require_files(chosen: Mapping[str, str]) -> None:
         chosen: file names by widget.
 
     Raises:
-        ValueError: a file is missing. The message names all missing files, and how to get them.
+        ValueError: a file is missing. The message names all missing files and says how to get them.
     """
     files = host.model_files()
     missing = {widget: name for widget, name in chosen.items() if name not in files}

@@ -14,9 +14,9 @@ from ..lpnsr_impl.pictures.picture import Picture
 LPNSRModelsType = io.Custom("LPNSR_MODELS")
 
 CARRIED = "lpnsr"
-"""Key of the `Carried` in a LATENT. Most core nodes copy it unchanged, even if they change the
-samples. Rebatch Latents and Save Latent drop it, and Latent Batch copies that of the first
-latent."""
+"""Key of the `Carried` object in a LATENT dict. Most core nodes copy the object unchanged, even if
+they change the samples. Rebatch Latents and Save Latent drop it. Latent Batch keeps only the object
+of the first latent."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ class LPNSRModels(Networks):
     """The networks of one family, managed by ComfyUI."""
 
     def is_dynamic(self) -> bool:
-        """Return False, since the networks are not in dynamic VRAM. ComfyUI's RAM cache calls this
-        method of node outputs."""
+        """Return False, since the networks are not in dynamic VRAM.
+
+        ComfyUI's RAM cache calls this method on the outputs of nodes.
+        """
         return False
 
 
@@ -33,14 +35,14 @@ class LPNSRModels(Networks):
 class Carried:
     """Data that nodes of this pack attach to a LATENT.
 
-    It includes the original samples, which serve to find the LR image of each sample after core
-    nodes have changed the LATENT.
+    It includes the original samples. If core nodes reorder or change the samples of the LATENT, the
+    original ones serve to find the LR image of each sample.
 
     Attributes:
         samples: the original samples, [B,C,h,w].
         lr: the B LR images, h x w.
-        alpha: [B,1,4h,4w] in [0,1], or None.
-        family: family of the autoencoder.
+        alpha: alpha of the results, [B,1,4h,4w] in [0,1]; None if they are opaque.
+        family: name of the model family.
         quantize: whether the samples are quantised before decoding.
     """
 
@@ -63,11 +65,12 @@ def unpack_latent(
     Args:
         latent: LATENT from a node of this pack. If `lr` is given, it may also come from other
             nodes, such as VAE Encode.
-        models: models that the LATENT will be used with.
-        lr: LR images to use instead of those that the LATENT carries, or None.
+        models: models that will process the LATENT.
+        lr: LR images. If None, those that the LATENT carries are used.
 
     Raises:
-        ValueError: there are no LR images, or the LATENT does not match them or the models.
+        ValueError: there are no LR images, the LATENT does not match the LR images or the models,
+            or it has NaN or infinite values.
     """
     samples: Tensor = latent["samples"].float()
     given: Carried | None = latent.get(CARRIED)
@@ -105,10 +108,13 @@ def unpack_latent(
 def _carried(latent: dict[str, Any], given: Carried | None) -> Carried:
     """Find the LR image of each sample in a LATENT that core nodes may have changed.
 
-    Unchanged samples are found by comparison with the original ones, so they may have been
-    reordered. If some samples were changed (blended, composited), all are assumed to be in their
-    original places, unless a different number or `batch_index` shows that a core node has picked,
-    repeated or joined samples.
+    Each sample is compared with the original ones, so the samples may have been reordered. If some
+    have new values (blended, composited), all are assumed to be in their original places.
+
+    Raises:
+        ValueError: the LATENT carries no LR image, is flipped or rotated, or has samples with new
+            values although its batch size or `batch_index` shows that a core node has picked,
+            repeated or joined samples.
     """
     samples: Tensor = latent["samples"].float()
     if given is None:
@@ -140,7 +146,6 @@ def _carried(latent: dict[str, Any], given: Carried | None) -> Carried:
 
 
 def _find(sample: Tensor, known: Tensor, expected: int) -> int | None:
-    """Return the index of a sample among the known ones, or None. The expected index is tried
-    first."""
+    """Return the index of a sample in `known`, or None. The expected index is tried first."""
     order = [expected, *range(len(known))] if 0 <= expected < len(known) else range(len(known))
     return next((i for i in order if torch.equal(sample, known[i])), None)

@@ -14,8 +14,8 @@ from .schema import schema
 
 
 class LPNSRPreUpsample(io.ComfyNode):
-    """Computes y0-hat (paper Section 3.1) by bicubic interpolation (PreSet-A) or an SR network
-    (PreSet-B)."""
+    """Computes y0-hat, the start of the diffusion (Section 3.1 of the LPNSR paper), by bicubic
+    interpolation (PreSet-A) or an SR network (PreSet-B)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,7 +23,7 @@ class LPNSRPreUpsample(io.ComfyNode):
             node_id="LPNSRPreUpsample",
             display_name="LPNSR Pre-Upsample",
             description="Upsamples the LR image exactly x4 as the start of the diffusion: "
-            "with an upscale model (PreSet-B), or bicubic without one (PreSet-A).",
+            "with an upscale model (PreSet-B) or by bicubic interpolation (PreSet-A).",
             search_aliases=["upscale", "bicubic", "enlarge"],
             inputs=[
                 widgets.IMAGE,
@@ -31,7 +31,7 @@ class LPNSRPreUpsample(io.ComfyNode):
                     "upscale_model",
                     optional=True,
                     tooltip="Any model from Load Upscale Model. If its scale is not 4, its output "
-                    "is resized to x4. Not connected: bicubic.",
+                    "is resized to x4. If not connected: bicubic interpolation.",
                 ),
                 widgets.WRAP,
             ],
@@ -39,7 +39,8 @@ class LPNSRPreUpsample(io.ComfyNode):
                 io.Image.Output(
                     "upscaled_image",
                     display_name="image",
-                    tooltip="Exactly four times as high and wide. For ResShift Encode.",
+                    tooltip="For ResShift Encode: the upsampled image, exactly four times as high "
+                    "and wide.",
                 )
             ],
         )

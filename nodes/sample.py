@@ -1,4 +1,4 @@
-"""LPNSRSample: runs the chain (Algorithm 2)."""
+"""LPNSRSample: runs the reverse diffusion (Algorithm 2 of the LPNSR paper)."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,26 +16,26 @@ from .schema import schema
 
 
 class LPNSRSample(io.ComfyNode):
-    """Runs the chain in 1 to T steps. The noise predictor can be switched off for each step."""
+    """Runs the diffusion steps. The noise predictor can be switched off for single steps."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         switch = (
-            "Predict the noise of the step from t = {0} to {1} (on: LPNSR) or draw it at "
-            "random (off: ResShift). "
+            "On: predict the noise of the step from t = {0} to {1} (LPNSR). Off: draw it at "
+            "random (ResShift). "
         )
         return schema(
             node_id="LPNSRSample",
             display_name="LPNSR Sample",
-            description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 "
-            "of the paper); up to 15 with a denoiser of 15 steps, in one with a one-step student.",
+            description="Super-resolves the latent in 1 to 4 diffusion steps (Algorithm 2 of the "
+            "paper). A 15-step denoiser takes up to 15 steps, a one-step student takes one.",
             search_aliases=["sampler", "super resolution", "diffusion upscale"],
             inputs=[
                 LPNSRModelsType.Input("models", tooltip="From Load LPNSR Models."),
                 io.Latent.Input(
                     "samples",
-                    tooltip="From ResShift Encode; or from VAE Encode or Load Latent, if lr_image "
-                    "is connected.",
+                    tooltip="From ResShift Encode or, if lr_image is connected, from VAE Encode or "
+                    "Load Latent.",
                 ),
                 widgets.SEED,
                 widgets.STEPS,
@@ -45,8 +45,8 @@ class LPNSRSample(io.ComfyNode):
                         f"predictor_t{t}",
                         default=True,
                         tooltip=switch.format(t, t - 1)
-                        + f"Has no effect with fewer than {t} steps, nor with 15-step denoisers "
-                        "and one-step students.",
+                        + f"Has no effect with fewer than {t} steps, with 15-step denoisers, or "
+                        "with one-step students.",
                     )
                     for t in (4, 3, 2)
                 ),
@@ -57,7 +57,7 @@ class LPNSRSample(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(
-                    "latent", display_name="latent", tooltip="The clean latent. For LPNSR Decode."
+                    "latent", display_name="latent", tooltip="The clean latent, for LPNSR Decode."
                 )
             ],
         )

@@ -1,4 +1,5 @@
-"""Creates node schemas with features that older ComfyUI versions and front ends lack."""
+"""Creates node schemas. Newer features (advanced widgets, search aliases) are used where ComfyUI
+supports them."""
 
 from dataclasses import fields
 from typing import Any
@@ -27,8 +28,9 @@ def schema(*, inputs: list[io.Input], search_aliases: list[str], **rest: Any) ->
     """Make the schema of a node.
 
     Args:
-        inputs: inputs. Those in `ADVANCED` are marked as advanced; older front ends ignore that.
-        search_aliases: words to find the node by, for ComfyUI 0.11 and newer.
+        inputs: inputs of the node. Those listed in `ADVANCED` are marked as advanced, which older
+            front ends ignore.
+        search_aliases: search terms for the node. Dropped for ComfyUI before 0.11.
         rest: other arguments of `io.Schema`.
     """
     for widget in inputs:

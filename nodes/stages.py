@@ -20,16 +20,18 @@ from .models import LPNSRModels
 def make_engine(
     models: LPNSRModels, tile_size: int, overlap: int, progress: host.Progress
 ) -> Engine:
-    """Create an engine that uses ComfyUI's memory management and the tile sizes of the widgets.
+    """Create an engine that uses ComfyUI's memory management and the given tile size and overlap.
 
     Raises:
-        ValueError: a size is negative.
+        ValueError: `tile_size` or `overlap` is negative.
     """
     return Engine(models, host.Memory(), Tiling(tile_size, overlap), progress)
 
 
 def start_by(upscale_model: Any | None) -> Start | None:
-    """Return a function that pre-upsamples images with an UPSCALE_MODEL, or None for bicubic.
+    """Return a function that pre-upsamples images with the model.
+
+    Without a model, return None, which stands for bicubic interpolation.
 
     Raises:
         ValueError: the input or output of the model is neither RGB nor grey.
@@ -40,17 +42,24 @@ def start_by(upscale_model: Any | None) -> Start | None:
     if channels not in (1, 3) or upscale_model.output_channels != channels:
         raise ValueError(
             f"The upscale model has {channels} input and {upscale_model.output_channels} output "
-            "channels, expected 3 and 3 (RGB), or 1 and 1 (grey). Choose another one in Load "
+            "channels, expected 3 and 3 (RGB), or 1 and 1 (grey). Choose another model in Load "
             "Upscale Model."
         )
     return lambda lr: _run_upscale_model(upscale_model, lr)
 
 
 def _run_upscale_model(upscale_model: Any, lr: Picture) -> Tensor:
-    """Upscale images with a model of any scale, [B,3,h,w] -> [B,3,4h,4w] in [0,1].
+    """Upscale images x4 with a model of any scale.
 
-    ComfyUI's own node runs the model and splits images into tiles. The `TilePlan` here has a single
-    tile and serves only to pad images that are small or wrap.
+    ComfyUI's own node runs the model and splits images into tiles. The `TilePlan` in this function
+    has a single tile; it only pads images that are small or periodic.
+
+    Args:
+        upscale_model: UPSCALE_MODEL with 3 or 1 channels.
+        lr: the LR images, [B,3,h,w].
+
+    Returns:
+        [B,3,4h,4w] in [0,1].
 
     Raises:
         ValueError: the output of the model is not finite.
@@ -68,7 +77,7 @@ def _run_upscale_model(upscale_model: Any, lr: Picture) -> Tensor:
         if not y.isfinite().all():
             raise ValueError(
                 "The output of the upscale model has NaN or infinite values. Its file may be "
-                "damaged; choose another one in Load Upscale Model."
+                "damaged. Choose another model in Load Upscale Model."
             )
         return y[:, :channels]
 
@@ -85,7 +94,7 @@ def check_memory(lr: Picture, copies: int = 1) -> None:
         copies: number of x4 images that the node keeps in memory for each LR image.
 
     Raises:
-        MemoryError: they do not fit.
+        MemoryError: the results do not fit.
     """
     b, h, w = lr.size
     free = host.Memory().free_for_results()
@@ -94,17 +103,17 @@ def check_memory(lr: Picture, copies: int = 1) -> None:
 
 
 def check_start(start: Picture, lr: Picture) -> None:
-    """Check the size of pre-upsampled images.
+    """Check the size and number of pre-upsampled images.
 
     Raises:
-        ValueError: they are not exactly four times as high and wide as the LR images, or their
-            batch size differs.
+        ValueError: the pre-upsampled images are not exactly four times as high and wide as the LR
+            images, or the batch sizes differ.
     """
     b, h, w = lr.size
     if start.size != (b, SCALE * h, SCALE * w):
         n, height, width = start.size
         raise ValueError(
-            f"The pre-upsampled image is {n} of {width}x{height}, expected {b} of "
-            f"{SCALE * w}x{SCALE * h}: exactly {SCALE} times the LR image, which is {b} of {w}x{h}."
-            " Create it with LPNSR Pre-Upsample from the same LR image."
+            f"Got {n} pre-upsampled image(s) of {width}x{height}, expected {b} of "
+            f"{SCALE * w}x{SCALE * h}: exactly {SCALE} times the size of the LR image, {w}x{h}. "
+            "Create them with LPNSR Pre-Upsample from the same LR image."
         )

@@ -1,4 +1,4 @@
-"""LPNSRUpscale: all stages in one node."""
+"""LPNSRUpscale: pre-upsamples, encodes, samples and decodes in one node."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .schema import schema
 
 
 class LPNSRUpscale(io.ComfyNode):
-    """Pre-upsamples, encodes, samples and decodes. All presets of the paper can be set."""
+    """The complete super-resolution. It supports all presets of the LPNSR paper."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,7 +26,7 @@ class LPNSRUpscale(io.ComfyNode):
             node_id="LPNSRUpscale",
             display_name="LPNSR Upscale",
             description="Upscales an image in one node, x4 or to the size you set. For the paper's "
-            "PreSet-A leave upscale_model unconnected, for PreSet-B connect one, and for plain "
+            "PreSet-A leave upscale_model unconnected, for PreSet-B connect it, and for plain "
             "ResShift turn use_predictor off.",
             search_aliases=[
                 "upscaler",
@@ -62,8 +62,8 @@ class LPNSRUpscale(io.ComfyNode):
                 io.Image.Output(
                     "upscaled_image",
                     display_name="image",
-                    tooltip="Exactly four times as high and wide, or of the size set; RGBA if the "
-                    "image had alpha.",
+                    tooltip="The upscaled image: exactly four times as high and wide, or of the "
+                    "size you set. RGBA if the input image has alpha.",
                 ),
                 widgets.LR_PSNR,
             ],

@@ -24,7 +24,7 @@ class FamilyVAE(comfy.sd.VAE):
     """
 
     def __init__(self, managed: Managed[Autoencoder]) -> None:
-        # Sets the defaults of this ComfyUI version, as for a checkpoint without a VAE.
+        # With an empty state dict, as of a checkpoint without a VAE, ComfyUI sets its defaults.
         with _without_warning("No VAE weights detected"):
             super().__init__(sd={})
         network, device = managed.network, managed.device
@@ -32,7 +32,7 @@ class FamilyVAE(comfy.sd.VAE):
         self.patcher = managed.patcher
         self.device = device
         self.output_device = mm.intermediate_device()
-        self.vae_dtype = torch.float32  # the network itself casts its input; codes need fp32
+        self.vae_dtype = torch.float32  # the network casts its input itself; VQ codes need fp32
         self.working_dtypes = [torch.float32]
         self.latent_channels = network.config.embed_channels
         self.downscale_ratio = self.upscale_ratio = SCALE
@@ -55,8 +55,11 @@ class UnavailableVAE:
 
 
 def make_vae(managed: Managed[Autoencoder]) -> FamilyVAE | UnavailableVAE:
-    """Create a VAE from the autoencoder. Errors are postponed until a node uses the VAE, so that
-    the models stay usable."""
+    """Create a VAE from the autoencoder.
+
+    If that fails, the error is logged, and raised only when a node uses the VAE. The other output
+    of Load LPNSR Models stays usable.
+    """
     try:
         return FamilyVAE(managed)
     except Exception as e:
@@ -70,7 +73,7 @@ def make_vae(managed: Managed[Autoencoder]) -> FamilyVAE | UnavailableVAE:
 
 @contextlib.contextmanager
 def _without_warning(text: str) -> Generator[None]:
-    """Suppress log records that contain a text."""
+    """Suppress log records that contain `text`."""
 
     def is_other(record: logging.LogRecord) -> bool:
         return text not in record.getMessage()

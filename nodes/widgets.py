@@ -27,8 +27,8 @@ IMAGE = io.Image.Input(
 UPSCALE_MODEL = io.UpscaleModel.Input(
     "upscale_model",
     optional=True,
-    tooltip="Upscale model that makes the start of the diffusion (PreSet-B), from Load Upscale "
-    "Model. Not connected: bicubic (PreSet-A).",
+    tooltip="Upscale model, from Load Upscale Model. It creates the start of the diffusion "
+    "(PreSet-B). If not connected, bicubic interpolation creates it (PreSet-A).",
 )
 
 SEED = io.Int.Input(
@@ -37,8 +37,8 @@ SEED = io.Int.Input(
     min=0,
     max=0xFFFFFFFFFFFFFFFF,
     control_after_generate=True,
-    tooltip="Seed of the noise. The same seed gives the same picture, and nearly the same one "
-    "in a batch or with another tile_size.",
+    tooltip="Seed of the noise. The same seed gives the same picture. In a batch or with another "
+    "tile_size, the picture is nearly the same.",
 )
 
 STEPS = io.Int.Input(
@@ -46,9 +46,10 @@ STEPS = io.Int.Input(
     default=4,
     min=1,
     max=RESSHIFT_15.num_timesteps,
-    tooltip="Number of diffusion steps. 1 keeps nearly all of the start and is fastest: use it "
-    "with an upscale model. 4 cleans up and invents the most, and takes about twice as long. "
-    "Use 15 for ResShift's 15-step denoisers (s15). One-step students (SinSR, RSD) ignore it.",
+    tooltip="Number of diffusion steps. 1 is fastest and hardly changes the pre-upsampled image: "
+    "use it with an upscale model. 4 cleans up and invents the most detail, and takes about twice "
+    "as long as 1. Use 15 for ResShift's 15-step denoisers (s15). One-step students (SinSR, RSD) "
+    "ignore this setting.",
 )
 
 KAPPA = io.Float.Input(
@@ -80,7 +81,7 @@ COLOR_FIX = io.Combo.Input(
     options=_CHOICES["color_fix"],
     default="wavelet",
     tooltip="Corrects the colours to those of the LR image. 'wavelet' corrects them locally, as "
-    "in the paper; 'adain' matches mean and contrast of each channel; 'none' is off.",
+    "in the paper; 'adain' matches mean and contrast of each channel; 'none' turns it off.",
 )
 
 TILE_SIZE = io.Int.Input(
@@ -90,9 +91,9 @@ TILE_SIZE = io.Int.Input(
     max=2048,
     step=32,
     optional=True,
-    tooltip="Maximum tile size in pixels of the LR image. 0 chooses it from the free memory, up "
-    f"to {LARGEST_TILE}. If memory runs out, tiles are halved. The tile size changes details a "
-    "little: for the same picture on any machine, set a size that always fits.",
+    tooltip="Maximum tile size in pixels of the LR image. 0: chosen to fit into the free memory, "
+    f"up to {LARGEST_TILE}. If memory runs out, tiles are halved. The tile size changes details a "
+    "little: to get the same picture on every machine, set a size that fits on all of them.",
 )
 
 OVERLAP = io.Int.Input(
@@ -117,8 +118,8 @@ LR_CONSISTENCY = io.Boolean.Input(
     "lr_consistency",
     default=False,
     optional=True,
-    tooltip="Corrects the result so that it equals the LR image when downscaled to its size "
-    "(bicubic with antialiasing). This also brings back noise of the LR image.",
+    tooltip="Corrects the result so that downscaling it (bicubic with antialiasing) gives the LR "
+    "image again. This also brings back noise of the LR image.",
 )
 
 WRAP = io.Combo.Input(
@@ -126,8 +127,8 @@ WRAP = io.Combo.Input(
     options=_CHOICES["wrap"],
     default="none",
     optional=True,
-    tooltip="For pictures whose opposite edges meet, so that no seam appears there: 'x' left and "
-    "right (360-degree panoramas), 'y' top and bottom, 'both' for seamless textures.",
+    tooltip="Avoids a seam in pictures that continue at the opposite edge. 'x': left and right "
+    "(360-degree panoramas); 'y': top and bottom; 'both': seamless textures.",
 )
 
 FACTOR = io.Float.Input(
@@ -138,8 +139,8 @@ FACTOR = io.Float.Input(
     step=0.05,
     optional=True,
     tooltip="Factor for width and height. The models upscale x4. Below 4, the x4 result is "
-    "downscaled (a factor of 1 cleans up the image at its own size). Above 4, a second pass runs "
-    "by itself and takes longer.",
+    "downscaled (a factor of 1 cleans up the image at its own size). Above 4, a second pass is "
+    "added automatically, which takes longer.",
 )
 
 LONGEST_SIDE = io.Int.Input(
@@ -155,8 +156,8 @@ LONGEST_SIDE = io.Int.Input(
 MASK = io.Mask.Input(
     "mask",
     optional=True,
-    tooltip="1: regenerate; 0: keep the pre-upsampled image. Needs the aspect ratio of the LR "
-    "image, in any size. One mask for all images, or one for each.",
+    tooltip="1: regenerate; 0: keep the pre-upsampled image. A mask may have any size, but needs "
+    "the aspect ratio of the LR image. Connect one mask for all images, or one for each.",
 )
 
 FEATHER = io.Int.Input(
@@ -171,13 +172,13 @@ FEATHER = io.Int.Input(
 LR_PSNR = io.Float.Output(
     "lr_psnr",
     display_name="LR-PSNR",
-    tooltip="PSNR in dB between the LR image and the result downscaled to its size (before "
-    "rounding to 8 bits; mean over a batch). At most 100.",
+    tooltip="PSNR in dB between the LR image and the result, downscaled to the size of the LR "
+    "image. Computed before rounding to 8 bits; mean over a batch. At most 100.",
 )
 
 
 def require_choices(**values: str) -> None:
-    """Check combo values in `execute`, because ComfyUI does not validate linked inputs.
+    """Check values of combo widgets in `execute`, because ComfyUI does not validate linked inputs.
 
     Raises:
         ValueError: a value is not one of its widget's options.
@@ -187,7 +188,7 @@ def require_choices(**values: str) -> None:
 
 
 def check_choices(**values: str | None) -> bool | str:
-    """Check combo values in `validate_inputs`. Linked inputs are None.
+    """Check values of combo widgets in `validate_inputs`, where linked inputs are None.
 
     Returns:
         True, or an error message for the first value that is not one of its widget's options.

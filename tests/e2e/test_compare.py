@@ -128,7 +128,7 @@ def test_cancel_ends_it_between_two_pairs(graph: Graph) -> None:
 
 def test_unequal_batches_are_refused(graph: Graph) -> None:
     prompt = compare_prompt(graph, random_image(1, 5, 4, 3), random_image(2, 20, 16, 3))
-    with pytest.raises(PromptError, match="image has 2 and lr_image 1 pictures"):
+    with pytest.raises(PromptError, match="image has 2 pictures and lr_image has 1, expected"):
         graph.server.run(prompt)
 
 
@@ -175,7 +175,8 @@ def test_another_shape_is_said_below_the_slider(page: Page, web: Server, screens
     compare_graph(page, ("square.png", "sr.png"))
     run(page)
     wait_for_pictures(page)
-    note = "The LR image (64 \N{MULTIPLICATION SIGN} 64) is of another shape and is shown whole."
+    size = "64 \N{MULTIPLICATION SIGN} 64"
+    note = f"The LR image ({size}) has another aspect ratio and is shown between bars."
     page.get_by_text(note).wait_for()
     page.screenshot(path=screenshots / "slider, another shape.png")
 

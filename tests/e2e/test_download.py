@@ -243,8 +243,11 @@ def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Pa
     assert re.search(r"ComfyUI \d+\.\d+\.\d+, options .*--cpu", text)
     assert "comfyui-frontend-package 1." in text
     # The VAE is fp32 by a command-line option; the U-Nets use the fastest dtype of this CPU.
-    unets = "bfloat16 computing in torch.bfloat16" if has_fast_bf16(CPU) else "float32"
-    auto = "precision auto of the released models: autoencoder torch.float32, U-Nets torch."
+    unets = "bfloat16, activations torch.bfloat16" if has_fast_bf16(CPU) else "float32"
+    auto = (
+        "precision 'auto' for the released models: autoencoder torch.float32; "
+        "U-Nets: weights torch."
+    )
     assert auto + unets in text
     assert f"lpnsr: {extra / 'lpnsr'}, " in text
     assert f"lpnsr: {server.base / 'models' / 'lpnsr'}, " in text

@@ -52,7 +52,7 @@ def stage_change(node: str, **inputs: Any) -> Any:
         ),
         (
             stage_change("encode", image=["image", 0]),
-            "expected 1 of 64x48: exactly 4 times the LR image",
+            "expected 1 of 64x48: exactly 4 times the size of the LR image",
         ),
     ],
 )

@@ -322,8 +322,8 @@ def test_pictures_that_do_not_belong_together_are_told_their_sizes(
     prompt["encode"]["inputs"]["image"] = ["large", 0]
     with pytest.raises(PromptError) as error:
         graph.run(prompt, "decode")
-    given = f"is {large[0]} of {large[2]}x{large[1]}, expected {b} of {4 * w}x{4 * h}"
-    assert given in str(error.value)
+    given = f"Got {large[0]} pre-upsampled image(s) of {large[2]}x{large[1]}"
+    assert f"{given}, expected {b} of {4 * w}x{4 * h}" in str(error.value)
 
 
 def outside(low: float, high: float) -> st.SearchStrategy[float]:

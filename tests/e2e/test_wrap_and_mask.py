@@ -122,7 +122,7 @@ def test_each_picture_of_a_batch_may_have_its_mask(graph: Graph) -> None:
     [
         (torch.zeros(1, 64, 64), r"mask is 64x64, expected any size .* of the image, 8x6.*Load"),
         (torch.full((1, 6, 8), torch.nan), "mask has NaN or infinite values"),
-        (torch.zeros(3, 6, 8), "mask has 3 masks, expected 1, or 1"),
+        (torch.zeros(3, 6, 8), r"mask has batch size 3, expected 1 \(for all images\) or 1"),
     ],
 )
 def test_masks_that_cannot_be_are_explained(
