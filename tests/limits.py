@@ -48,8 +48,7 @@ def enforce_permissions() -> Iterator[None]:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # API version 3; thread 0 is this one
-    # effective, permitted and inheritable capabilities: low 32 bits of each, then high 32 bits
-    before = (ctypes.c_uint32 * 6)()
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: low halves, then high
     _check(libc.capget(header, before))
     fewer = type(before)(*before)
     fewer[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH

@@ -24,14 +24,14 @@ UNET = UNetConfig(
 
 
 def unet_config(in_channels: int = 6, out_channels: int = 3, **sizes: object) -> UNetConfig:
-    """Make a config of the small U-Net. `sizes` replaces other fields of `UNET`."""
+    """Make a config like `UNET`, with given channels, and with the fields in `sizes` replaced."""
     return UNetConfig(
         **{**vars(UNET), "in_channels": in_channels, "out_channels": out_channels, **sizes}
     )
 
 
 def state_dict(network: nn.Module, salt: str = "") -> dict[str, Tensor]:
-    """Make a state dict for a network, with weights from `fill`. Another `salt` gives others."""
+    """Make a state dict for a network, with weights from `fill`. `salt` varies the weights."""
     return fill({key: tuple(value.shape) for key, value in network.state_dict().items()}, salt)
 
 

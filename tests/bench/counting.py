@@ -144,7 +144,7 @@ class _Attention(TorchFunctionMode):
         strides = [*q.stride()[-1:], *k.stride()[-1:], *v.stride()[-1:]]
         if strides != [1, 1, 1]:
             raise ValueError(
-                f"The strides of q, k, v in the last dimension are {strides}; CUDA's kernels expect 1."
+                f"q, k, v have the strides {strides} in the last dimension; CUDA's kernels need 1"
             )
         if attn_mask is not None and not _aligned(attn_mask):
             n = attn_mask.shape[-1]

@@ -73,7 +73,7 @@ def run_golden_cases(networks: Networks) -> dict[str, Tensor]:
 def compare(
     results: dict[str, Tensor], goldens: dict[str, Tensor], dtype: torch.dtype
 ) -> list[Bar]:
-    """Compare results with the goldens of the same names, with the limits of `BARS`."""
+    """Compare results with the goldens of the same names, by the limits in `BARS`."""
     precision, (rms, least_psnr) = str(dtype).removeprefix("torch."), BARS[dtype]
     bars: list[Bar] = []
     for name, x in results.items():

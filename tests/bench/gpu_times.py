@@ -57,7 +57,7 @@ class Stopwatch:
         return self._end - time.perf_counter()
 
     def measure(self, run: Callable[[], Any]) -> Measured:
-        """Measure the median of three runs after a warm-up, or of fewer if they are slow."""
+        """Measure peak memory and median time of three runs (fewer if slow) after a warm-up."""
         try:
             first = self._seconds(run)
             before = self._reset_peak()
@@ -98,7 +98,8 @@ def time_all(
     compiled: bool,
     dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16),
 ) -> Iterator[dict[str, Any]]:
-    """Measure everything, most important first, and yield each result, until time runs out.
+    """Yield measurements of all networks and pictures, the most important ones first, until the
+    time budget is used up.
 
     Args:
         stopwatch: measures the runs on its device.

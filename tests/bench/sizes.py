@@ -27,7 +27,7 @@ METHODS = {
 COPIES = (1, 2, 4, 8)  # number of mirrored copies of a crop along each axis
 SIDE = 32  # height and width of the crops, in LR pixels
 PIECES = {"kodim15": (44, 66), "kodim03": (64, 60)}  # photo: top and left of its crop, in LR pixels
-ONE_TILE = 2 * SIDE * COPIES[-1]  # larger than every image here, in LR pixels
+ONE_TILE = 2 * SIDE * COPIES[-1]  # tile size above every image size here, in LR pixels
 LARGE, TILE = 128, 64  # image and tile size in LR pixels, for the tiled results
 
 

@@ -31,7 +31,7 @@ from .baseline import Baseline
 from .ways import Networks, Ours
 
 ROOT = Path(__file__).parents[2]
-SIZES = [(64, 64, 3), (128, 128, 1)]  # LR height and width, runs
+SIZES = [(64, 64, 3), (128, 128, 1)]  # LR height and width, number of runs
 ODD = (97, 130)
 PHOTO = ROOT / "workflows" / "lpnsr_example.png"
 DTYPES = (torch.float32, torch.bfloat16)
