@@ -1,4 +1,4 @@
-"""The order of the tests, and how they are distributed to workers (`pytest -n 2`)."""
+"""Order of the tests, and their distribution to the workers of pytest-xdist (`pytest -n 2`)."""
 
 from typing import Any
 
@@ -8,14 +8,15 @@ from xdist.scheduler import LoadFileScheduling
 from tests.host.tested import run_of
 
 
-@pytest.hookimpl(trylast=True)  # after pytest has grouped tests by their fixtures
+@pytest.hookimpl(trylast=True)  # run after pytest has grouped tests by their fixtures
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move browser tests to the end, since they take longest; sort by front end and renderer."""
+    """Move browser tests to the end, since they take longest, sorted by front end and renderer."""
     items.sort(key=lambda item: run_of(item.nodeid))
 
 
 class _ByServer(LoadFileScheduling):
-    """Assigns the tests of a file, or of a front end, to one worker, since they share a server."""
+    """Sends tests that share a ComfyUI server to the same worker: browser tests with the same front
+    end, and otherwise the tests of a file."""
 
     def _split_scope(self, nodeid: str) -> str:
         front_end, _ = run_of(nodeid)

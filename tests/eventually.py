@@ -22,7 +22,8 @@ def eventually(state: Callable[[], Any], expected: Any = True, patience: float =
     """Wait until `state()` equals `expected`.
 
     Raises:
-        AssertionError: the states differ after `patience` seconds; the message has the last one.
+        AssertionError: `state()` still differs after `patience` seconds. The message contains its
+            last value.
     """
     end = time.monotonic() + patience
     while (last := state()) != expected:

@@ -16,20 +16,20 @@ _CHUNK = 2**18
 
 @dataclass
 class File:
-    """The answer to requests for one path."""
+    """A file on the server, and the failures to imitate when it is requested."""
 
     content: bytes
     status: int = 200
-    cuts: list[int] = field(default_factory=list)  # lengths to which the next responses are cut
-    stall_at: int | None = None  # stop sending after this byte, without closing the connection
+    cuts: list[int] = field(default_factory=list)  # the next responses end after so many bytes
+    stall_at: int | None = None  # stop sending at this byte, without closing the connection
     pause: float = 0.0  # seconds before each chunk
-    announced_size: int | None = None  # size that the hub reports, if not the true one
+    announced_size: int | None = None  # size reported by /hub, if not the true one
     announced_sha256: str | None = None
 
 
 @dataclass
 class FileServer:
-    """Files by path, and the paths requested so far."""
+    """State of the server: its URL, files by path, and the paths requested so far."""
 
     url: str = ""
     files: dict[str, File] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class FileServer:
 
 @contextmanager
 def serving() -> Iterator[FileServer]:
-    """Run a server that has no files yet."""
+    """Run a server, without files at first, until the end of the block."""
     state = FileServer()
     stopped = threading.Event()
     handler = type("Handler", (_Handler,), {"state": state, "stopped": stopped})
@@ -78,7 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Redirect to the CDN, with the file's metadata in the headers, as Hugging Face does."""
         sha256 = file.announced_sha256 or hashlib.sha256(file.content).hexdigest()
         size = len(file.content) if file.announced_size is None else file.announced_size
-        # Use another host name, since huggingface_hub's metadata requests follow local redirects.
+        # Redirect to another host name: huggingface_hub follows redirects within a host, and would
+        # not read the metadata from these headers.
         cdn = self.state.url.replace("127.0.0.1", "localhost")
         self.send_response(302)
         self.send_header("Location", f"{cdn}{self.path.replace('/hub/', '/cdn/', 1)}")
@@ -95,4 +96,4 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 self.wfile.write(body[start : start + _CHUNK])
             except ConnectionError:
-                break  # the client has gone
+                break  # the client has disconnected

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def limit_file_size(size: int) -> Iterator[None]:
-    """Limit the file size in bytes. Writing beyond it fails, as on a full disk."""
+    """Limit the size of files that this process writes, in bytes. Writing more fails as on a full
+    disk."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
@@ -23,8 +24,8 @@ def limit_file_size(size: int) -> Iterator[None]:
 
 @contextmanager
 def limit_time(seconds: int) -> Iterator[None]:
-    """Raise AssertionError in the main thread after `seconds`. A TimeoutError would not do:
-    it is an OSError, which `os.walk` ignores."""
+    """Raise AssertionError in the main thread if the block takes longer than `seconds`. A
+    TimeoutError would be lost: it is an OSError, and `os.walk` ignores these."""
 
     def stop(*_: object) -> None:
         raise AssertionError(f"took more than {seconds} s")
@@ -40,14 +41,14 @@ def limit_time(seconds: int) -> Iterator[None]:
 
 @contextmanager
 def enforce_permissions() -> Iterator[None]:
-    """Enforce file permissions even for root. Temporarily drops the two capabilities with which
-    this thread could bypass them, see capset(2)."""
+    """Enforce file permissions even for root, by dropping the two capabilities that let this thread
+    bypass them (see capset(2)) until the end of the block."""
     if os.geteuid() != 0:
         yield
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
-    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: 32 bits each, twice
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # API version 3; thread 0 is this one
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: low halves, then high
     _check(libc.capget(header, before))
     fewer = type(before)(*before)
     fewer[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH

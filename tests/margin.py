@@ -1,5 +1,5 @@
-"""Reference implementation of the engine's margin for images of a single tile: pad with edge
-pixels, run a network, and crop the padding.
+"""Reference implementation of the margin that the engine adds to images, for images that fit into
+one tile: pad with edge pixels, run a network, and crop the padding.
 
 The padded height and width must be sizes that the networks accept.
 """
@@ -14,18 +14,18 @@ from lpnsr_impl.engine.tiled import MARGIN
 
 
 def extend(x: Tensor, scale: int = 1) -> Tensor:
-    """[B,C,h,w] -> [B,C,h+2m,w+2m], m being the margin times `scale`."""
+    """Pad with edge pixels: [B,C,h,w] -> [B,C,h+2m,w+2m], where m = scale * MARGIN."""
     return F.pad(x, [scale * MARGIN] * 4, mode="replicate")
 
 
 def crop(x: Tensor, scale: int = 1) -> Tensor:
-    """The inverse of `extend`."""
+    """Remove the padding of `extend`: [B,C,h+2m,w+2m] -> [B,C,h,w], where m = scale * MARGIN."""
     m = scale * MARGIN
     return x[:, :, m:-m, m:-m]
 
 
 def with_margin(network: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a denoiser or noise predictor, to pad its inputs and crop its outputs."""
+    """Wrap a denoiser or noise predictor so that it pads its inputs and crops its outputs."""
 
     def run(*inputs: Any) -> Any:
         outputs = network(*(extend(x) if isinstance(x, Tensor) else x for x in inputs))

@@ -1,4 +1,4 @@
-"""Small networks, with weights from the same formula as the full-size networks of the goldens."""
+"""Small networks for tests, with pseudo-random weights from `tests.golden.fill`."""
 
 from pathlib import Path
 
@@ -24,14 +24,14 @@ UNET = UNetConfig(
 
 
 def unet_config(in_channels: int = 6, out_channels: int = 3, **sizes: object) -> UNetConfig:
-    """Config of the small U-Net, with some fields changed."""
+    """Make a config like `UNET`, with given channels, and with the fields in `sizes` replaced."""
     return UNetConfig(
         **{**vars(UNET), "in_channels": in_channels, "out_channels": out_channels, **sizes}
     )
 
 
 def state_dict(network: nn.Module, salt: str = "") -> dict[str, Tensor]:
-    """Make a state dict for a network, with weights from the formula."""
+    """Make a state dict for a network, with weights from `fill`. `salt` varies the weights."""
     return fill({key: tuple(value.shape) for key, value in network.state_dict().items()}, salt)
 
 
@@ -51,7 +51,7 @@ def predictor_weights(config: UNetConfig | None = None) -> dict[str, Tensor]:
 
 
 def save_crops(folder: Path, count: int, step: tuple[int, int]) -> Path:
-    """Save 90x80 crops of the example picture, each moved by `step` (x, y) from the one before."""
+    """Save 90x80 crops of the example picture to `folder`, each shifted by `step` (x, y) pixels."""
     with Image.open(PICTURE) as file:
         rgb = file.convert("RGB")
     for i in range(count):

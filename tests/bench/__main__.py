@@ -1,8 +1,8 @@
 """`make bench`: time and memory on CPU and GPU, compared with a straightforward implementation of
 the same networks. Takes 20 minutes on two cores.
 
-`python -m tests.bench growth peaks` runs single sections. Some modules of this package are separate
-benchmarks, e.g. `python -m tests.bench.seams`.
+`python -m tests.bench growth peaks` runs only the sections growth and peaks. Some modules of this
+package are separate benchmarks, e.g. `python -m tests.bench.seams`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def run(section: str) -> list[Bar]:
 
 
 def main() -> None:
-    """Run the sections given on the command line, by default all."""
+    """Run the sections given on the command line, or all sections if none is given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", help=f"some of {', '.join(SECTIONS)}; default: all")
     sections = parser.parse_args().sections or SECTIONS

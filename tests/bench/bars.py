@@ -1,4 +1,4 @@
-"""Targets of the benchmarks."""
+"""Targets of the benchmarks: measured values and their limits."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bar:
-    """A measured value and its limit: a minimum if `least`, otherwise a maximum."""
+    """A measured value and its limit. The limit is a minimum if `least`, otherwise a maximum."""
 
     name: str
     value: float

@@ -1,7 +1,7 @@
 """A straightforward implementation of the networks, as the baseline of the benchmarks.
 
-It uses contiguous NCHW tensors and a single precision. It recomputes position bias and shift mask
-in every call, for every window, and quantises with the full matrix of distances to the codes.
+It uses contiguous NCHW tensors and a single dtype. It recomputes the position bias and shift mask
+of all windows in every call, and quantises with the full matrix of distances to the codes.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,10 @@ class Baseline:
     """PreSet-A in 4 steps with the baseline networks.
 
     Args:
-        autoencoder, denoiser, noise_predictor: networks to take weights and precision from.
-        published: imitate the published inference code, which pads pictures to powers of two and
-            computes the full attention matrix.
+        autoencoder, denoiser, noise_predictor: networks of the pack; the baseline takes over
+            their weights and dtype.
+        published: imitate LPNSR's published inference code, which pads pictures to powers of two
+            and computes the full attention matrix.
     """
 
     def __init__(
@@ -62,15 +63,15 @@ class Baseline:
     def upscale(
         self, lr: Tensor, seed: int, stage: Callable[[str], None] = lambda _: None
     ) -> tuple[Tensor, Tensor]:
-        """Upscale [1,3,h,w] in [-1,1].
+        """Upscale a picture x4.
 
         Args:
-            lr: LR picture.
+            lr: LR picture, [1,3,h,w] in [-1,1].
             seed: seed of the noise.
             stage: called with the name of each stage when it is done.
 
         Returns:
-            [1,3,4h,4w] in [0,1], and the final latent.
+            The result, [1,3,4h,4w] in [0,1], and the final latent.
         """
         h, w = lr.shape[2:]
         padded = reflect_pad(lr, self._padded(h), self._padded(w))
@@ -96,7 +97,7 @@ def power_of_two(size: int) -> int:
 
 
 class _Plain:
-    """Applies the layers of a network by name."""
+    """Base class of the baseline networks. Applies the layers of a network of the pack by name."""
 
     def __init__(self, network: nn.Module, published: bool) -> None:
         self.config: Any = network.config
@@ -120,7 +121,7 @@ class _Plain:
         return F.group_norm(x, groups, weight, bias, eps)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Scaled dot-product attention, [b,heads,n,d] -> [b,heads,n,d]."""
+        """Scaled dot-product attention. q, k, v: [b,heads,n,d] -> [b,heads,n,d]."""
         if not self.published:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         scores = q * q.shape[3] ** -0.5 @ k.mT
@@ -128,16 +129,16 @@ class _Plain:
 
 
 class PlainUNet(_Plain):
-    """The Swin-U-Net."""
+    """Baseline implementation of the Swin-U-Net."""
 
     def run(self, x: Tensor, t_index: int) -> Tensor:
-        """[B,in,h,w] -> float32 [B,out,h,w]"""
+        """Run the network. x: [B,in,h,w] -> float32 [B,out,h,w]"""
         index = torch.full((len(x),), t_index, device=x.device)
         emb = timestep_embedding(index, self.config.model_channels).to(self.dtype)
         emb = self.linear("time_embed.2", F.silu(self.linear("time_embed.0", emb)))
         h, level, skips, self.height = x.to(self.dtype), 0, [], x.shape[2]
         depth = len(self.config.level_channels)
-        blocks = depth * (self.config.num_res_blocks + 1)  # and the same number of output blocks
+        blocks = depth * (self.config.num_res_blocks + 1)  # number of input and of output blocks
         for i in range(blocks):
             level += self.has(f"input_blocks.{i}.0.op")
             h = self.block(f"input_blocks.{i}", h, emb, level)
@@ -192,7 +193,7 @@ class PlainUNet(_Plain):
         return self.conv(f"{name}.patch_unembed.proj", x)
 
     def windows(self, name: str, x: Tensor, window: int, shift: int) -> Tensor:
-        """Windowed attention; height and width must be multiples of the window."""
+        """Windowed attention, [b,c,h,w] -> [b,c,h,w]. h and w must be multiples of `window`."""
         b, c, h, w = x.shape
         heads = c // self.config.head_width
         sizes = {"nh": h // window, "nw": w // window, "a": window, "b": window}
@@ -204,7 +205,8 @@ class PlainUNet(_Plain):
         table = self.weights[f"{name}.relative_position_bias_table"].to(x)
         bias = rearrange(table[_relative_positions(window, x.device)], "n m h -> h n m")
         mask = torch.zeros(len(x), 1, window**2, window**2, device=x.device, dtype=x.dtype)
-        if shift:  # like the released networks, mask only in the bottom row, between columns
+        # Like the released networks, mask only between left and right in the bottom row of windows.
+        if shift:
             right = torch.arange(window, device=x.device).repeat(window) >= window - shift
             mask[-b * sizes["nw"] :].masked_fill_(right[:, None] != right, -100.0)
         x = rearrange(self.attend(q, k, v, bias + mask), "b h n d -> b n (h d)")
@@ -214,10 +216,10 @@ class PlainUNet(_Plain):
 
 
 class PlainAutoencoder(_Plain):
-    """The VQ autoencoder."""
+    """Baseline implementation of the VQ autoencoder."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """[B,3,H,W] -> float32 [B,C,H/4,W/4]"""
+        """Encode an image to a latent: [B,3,H,W] -> float32 [B,C,H/4,W/4]"""
         h = self.conv("encoder.conv_in", x.to(self.dtype), padding=1)
         for i in range(len(self.config.level_channels)):
             for j in range(self.config.num_res_blocks):
@@ -229,7 +231,7 @@ class PlainAutoencoder(_Plain):
         return self.conv("quant_conv", h).float()
 
     def decode(self, z: Tensor) -> Tensor:
-        """[B,C,h,w] -> float32 [B,3,4h,4w]"""
+        """Quantise and decode a latent: [B,C,h,w] -> float32 [B,3,4h,4w]"""
         codebook = self.weights["quantize.embedding.weight"].float()
         codes = F.embedding(self.codes(z), codebook)
         h = self.conv("post_quant_conv", rearrange(codes, "b h w c -> b c h w").to(self.dtype))
@@ -243,7 +245,7 @@ class PlainAutoencoder(_Plain):
         return self.out("decoder", h).float()
 
     def codes(self, z: Tensor) -> Tensor:
-        """Return the indices of the nearest codes, [B,h,w]."""
+        """Return the index of the nearest code at each position: [B,C,h,w] -> [B,h,w]."""
         vectors = rearrange(z.float(), "b c h w -> (b h w) c")
         codebook = self.weights["quantize.embedding.weight"].float()
         distances = (
@@ -282,7 +284,11 @@ class PlainAutoencoder(_Plain):
 
 
 def _relative_positions(window: int, device: torch.device) -> Tensor:
-    """Return the row index in the bias table for each pair of positions, int64 [N,N]."""
+    """Return the row of the position bias table for each pair of positions in a window.
+
+    Returns:
+        int64 [N,N], where N = window².
+    """
     y, x = torch.meshgrid(2 * [torch.arange(window, device=device)], indexing="ij")
     y, x = y.flatten(), x.flatten()
     dy, dx = y[:, None] - y + window - 1, x[:, None] - x + window - 1

@@ -1,8 +1,8 @@
-"""Prints the table "Conservative or creative" of docs/settings.md: for each setting, the PSNR
-between the results of two seeds, and the LR-PSNR. Also compares tiled with untiled results. Uses
+"""Print the table "Conservative or creative" of docs/settings.md: for each setting, the PSNR
+between the results of two seeds, and the LR-PSNR. Also compare tiled with untiled results. Uses
 PreSet-B and the lite models.
 
-python -m tests.bench.conservative
+Usage: `python -m tests.bench.conservative`
 """
 
 import itertools
@@ -29,7 +29,7 @@ LR = HR.parent / "lr"
 PICTURES, WIDTH, HEIGHT = 4, 96, 64
 SEEDS = (0, 1, 2)
 TILES = (64, 32)
-WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # arguments of Sampling, lr_consistency
+WAYS: dict[str, tuple[dict[str, Any], bool]] = {  # (arguments of Sampling, lr_consistency)
     "steps 1": ({"steps": 1}, False),
     "predictor_mode mean": ({"predictor_mode": "mean"}, False),
     "kappa 1": ({"kappa": 1.0}, False),
@@ -53,7 +53,7 @@ def pieces() -> list[Picture]:
 
 @torch.inference_mode()
 def main() -> None:
-    """Print the tables."""
+    """Print both tables."""
     engine = Ours(*load("lite")).engine
     compact = ModelLoader("cpu").load_from_file(
         str(find_weights("lpnsr_lite_compact_x4.safetensors"))

@@ -2,8 +2,8 @@
 device but without values.
 
 Counts the operations that write GPU memory (about one kernel each), the bytes that they write, and
-the peak memory of the tensors created during the run. Views are not counted, nor is the workspace
-that cuDNN or a kernel allocates internally, e.g. for a different layout.
+the peak memory of the tensors created during the run. Not counted: views, and the workspace that
+cuDNN or a kernel allocates internally, e.g. to change the memory layout.
 """
 
 import traceback
@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 FAKE = FakeTensorMode()
-"""Shared by all runs, because networks cache tensors between runs."""
+"""FakeTensor mode of all runs. It is shared, because networks cache tensors between runs."""
 
 ROOT = Path(__file__).parents[2]
 _COPIES = """clone cat stack roll flip repeat index index_select index_put_ gather embedding
@@ -37,12 +37,13 @@ _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split
 
 
 class Counts(TorchDispatchMode):
-    """Counts operations while it is active inside `FAKE`.
+    """Context manager that counts operations. Use it inside `FAKE`.
 
     Attributes:
-        operations: number of operations that write memory of the device, by kind.
-        written: bytes written, by kind: "convolution", "matmul", "attention", "norm", "cast"
-            (change of dtype), "copy", "transfer" (from another device), "elementwise" or "other".
+        operations: number of operations that write memory of the device, by kind: "convolution",
+            "matmul", "attention", "norm", "cast" (change of dtype), "copy", "transfer" (from
+            another device), "elementwise" or "other".
+        written: bytes that the operations write, by kind.
         peak: peak memory of live tensors, in bytes.
         waits: places where the host waits for the device, as "file:line operation".
     """
@@ -59,11 +60,11 @@ class Counts(TorchDispatchMode):
 
     @property
     def total(self) -> int:
-        """Number of operations that write memory."""
+        """Number of operations of all kinds."""
         return sum(self.operations.values())
 
     def write(self, kind: str, *tensors: Tensor) -> None:
-        """Record an operation that has written these tensors."""
+        """Record an operation of a kind, and the tensors that it has written."""
         on_device = [x for x in tensors if x.device.type == self._device]
         if on_device:
             self.operations[kind] += 1
@@ -80,7 +81,7 @@ class Counts(TorchDispatchMode):
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         self._note_wait(name, inputs, kwargs)
         if name == "_local_scalar_dense":
-            return 1  # FakeTensors have no value
+            return 1  # any number, since FakeTensors have no values
         storages = {x.untyped_storage()._cdata for x in inputs}
         result = func(*args, **kwargs)
         outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
@@ -136,10 +137,15 @@ class _Attention(TorchFunctionMode):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """q, k, v are [b,heads,n,d]. A mask that is not aligned is first copied, with padding."""
+        """Count attention. q, k, v: [b,heads,n,d] -> [b,heads,n,d], without values.
+
+        As on CUDA, a mask that is not aligned is first copied to a padded one.
+        """
         strides = [*q.stride()[-1:], *k.stride()[-1:], *v.stride()[-1:]]
         if strides != [1, 1, 1]:
-            raise ValueError(f"q, k, v have the last strides {strides}; CUDA's kernels need 1.")
+            raise ValueError(
+                f"q, k, v have the strides {strides} in the last dimension; CUDA's kernels need 1"
+            )
         if attn_mask is not None and not _aligned(attn_mask):
             n = attn_mask.shape[-1]
             padded = attn_mask.new_empty(*attn_mask.shape[:-1], n + 8 - n % 8)
@@ -156,8 +162,10 @@ def _aligned(mask: Tensor) -> bool:
 
 
 def _of_parts(func: Any, name: str) -> bool:
-    """Return whether PyTorch implements an operation by calling other operations. Upsampling does
-    not count: only compilers decompose it, and otherwise it is a single kernel."""
+    """Return whether PyTorch implements an operation by calling other operations.
+
+    False for upsampling: only compilers decompose it, and otherwise it is a single kernel.
+    """
     if func.namespace != "aten" or "upsample" in name:
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
@@ -174,7 +182,7 @@ def _kind(func: Any, name: str, output: Tensor, inputs: list[Tensor]) -> str:
 
 
 def _caller() -> str:
-    """Return the innermost stack frame that is in the pack's code, as "file:line"."""
+    """Return the innermost stack frame in the pack's code as "file:line", or "elsewhere"."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
         if path.is_relative_to(ROOT / "lpnsr_impl") or path.is_relative_to(ROOT / "nodes"):

@@ -1,7 +1,7 @@
-"""GPU benchmark, compared with the baseline: times on a GPU, or counts of operations and memory
-without one.
+"""GPU benchmark of the pack and the baseline. Measures times on a GPU. Without a GPU, counts
+operations and memory with FakeTensors, and compares the counts with limits.
 
-`python -m tests.bench.gpu` prints tables, and compares counts with their limits.
+Usage: `python -m tests.bench.gpu`
 """
 
 import argparse
@@ -24,12 +24,12 @@ from .ways import SMALL, Card, Networks, Ours, Sizes, calls, make_networks
 
 KINDS = ("convolution", "matmul", "attention", "norm", "cast", "copy", "elementwise", "other")
 LAUNCHES_A_FRAME = 5906
-"""Operations per video frame in commit a40fa27, which processed frames one by one."""
+"""Number of operations per video frame in commit a40fa27, which processed frames one by one."""
 
 
 def waits_in_chain(networks: Networks, side: int) -> list[str]:
-    """Return the places where the host waits for the device between the first and the last call of
-    the denoiser in a tiled run."""
+    """Return the places in the code where the host waits for the device, between the first and the
+    last denoiser call of a tiled run."""
     engine = Ours(*networks, Card(), Tiling(side // 2, side // 8)).engine
     marks: list[int] = []
     with FAKE:
@@ -68,7 +68,7 @@ def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
         clip = torch.zeros(sizes.frames, 3, sizes.frame, sizes.frame)
         mine, theirs = (calls(who, side, 1, "cuda") for who in (ours, baseline))
     for run in mine.values():
-        counted(lambda _, run=run: run())  # the first run also creates cached tensors
+        counted(lambda _, run=run: run())  # warm-up: the first run also creates cached tensors
     mine["clip"] = lambda: ours.upscale(clip, 1)
     theirs["frame"] = lambda: baseline.upscale(frame, 1)
     rows = [
@@ -83,7 +83,7 @@ def count(dtype: torch.dtype, sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def row(who: str, what: str, counts: Counts) -> dict[str, Any]:
-    """Make a row of results from counts."""
+    """Make a row of results. `who` is the implementation, `what` the part that was run."""
     return {
         "who": who,
         "what": what,
@@ -161,12 +161,17 @@ def measure(
 
 
 def main() -> None:
-    """Print tables, and optionally write all figures to a file."""
+    """Print tables, and write all figures to the file given with --json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="", choices=("cuda", "cpu", "none"), help="none counts")
+    parser.add_argument(
+        "--device",
+        default="",
+        choices=("cuda", "cpu", "none"),
+        help="none: count operations instead of measuring times",
+    )
     parser.add_argument("--small", action="store_true", help="small networks and pictures")
     parser.add_argument("--eager", action="store_true", help="skip torch.compile")
-    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--json", type=Path, help="JSON file to write all figures to")
     parsed = parser.parse_args()
     sizes = SMALL if parsed.small else Sizes()
     found = measure(sizes, parsed.device, not parsed.eager)

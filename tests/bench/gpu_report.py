@@ -1,7 +1,7 @@
 """`make gpu`: a report about this machine's GPU, to paste into an issue. Takes up to 8 minutes.
 
-It compares the networks with the goldens, measures times and memory, runs the quick start in a real
-ComfyUI, and lets the GPU run out of memory. Without a GPU it only prints a message.
+It compares the networks with the goldens, measures times and memory, runs the quick-start workflow
+in a real ComfyUI, and lets the GPU run out of memory. Without a GPU it only prints a message.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from .ways import Networks, Ours, Sizes
 
 GOLDENS = ROOT / "tests" / "golden" / "goldens.safetensors"
 BARS = {torch.float32: (1e-4, 50.0), torch.float16: (3e-3, 37.0), torch.bfloat16: (2.5e-2, 30.0)}
-"""Maximum relative RMS error of a network, and minimum PSNR of the final image in dB."""
+"""By dtype: maximum relative RMS error of a network, and minimum PSNR of the final image in dB."""
 
 SECONDS_FOR_TIMES = 180.0
 SIDE = 256
@@ -73,7 +73,7 @@ def run_golden_cases(networks: Networks) -> dict[str, Tensor]:
 def compare(
     results: dict[str, Tensor], goldens: dict[str, Tensor], dtype: torch.dtype
 ) -> list[Bar]:
-    """Compare results with goldens."""
+    """Compare results with the goldens of the same names, by the limits in `BARS`."""
     precision, (rms, least_psnr) = str(dtype).removeprefix("torch."), BARS[dtype]
     bars: list[Bar] = []
     for name, x in results.items():
@@ -88,7 +88,7 @@ def compare(
 
 
 def check_goldens(device: str) -> list[Bar]:
-    """Compare networks of full size on a device with the goldens, in all precisions."""
+    """Compare full-size networks on a device with the goldens, for each dtype of `BARS`."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     goldens, bars = load_file(GOLDENS), list[Bar]()
     for dtype in BARS:
@@ -97,13 +97,14 @@ def check_goldens(device: str) -> list[Bar]:
 
 
 def run_quick_start(options: tuple[str, ...]) -> tuple[Tensor, float, list[str]]:
-    """Run the quick start twice in a real ComfyUI.
+    """Run the quick-start workflow twice in a real ComfyUI, with different seeds.
 
     Args:
         options: command-line options of ComfyUI, e.g. "--cpu".
 
     Returns:
-        The image in [0,1], seconds of the second run, and the log lines about memory.
+        The second run's image, [h,w,3] in [0,1], its duration in seconds, and the lines of
+        ComfyUI's log about memory and LPNSR.
     """
     prompt = load_api_workflow("LPNSR quick start")
     sampling = node_of_type(prompt, "LPNSRSample")["inputs"]
@@ -119,7 +120,7 @@ def run_quick_start(options: tuple[str, ...]) -> tuple[Tensor, float, list[str]]
 
 
 def check_quick_start(device: str) -> list[Bar]:
-    """Compare the image of the quick start with that of ComfyUI on the CPU."""
+    """Compare the image of the quick-start workflow with its image on the CPU."""
     image, seconds, lines = run_quick_start(() if device == "cuda" else ("--cpu",))
     print(f"ComfyUI {comfyui_version()}, second run {seconds:.1f} s\n\n```")
     print(*lines, "```", sep="\n", flush=True)
@@ -129,7 +130,7 @@ def check_quick_start(device: str) -> list[Bar]:
 
 @contextmanager
 def capped(device: str, num_bytes: float) -> Iterator[None]:
-    """Let this process allocate at most `num_bytes` more, on a GPU or in main memory."""
+    """Let this process allocate at most `num_bytes` more memory, on a GPU or in main memory."""
     if device == "cuda":
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
@@ -138,7 +139,7 @@ def capped(device: str, num_bytes: float) -> Iterator[None]:
         yield
         torch.cuda.set_per_process_memory_fraction(1.0)
     else:
-        import resource  # does not exist on Windows
+        import resource  # not at the top, since Windows lacks this module
 
         before = resource.getrlimit(resource.RLIMIT_AS)
         limit = int(read_status("VmSize") + num_bytes)
@@ -149,7 +150,8 @@ def capped(device: str, num_bytes: float) -> Iterator[None]:
 
 @torch.inference_mode()
 def check_out_of_memory(device: str, side: int = SIDE, share: float = 1 / 3) -> list[Bar]:
-    """Upscale an image with only a share of the memory that the engine estimates for it."""
+    """Upscale an image with only a share of the memory that the engine estimates for it. Compare
+    the result with that of an upscale with enough memory."""
     ours, lr = Ours(*load("lite", device=device)), picture(side, side)
     warnings = _Messages()
     logging.getLogger("lpnsr_impl.engine.tiled").addHandler(warnings)
@@ -191,7 +193,7 @@ SECTIONS: dict[str, Callable[[str], list[Bar]]] = {
 
 
 def describe_machine() -> str:
-    """Name the GPU and the software."""
+    """Describe the GPU and the versions of the software."""
     properties = torch.cuda.get_device_properties(0)
     device = f"{properties.name}, {properties.total_memory / 1e9:.1f} GB"
     software = f"torch {torch.__version__}, Python {platform.python_version()}"

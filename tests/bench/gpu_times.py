@@ -1,5 +1,5 @@
-"""Time every network, a large picture and a clip on a GPU, compared with the baseline, within
-8 minutes and 20 GB. Used by `tests.bench.gpu`."""
+"""Time every network, a large picture and a clip on a GPU, and compare with the baseline. Takes at
+most about 8 minutes and 20 GB. Used by `tests.bench.gpu`."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from .ways import LIMIT_BYTES, Card, Ours, Sizes, calls, make_networks
 
 LIMIT_SECONDS = 480.0
 TO_COMPILE = 120.0
-"""Remaining seconds below which no further network is compiled."""
+"""Minimum remaining time, in seconds, to start compiling another network."""
 MAX_BATCH = 16
 
 
@@ -27,8 +27,8 @@ class Measured:
     """Result of a measurement.
 
     Attributes:
-        seconds: time of a run, or None if memory ran out.
-        peak: peak memory minus the memory before the run, in bytes, or None on a CPU.
+        seconds: duration of a run, or None if it ran out of memory.
+        peak: peak memory minus the memory before the run, in bytes; None on a CPU.
     """
 
     seconds: float | None
@@ -57,7 +57,7 @@ class Stopwatch:
         return self._end - time.perf_counter()
 
     def measure(self, run: Callable[[], Any]) -> Measured:
-        """Measure the median of three runs after a warm-up, or of fewer if they are slow."""
+        """Measure peak memory and median time of three runs (fewer if slow) after a warm-up."""
         try:
             first = self._seconds(run)
             before = self._reset_peak()
@@ -98,7 +98,8 @@ def time_all(
     compiled: bool,
     dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16),
 ) -> Iterator[dict[str, Any]]:
-    """Measure everything, most important first, and yield each result, until time runs out.
+    """Yield measurements of all networks and pictures, the most important ones first, until the
+    time budget is used up.
 
     Args:
         stopwatch: measures the runs on its device.
@@ -127,7 +128,8 @@ def time_all(
 def _pictures(
     stopwatch: Stopwatch, dtype: torch.dtype, ours: Ours, baseline: Baseline, sizes: Sizes
 ) -> Iterator[dict[str, Any]]:
-    """Measure a large picture and a clip. The baseline runs tile by tile and frame by frame."""
+    """Measure a large picture and a clip. The baseline upscales the picture tile by tile, and the
+    clip frame by frame."""
     tile = sizes.tiles[0]
     picture, frame = (
         torch.zeros(1, 3, side, side, device=stopwatch.device)
@@ -154,7 +156,7 @@ def _pictures(
 
 
 def _compiled(stopwatch: Stopwatch, dtype: torch.dtype, sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """Measure calls of compiled networks, compared with uncompiled ones."""
+    """Measure calls of compiled networks, and of uncompiled ones as their baseline."""
     device, side = stopwatch.device, sizes.tiles[0]
     eager, networks = (make_networks(dtype, device, sizes, compiled) for compiled in (False, True))
     mine, theirs = (calls(Ours(*some), side, 1, device) for some in (networks, eager))
@@ -174,7 +176,7 @@ def both(
 
 
 def fitting(single: Measured) -> int:
-    """Return how many tiles fit into a batch, given the measurement of a single tile."""
+    """Return the number of tiles that fit into a batch, given the measurement of a single tile."""
     if not single.peak:
         return 2
     return max(1, min(MAX_BATCH, int(USABLE * LIMIT_BYTES // single.peak)))
@@ -189,7 +191,8 @@ def figures(
     ours: Measured,
     baseline: Measured,
 ) -> dict[str, Any]:
-    """Make a row of results from two measurements."""
+    """Make a row of results. `how` is "eager" or "compiled against eager", `what` the part that was
+    run."""
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "how": how,
@@ -205,7 +208,7 @@ def figures(
 
 
 def header(device: str) -> str:
-    """Make the header of the table for `line`."""
+    """Make the header of the table whose rows `line` formats."""
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     columns = "| dtype | how | what | LR | batch | time | baseline | ratio | peak | baseline |"
     return f"\n## {name}, timed\n\n{columns}\n" + "|---" * 10 + "|"

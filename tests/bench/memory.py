@@ -1,8 +1,8 @@
 """Activation memory of one network call: the engine's estimate compared with a measurement.
 
 On the CPU, the measurement is the peak resident memory of a process while it runs one network,
-minus the memory before. On a GPU it is the peak of PyTorch's allocator. Without a GPU, the bytes of
-live tensors are counted, without the workspace of kernels.
+minus the memory before. On a GPU it is the peak of PyTorch's allocator. Without a GPU, the size
+of live FakeTensors is counted instead; this excludes the workspace of kernels.
 """
 
 import argparse
@@ -28,7 +28,7 @@ GPU_DTYPES = (torch.float32, torch.float16)
 
 
 def network_of(ours: Ours, part: str) -> Any:
-    """Return the network that does the work of a part, e.g. the autoencoder for "encode"."""
+    """Return the network that runs a part of the pipeline, e.g. the autoencoder for "encode"."""
     unets = {"denoiser": ours.denoiser, "predictor": ours.noise_predictor}
     return unets.get(part, ours.autoencoder)
 
@@ -44,14 +44,14 @@ def print_gpu_rows(family: str, dtype: torch.dtype) -> None:
     for part, side in product(PARTS, SIDES):
         with where:
             run = calls(ours, side, 1, "cuda")[part]
-        measure_gpu_peak(run)  # the first run also creates cached tensors
+        measure_gpu_peak(run)  # warm-up: the first run also creates cached tensors
         peak = measure_gpu_peak(run)
         estimate = activation_bytes(network_of(ours, part), side, side, torch.device("cuda"))
         print_row(f"GPU, {str(dtype).removeprefix('torch.')}", family, part, side, estimate, peak)
 
 
 def measure_gpu_peak(run: Callable[[], Any]) -> int:
-    """Return the peak memory of a run in bytes, minus the memory allocated before."""
+    """Return the peak GPU memory of a run minus the memory allocated before, in bytes."""
     if not torch.cuda.is_available():
         return counted(lambda _: run()).peak
     torch.cuda.reset_peak_memory_stats()
@@ -62,7 +62,7 @@ def measure_gpu_peak(run: Callable[[], Any]) -> int:
 
 @torch.inference_mode()
 def measure_cpu(family: str, part: str, side: int) -> None:
-    """Print the estimate and the peak of one run in this process, in bytes."""
+    """Print the estimated and the measured peak memory of one run in this process, in bytes."""
     ours = Ours(*load(family))
     run = calls(ours, side, 1, "cpu")[part]
     before = resident_bytes()
@@ -80,14 +80,14 @@ def print_row(
 
 
 def print_gpu_table() -> None:
-    """Print the header of the table and the rows for GPUs."""
+    """Print the header of the table, and its rows for GPUs."""
     print("| device | models | part | LR | estimate | measured | ratio |\n" + "|---" * 7 + "|")
     for family, dtype in product(FAMILIES, GPU_DTYPES):
         print_gpu_rows(family, dtype)
 
 
 def main() -> None:
-    """Print a table of all cases, or the figures of a single case."""
+    """Print a table of all cases, or only measure the case given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", nargs="*", help="a case on the CPU: family, part and side")
     if case := parser.parse_args().case:

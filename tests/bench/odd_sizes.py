@@ -1,6 +1,8 @@
-"""PSNR of images whose sizes are not multiples of 64: the pack, which pads images to the next size
-that the networks accept, compared with the baseline, which pads to multiples of 64. Lite models
-are used."""
+"""Compare the PSNR of the pack and the baseline for images whose sizes are not multiples of 64.
+
+The pack pads images to the next size that the networks accept, the baseline to multiples of 64.
+Uses the lite models.
+"""
 
 from lpnsr_impl.pictures.edges import resample
 from lpnsr_impl.pictures.images import to_pm1
@@ -16,7 +18,7 @@ PICTURES = 4
 
 
 def odd_sizes() -> None:
-    """Print a table of means over pictures."""
+    """Print the mean PSNR over all pictures for each size."""
     print("\n## Odd sizes, PSNR\n\n| LR | ours | baseline |\n|---|---|---|")
     networks = load("lite")
     for h, w in SIZES:

@@ -1,8 +1,9 @@
-"""Visibility of tile borders: the pack, which blends the output of every network call, compared
-with blending finished tiles. Uses photos and the lite models.
+"""Compare the visibility of tile borders between the pack, which blends the output of every network
+call, and a method that blends finished tiles. Uses photos and the lite models.
 
-The measure is the squared gradient across tile borders divided by the squared gradient beside them,
-relative to the same ratio in the untiled result. 1 means invisible.
+The squared gradient across tile borders is divided by the squared gradient a few pixels away. The
+measure is this ratio for the tiled result, divided by the ratio for the untiled result. 1 means
+that the borders are invisible.
 """
 
 from pathlib import Path
@@ -27,10 +28,11 @@ from .speed import load, psnr
 from .ways import Networks, Ours
 
 HR = Path(__file__).parents[1] / "data" / "eval" / "hr"
-CASES = [(192, 128, 64, 4), (384, 256, 128, 1), (768, 512, 256, 1)]  # w, h, tile, pictures
+# (LR width, LR height, tile size, number of pictures)
+CASES = [(192, 128, 64, 4), (384, 256, 128, 1), (768, 512, 256, 1)]
 OVERLAPS = (16, 32)
 SEED = 0
-BESIDE = range(6, 15)  # pixels
+BESIDE = range(6, 15)  # distances from a border that count as beside it, in HR pixels
 
 
 def plan_tiles(networks: Networks, h: int, w: int, tiling: Tiling) -> TilePlan:
@@ -40,7 +42,8 @@ def plan_tiles(networks: Networks, h: int, w: int, tiling: Tiling) -> TilePlan:
 
 
 def blend_finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tensor:
-    """Upscale each tile separately, with its crop of the same noise, and blend the results."""
+    """Upscale each tile separately, with its crop of the noise for the whole picture, and blend the
+    results."""
     autoencoder, denoiser, predictor = networks
     draw = seeded_noise(SEED)
     kinds = [("init", 4), ("step", 4), ("step", 3), ("step", 2)]
@@ -59,7 +62,7 @@ def blend_finished_tiles(networks: Networks, lr: Tensor, plan: TilePlan) -> Tens
 
 
 def seam(x: Tensor, plan: TilePlan) -> float:
-    """Return the squared gradient across tile borders, relative to that beside the borders."""
+    """Return the squared gradient across tile borders, divided by that beside the borders."""
     on, beside = 0.0, 0.0
     for dim, axis in ((2, plan.rows), (3, plan.columns)):
         energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])
@@ -73,7 +76,7 @@ def seam(x: Tensor, plan: TilePlan) -> float:
 
 @torch.inference_mode()
 def main() -> None:
-    """Print a table of means over pictures."""
+    """Print the mean over all pictures for each size, overlap and method."""
     networks = load("lite")
     print("| LR | tiles | overlap | method | seam | PSNR to untiled |\n" + "|---" * 6 + "|")
     for w, h, tile, count in CASES:

@@ -1,5 +1,5 @@
-"""Effect of the picture size on the result. The same content is repeated by mirroring, so that only
-the size changes. Uses the bundled models and PreSet-B."""
+"""Measure how the result depends on the size of the picture. A crop of a photo is repeated by
+mirroring, so that the size changes, but not the content. Uses PreSet-B and the bundled models."""
 
 from dataclasses import replace
 
@@ -24,11 +24,11 @@ METHODS = {
     "4 steps, random noise": Method("", START, predictor_on={}, seed=SEED),
     "4 steps": Method("", START, seed=SEED),
 }
-COPIES = (1, 2, 4, 8)  # along each axis
-SIDE = 32  # of a piece, in LR pixels
-PIECES = {"kodim15": (44, 66), "kodim03": (64, 60)}  # top and left, in LR pixels
-ONE_TILE = 2 * SIDE * COPIES[-1]  # in LR pixels; larger than every image here
-LARGE, TILE = 128, 64  # in LR pixels, to compare tiled with untiled
+COPIES = (1, 2, 4, 8)  # number of mirrored copies of a crop along each axis
+SIDE = 32  # height and width of the crops, in LR pixels
+PIECES = {"kodim15": (44, 66), "kodim03": (64, 60)}  # photo: top and left of its crop, in LR pixels
+ONE_TILE = 2 * SIDE * COPIES[-1]  # tile size above every image size here, in LR pixels
+LARGE, TILE = 128, 64  # image and tile size in LR pixels, for the tiled results
 
 
 def sizes() -> list[Bar]:
@@ -59,7 +59,7 @@ def sizes() -> list[Bar]:
 
 
 def tiles(upscaler: Upscaler) -> list[Bar]:
-    """Compare tiled with untiled results, on larger crops of the same photos, not mirrored."""
+    """Compare tiled with untiled results for larger crops of the same photos, without mirroring."""
     print(f"\n## {LARGE}x{LARGE} in tiles of {TILE}, 4 steps\n")
     print("| photo | one tile, dB | tiles, dB | PSNR between both, dB |\n" + "|---" * 4 + "|")
     worse, agree = 0.0, 100.0
@@ -87,20 +87,27 @@ def read_piece(photo: str, top: int, left: int, side: int) -> tuple[Tensor, Tens
 
 
 def mirror(x: Tensor, copies: int) -> Tensor:
-    """[B,C,h,w] -> [B,C,h*copies,w*copies], each copy mirroring its neighbours."""
+    """Repeat an image along both axes, each copy mirroring its neighbours.
+
+    [B,C,h,w] -> [B,C,h*copies,w*copies]
+    """
     for dim in (2, 3):
         x = torch.cat([x.flip(dim) if i % 2 else x for i in range(copies)], dim=dim)
     return x
 
 
 def run(upscaler: Upscaler, method: Method, lr: Tensor, tile: int) -> Tensor:
-    """Upscale [1,3,h,w] to [1,3,4h,4w], both in [0,1], in tiles of a given size."""
+    """Upscale in tiles of `tile` LR pixels: [1,3,h,w] -> [1,3,4h,4w], both in [0,1]."""
     upscaler.tile = tile
     return upscaler.upscale(Picture(lr), method)
 
 
 def measure(upscaler: Upscaler, method: Method, lr: Tensor, hr: Tensor) -> tuple[float, float]:
-    """Return the PSNR to HR in dB, and the ratio of the standard deviations of high frequencies."""
+    """Upscale `lr` in a single tile, and compare the result with `hr`.
+
+    Returns:
+        The PSNR in dB, and the standard deviation of the high frequencies relative to that of `hr`.
+    """
     sr = run(upscaler, method, lr, ONE_TILE)
     return psnr(sr, hr), float(details(sr).std() / details(hr).std())
 
@@ -111,7 +118,7 @@ def details(x: Tensor) -> Tensor:
 
 
 def details_of_mean(upscaler: Upscaler, lr: Tensor) -> float:
-    """Return the standard deviation of the predicted noise mean's high frequencies at t = 4."""
+    """Return the standard deviation of high frequencies in the noise mean predicted at t = 4."""
     assert upscaler.noise_predictor is not None
     lr, schedule, t = to_pm1(lr), Schedule(), 4
     y0 = upscaler.autoencoder.encode(bicubic_upsample(lr))

@@ -1,6 +1,6 @@
 """Time and memory on a CPU, compared with the baseline.
 
-Full-size networks have weights from a formula. Implementations are timed alternately in one
+The full-size networks have pseudo-random weights. Implementations are timed alternately in one
 process. Peak memory is measured in a separate process for each implementation.
 """
 
@@ -31,21 +31,21 @@ from .baseline import Baseline
 from .ways import Networks, Ours
 
 ROOT = Path(__file__).parents[2]
-SIZES = [(64, 64, 3), (128, 128, 1)]  # height, width, runs
+SIZES = [(64, 64, 3), (128, 128, 1)]  # LR height and width, number of runs
 ODD = (97, 130)
 PHOTO = ROOT / "workflows" / "lpnsr_example.png"
 DTYPES = (torch.float32, torch.bfloat16)
 SEED = 0
 BEFORE = {64: 1.25, 128: 1.6}
-"""Minimum speed-up over the baseline in fp32, by side of the picture. Reached when the
-optimisations were still part of the networks' code."""
+"""Minimum speed-up over the baseline in fp32, by side of the LR picture in pixels. An earlier
+version, with the optimisations inside the networks' code, reached it."""
 
 Seconds = dict[str, float]
-"""Seconds by stage; "whole" is their sum."""
+"""Duration of each stage in seconds; "whole" is their sum."""
 
 
 class Way(Protocol):
-    """An implementation that upscales x4; calls `stage` with the name of each finished stage."""
+    """An implementation of x4 upscaling. It calls `stage` with the name of each finished stage."""
 
     def upscale(
         self, lr: Tensor, seed: int, stage: Callable[[str], None]
@@ -53,8 +53,8 @@ class Way(Protocol):
 
 
 def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:
-    """Load networks the way the nodes do: the lite ones, or full-size ones with synthetic
-    weights."""
+    """Load networks as the nodes do: the lite models if `family` is "lite", otherwise full-size
+    networks with pseudo-random weights."""
     networks = _read(family)
     for network in networks:
         set_precision(network.to(device), dtype, dtype)
@@ -85,7 +85,7 @@ def picture(h: int, w: int) -> Tensor:
 
 
 def timed(way: Way, lr: Tensor) -> tuple[Tensor, Seconds]:
-    """Upscale a picture. Return the result and the seconds it took."""
+    """Upscale a picture. Return the result and the duration of each stage."""
     seconds: Seconds = {}
     last = time.perf_counter()
 
@@ -115,7 +115,7 @@ def speed() -> list[Bar]:
     print("| LR | stage | baseline | fp32 | ratio | bf16 | ratio to fp32 | to baseline |")
     print("|---" * 8 + "|")
     for way in ways.values():
-        timed(way, picture(64, 64))  # the first run is slower
+        timed(way, picture(64, 64))  # warm-up, since the first run is slower
     bars: list[Bar] = []
     for h, w, runs in SIZES:
         lr = picture(h, w)
@@ -127,7 +127,7 @@ def speed() -> list[Bar]:
             times = f"{base:.2f} s | {fp32:.2f} s | {base / fp32:.2f} | {bf16:.2f} s"
             ratios = f"{fp32 / bf16:.2f} | {base / bf16:.2f}"
             print(f"| {w}x{h} | {stage} | {times} | {ratios} |", flush=True)
-        size = f"{w}x{h}"  # base, fp32 and bf16 are now those of "whole"
+        size = f"{w}x{h}"  # base, fp32 and bf16 are now the times of "whole", the last stage
         bars.append(Bar(f"{size}: fp32 against the baseline", base / fp32, BEFORE[h], least=True))
         to_fp32 = psnr(turns[-1]["bf16"][0], turns[-1]["fp32"][0])
         name = f"{size}: PSNR of bf16 to fp32, weights by formula, dB"
@@ -143,9 +143,9 @@ def speed() -> list[Bar]:
 
 
 def growth() -> list[Bar]:
-    """Measure how the time of the lite networks grows with the size of the picture."""
+    """Measure how the time with the lite models grows with the size of the picture."""
     way = Ours(*load("lite"))
-    timed(way, picture(64, 64))  # the first run is slower
+    timed(way, picture(64, 64))  # warm-up, since the first run is slower
     least, small, large = (timed(way, picture(side, side))[1]["whole"] for side in (128, 256, 1024))
     exponent = math.log(large / small) / math.log(16)
     print(f"\n## Lite, 4 steps\n\n128x128 {least:.1f} s, 256x256 {small:.1f} s, 1024x1024", end=" ")
@@ -154,7 +154,8 @@ def growth() -> list[Bar]:
 
 
 def peaks() -> list[Bar]:
-    """Compare peak memory and time with the published implementation, at an odd size."""
+    """Compare peak memory and time with the baseline that imitates the published code. The size of
+    the picture is not a multiple of 64."""
     h, w = ODD
     print("\n## Full size, fp32, one process each\n\n| LR | way | peak | time |\n|---|---|---|---|")
     found: dict[str, float] = {}
@@ -168,7 +169,7 @@ def peaks() -> list[Bar]:
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process."""
+    """Return the resident memory of this process in bytes."""
     ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
     return read_status("VmRSS")
 
@@ -189,7 +190,8 @@ def read_status(key: str) -> int:
 
 @torch.inference_mode()
 def run_once(who: str, h: int, w: int) -> None:
-    """Run once, and print the peak memory in MB, including weights, and the time in seconds."""
+    """Upscale a picture once. Print the peak memory in MB, including weights, and the time in
+    seconds."""
     networks = load("full")
     way: Way = Ours(*networks) if who == "ours" else Baseline(*networks, published=True)
     del networks
@@ -199,7 +201,7 @@ def run_once(who: str, h: int, w: int) -> None:
 
 
 def main() -> None:
-    """Measure the peak memory of one implementation."""
+    """Measure peak memory and time of one implementation."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("who", choices=("ours", "published"))
     parser.add_argument("height", type=int)

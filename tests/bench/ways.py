@@ -1,4 +1,4 @@
-"""What the benchmarks run: the pack's pipeline, and networks with arbitrary weights for GPUs."""
+"""The pack's pipeline as the benchmarks run it, and networks with arbitrary weights for GPUs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,14 +26,15 @@ from lpnsr_impl.pictures.images import to_01
 from lpnsr_impl.pictures.picture import Picture
 
 LIMIT_BYTES = 20e9
-"""GPU memory that the benchmarks may use."""
+"""GPU memory that the benchmarks may use, in bytes."""
 
 Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of networks, and sides of square tiles, pictures and frames in LR pixels."""
+    """Configs of the networks; sides of square tiles, picture and frames, in LR pixels; number of
+    frames."""
 
     autoencoder: AutoencoderConfig = RELEASED_AUTOENCODER
     denoiser: UNetConfig = RELEASED_DENOISER
@@ -75,7 +76,7 @@ def make_networks(
             NoisePredictor(predictor),
         )
     for network in networks:
-        for module in network.modules():  # their constructors put buffers on the CPU
+        for module in network.modules():  # move buffers, which constructors put on the CPU
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
         set_precision(network.requires_grad_(False), dtype, dtype)
@@ -88,10 +89,11 @@ def calls(who: Any, side: int, batch: int, device: str) -> dict[str, Callable[[]
 
     Args:
         who: object with `autoencoder`, `denoiser` and `noise_predictor`.
-        side, batch: size in LR pixels, and number of tiles.
+        side: height and width of the tiles in LR pixels.
+        batch: number of tiles.
         device: device of the networks.
     """
-    x = torch.zeros(batch, 3, side, side, device=device)  # latent or LR picture
+    x = torch.zeros(batch, 3, side, side, device=device)  # latents or LR pictures
     image = torch.zeros(batch, 3, SCALE * side, SCALE * side, device=device)
     return {
         "encode": lambda: who.autoencoder.encode(image),
@@ -105,7 +107,7 @@ class Card(Memory):
     """Memory of a GPU with `LIMIT_BYTES`, all of it free."""
 
     def available(self, networks: Any) -> float:
-        """Return the same number of bytes for all networks."""
+        """Return the usable bytes; the same for all networks."""
         return USABLE * LIMIT_BYTES
 
     free = available
@@ -116,8 +118,8 @@ class Ours:
 
     Args:
         autoencoder, denoiser, noise_predictor: networks on one device.
-        memory: memory that the engine plans with.
-        tiling: tile sizes; by default the largest that fit.
+        memory: memory for which the engine plans tiles and batches.
+        tiling: tile size and overlap; by default, the largest tiles that fit.
     """
 
     def __init__(
@@ -142,15 +144,15 @@ class Ours:
     def upscale(
         self, lr: Tensor, seed: int, stage: Callable[[str], None] = lambda _: None
     ) -> tuple[Tensor, Tensor]:
-        """Upscale [B,3,h,w] in [-1,1].
+        """Upscale pictures x4.
 
         Args:
-            lr: LR pictures.
+            lr: LR pictures, [B,3,h,w] in [-1,1].
             seed: seed of the noise.
             stage: called with the name of each stage when it is done.
 
         Returns:
-            [B,3,4h,4w] in [0,1], and the final latents.
+            The results, [B,3,4h,4w] in [0,1], and the final latents.
         """
         picture = Picture(to_01(lr))
         y0 = self.engine.encode(self.engine.make_starts(picture, None), picture)

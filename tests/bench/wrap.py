@@ -1,9 +1,9 @@
-"""Visibility of the seam where a picture wraps. Uses photos made periodic by blending, and the lite
-models.
+"""Measure the visibility of the seam at the edge of tileable pictures, for each value of `wrap`.
+Uses photos made periodic by blending, and the lite models.
 
-The measure is the squared gradient across the wrapped edge divided by the squared gradient beside
-it, relative to the same ratio when the picture and the noise are rolled so that the edge is in the
-middle. 1 means invisible.
+The squared gradient across the edge is divided by the squared gradient a few pixels away. The
+measure is this ratio for the result, divided by the ratio for an ideal result, for which picture
+and noise are rolled so that the edge is in the middle. 1 means that the seam is invisible.
 """
 
 import math
@@ -25,13 +25,14 @@ from .seams import BESIDE, HR
 
 LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser", "noise_predictor")]
 START = "lpnsr_lite_compact_x4.safetensors"
-SIZE, BLEND = 256, 64  # HR pixels
+SIZE, BLEND = 256, 64  # size of the pictures, and width of the blended strip, in HR pixels
 PICTURES = 6
 CASES = [(256, BICUBIC), (256, START), (64, BICUBIC)]  # largest tile, start
 
 
 def make_periodic(x: Tensor) -> Tensor:
-    """Make a picture periodic by blending its first pixels with the last ones, which are cut off.
+    """Make a picture periodic: blend its first `BLEND` rows and columns with the last ones, and cut
+    off the last ones.
 
     [1,3,SIZE + BLEND,SIZE + BLEND] -> [1,3,SIZE,SIZE]
     """
@@ -43,14 +44,14 @@ def make_periodic(x: Tensor) -> Tensor:
 
 
 def seam(x: Tensor, dim: int) -> float:
-    """Return the squared gradient across the wrapped edge, relative to that beside the edge."""
+    """Return the squared gradient across the wrapped edge, divided by that beside the edge."""
     energy = x.roll(SIZE // 2, dim).diff(dim=dim).square().mean(dim=[0, 1, 5 - dim])
     edge = SIZE // 2 - 1
     return float(energy[edge] / energy[[edge + s * d for d in BESIDE for s in (-1, 1)]].mean())
 
 
 def upscale_rolled(upscaler: Upscaler, lr: Tensor, method: Method) -> Tensor:
-    """Upscale with picture and noise rolled by half their size, and roll the result back."""
+    """Roll picture and noise by half their size, upscale, and roll the result back."""
     half = lr.shape[2] // 2
     draw = engine.seeded_noise
 
@@ -65,7 +66,7 @@ def upscale_rolled(upscaler: Upscaler, lr: Tensor, method: Method) -> Tensor:
 
 @torch.inference_mode()
 def main() -> None:
-    """Print a table of means over pictures."""
+    """Print the mean over all pictures for each tile size, start and value of `wrap`."""
     files = picture_files(HR)[:PICTURES]
     crops = [read_picture(p)[None, :, : SIZE + BLEND, : SIZE + BLEND] for p in files]
     pictures = [resample(make_periodic(x), SIZE // SCALE, SIZE // SCALE, "both") for x in crops]

@@ -1,4 +1,4 @@
-"""Full-size networks with weights from a formula, built once per session."""
+"""Full-size networks with pseudo-random weights from `fill`, built once per session."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ HAS_ARITHMETIC = {
     torch.bfloat16: has_fast_bf16(CPU),
     torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
 }
-"""Half-precision dtypes, and whether this CPU supports them without emulation."""
+"""Whether this CPU computes with a half-precision dtype natively, without emulation."""
 
 
 def pytest_report_header() -> list[str]:
@@ -34,13 +34,13 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture(scope="session")
 def keys() -> dict[str, dict[str, list[int]]]:
-    """Names and shapes of the tensors in the three released files."""
+    """Shapes of the tensors in the three released files: {file: {tensor: shape}}."""
     return json.loads((HERE / "checkpoint_keys.json").read_text())
 
 
 @pytest.fixture(scope="session")
 def goldens() -> dict[str, Tensor]:
-    """Outputs of an independent implementation."""
+    """Expected outputs by name, computed with an independent implementation."""
     return load_file(HERE / "goldens.safetensors")
 
 
@@ -72,7 +72,7 @@ def way(
     denoiser: Denoiser,
     noise_predictor: NoisePredictor,
 ):
-    """Run a test with accelerated networks, and again with plain ones."""
+    """Run a test twice: with accelerated networks, and with plain ones."""
     networks = (autoencoder, denoiser, noise_predictor)
     if request.param == "plain":
         for network in networks:

@@ -83,7 +83,7 @@ def test_quantize_and_decode(goldens: dict[str, Tensor], autoencoder: Autoencode
 
 
 class TestChain:
-    """The whole of Algorithm 2, from the latent of a 16x16 picture."""
+    """Algorithm 2 of the LPNSR paper (sampling), with encoding and decoding. LR is 64x64."""
 
     @pytest.fixture
     def lr(self) -> Tensor:
@@ -144,7 +144,8 @@ class TestChain:
 
     @staticmethod
     def check_image(goldens: dict[str, Tensor], autoencoder: Autoencoder, x0: Tensor) -> None:
-        """Compare codes first: a latent between two codes may be quantised to either."""
+        """Compare the decoded images. That of `x0` is compared only if its codes agree with the
+        golden ones, since rounding may change the code of a latent between two codes."""
         codes = autoencoder.quantize.codes(x0)
         golden_codes = autoencoder.quantize.codes(goldens["chain.steps4.predictor_on"])
         agree = codes == golden_codes
@@ -158,7 +159,7 @@ class TestChain:
 
 
 class TestStudents:
-    """The single step of SinSR and RSD."""
+    """The single sampling step of the one-step students SinSR and RSD."""
 
     @staticmethod
     def golden_noise(kind: str, t: int, shape: torch.Size) -> Tensor:

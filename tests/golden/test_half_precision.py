@@ -2,7 +2,8 @@
 (which test_goldens.py compares with an independent implementation).
 
 The networks have full size if the CPU supports the dtype natively. Otherwise the bundled networks
-are used, since emulation takes many minutes at full size. pytest's report header tells which ones.
+are used, since emulation takes many minutes at full size. pytest's report header tells which
+networks are used.
 """
 
 from copy import deepcopy
@@ -27,7 +28,7 @@ Networks = tuple[Autoencoder, Denoiser, NoisePredictor]
 
 @dataclass(frozen=True)
 class Bars:
-    """Limits for one precision.
+    """Error limits for one half-precision dtype.
 
     Attributes:
         rms: maximum RMS error, relative to the fp32 result.
@@ -50,14 +51,15 @@ class Bars:
         assert error.abs().max() <= self.largest
 
 
-# 1.5 times the values measured on AVX-512: relative RMS errors of 1.2 to 1.7e-2 in bf16 and 1.5 to
-# 2.0e-3 in fp16, as expected from their 8 and 11 significant bits.
+# Limits for full-size networks: 1.5 times the values measured on a CPU with AVX-512. The relative
+# RMS errors were 1.2e-2 to 1.7e-2 in bf16 and 1.5e-3 to 2.0e-3 in fp16, as expected from their 8
+# and 11 significant bits.
 FULL_SIZE = {
     torch.bfloat16: Bars(2.5e-2, 0.14, 0.80, 30.0),
     torch.float16: Bars(3e-3, 0.018, 0.96, 37.0),
 }
-# Twice the values measured on AVX2: relative RMS errors of 0.2 to 1.0e-2 in bf16 and 2.6 to 7.5e-4
-# in fp16.
+# Limits for the bundled networks: twice the values measured on a CPU with AVX2. The relative RMS
+# errors were 0.2e-2 to 1.0e-2 in bf16 and 2.6e-4 to 7.5e-4 in fp16.
 BUNDLED = {
     torch.bfloat16: Bars(2e-2, 0.06, 0.94, 39.0),
     torch.float16: Bars(1.5e-3, 0.006, 0.995, 52.4),
@@ -76,7 +78,7 @@ def bars(dtype: torch.dtype) -> Bars:
 
 @pytest.fixture(scope="module")
 def exact(dtype: torch.dtype, request: pytest.FixtureRequest) -> Networks:
-    """The networks in fp32."""
+    """The fp32 networks: of full size, or bundled (see the module docstring)."""
     if HAS_ARITHMETIC[dtype]:
         return tuple(
             request.getfixturevalue(name) for name in ("autoencoder", "denoiser", "noise_predictor")
@@ -93,7 +95,7 @@ def exact(dtype: torch.dtype, request: pytest.FixtureRequest) -> Networks:
 
 @pytest.fixture(scope="module")
 def half(dtype: torch.dtype, exact: Networks) -> Networks:
-    """Copies of the networks in half precision."""
+    """Half-precision copies of the networks of `exact`."""
     copies = deepcopy(exact)
     for network in copies:
         set_precision(network, dtype, dtype)
@@ -119,14 +121,14 @@ def test_encode(bars: Bars, exact: Networks, half: Networks) -> None:
 
 
 def test_decode(bars: Bars, exact: Networks, half: Networks) -> None:
-    """Codes are searched in fp32, so they are equal."""
+    """The quantised latents are equal, since the nearest codes are searched in fp32."""
     latent = noise("in.latent", (1, 3, 24, 32))
     assert torch.equal(half[0].quantize(latent), exact[0].quantize(latent))
     bars.check(half[0].decode(latent), exact[0].decode(latent))
 
 
 def run_chain(networks: Networks) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y0, the sampled latent and the image."""
+    """Return y0, the sampled latent and the decoded image."""
     autoencoder, denoiser, noise_predictor = networks
     lr = torch.tanh(
         F.interpolate(noise("in.lr_image", (1, 3, 16, 16)), size=SIZE[2:], mode="bicubic")
@@ -142,7 +144,7 @@ def run_chain(networks: Networks) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.slow
 def test_chain(bars: Bars, exact: Networks, half: Networks) -> None:
-    """The whole chain, with accumulated rounding errors of 4 steps."""
+    """Rounding errors accumulate over the 4 sampling steps, but stay within the limits."""
     (y0, x0, image), (exact_y0, exact_x0, exact_image) = run_chain(half), run_chain(exact)
     bars.check(y0, exact_y0)
     bars.check(x0, exact_x0)

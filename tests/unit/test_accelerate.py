@@ -59,7 +59,8 @@ def autoencoder_runs(autoencoder: Autoencoder) -> list[Tensor]:
 def test_winograd_is_the_convolution(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], strip: int
 ) -> None:
-    """The results agree for any size, number of strips and layout, and for a mean far from 0."""
+    """The Winograd convolution gives the same result as PyTorch's, for any image size, number of
+    strips and memory layout, and for inputs whose mean is far from 0."""
     monkeypatch.setattr(winograd, "_STRIP_TILES", strip)
     conv = conv_of(128, 160)
     x = 5 + torch.randn(2, 128, *size)
@@ -105,7 +106,7 @@ def test_an_autoencoder_on_a_cpu_gives_the_same() -> None:
     assert CachedQuantizer in found
     assert any(issubclass(each, WinogradConv2d) for each in found)
     assert any(issubclass(each, UpsampleConv2d) for each in found)
-    for _ in range(2):  # twice, to check that inputs are not overwritten
+    for _ in range(2):  # the first run must leave the network as it was
         for result, wanted in zip(autoencoder_runs(autoencoder), expected, strict=True):
             torch.testing.assert_close(result, wanted, atol=1e-4, rtol=0)
 
@@ -141,8 +142,8 @@ def test_narrow_layers_strides_and_half_precision_stay_direct() -> None:
 
 @torch.inference_mode()
 def test_a_hosts_layers_stay_its_own() -> None:
-    """Acceleration replaces only the convolution itself. The host's layers still cast their
-    weights."""
+    """An accelerated layer is still a layer of the host. Only the convolution itself is replaced;
+    the host's code for casting weights still runs."""
 
     class Host(nn.Module):
         class Conv2d(nn.Conv2d):
@@ -183,7 +184,7 @@ def test_keys_copies_and_the_way_back(device: torch.device) -> None:
 
 
 def convolution_layouts(network: nn.Module) -> set[bool]:
-    """Return {True} if the weights of all 3x3 convolutions are channels-last, {False} if none."""
+    """Return the layouts of the weights of 3x3 convolutions: True for channels-last, else False."""
     return {
         module.weight.is_contiguous(memory_format=torch.channels_last)
         for module in network.modules()
@@ -202,8 +203,8 @@ def test_only_cpus_have_channels_last() -> None:
 @pytest.mark.parametrize("device", [CPU, MPS, CUDA], ids=str)
 @torch.inference_mode()
 def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    """Slices are used on all devices, since ROCm, whose devices are named "cuda", has no fused
-    kernel for this head width."""
+    """The autoencoder computes attention for slices of the queries, on all devices: "cuda" may be
+    ROCm, which has no fused kernel for this head width."""
     autoencoder = load_autoencoder(autoencoder_weights())
     z = rand("z", 2, 3, 20, 30)
     accelerate(autoencoder, device)
@@ -230,7 +231,7 @@ def test_attention_goes_in_slices(monkeypatch: pytest.MonkeyPatch, device: torch
         (nn.GroupNorm(1, 32), 1e-10),
         (nn.GroupNorm(4, 32), 1e-10),
         (nn.GroupNorm(32, 32), 1e-10),
-        (BorderedGroupNorm(32, 16), 1e-5),  # the moments of its border are float32
+        (BorderedGroupNorm(32, 16), 1e-5),  # its border statistics are float32
     ],
 )
 def test_a_training_norm_has_the_gradients_of_the_norm(

@@ -1,4 +1,4 @@
-"""The benchmarks: counting, the baseline, times, and the GPU report."""
+"""Tests of the benchmarks: counts of operations, the baseline, timing, and the GPU report."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_what_writes_is_counted_by_kind_and_views_are_not(x: Tensor) -> None:
         "copy": 1,
     }
     written = dict(counts.written)
-    assert written.pop("norm") - SIZE == 2 * 2 * 2  # mean and deviation of two groups
+    assert written.pop("norm") - SIZE == 2 * 2 * 2  # fp16 mean and deviation of two groups
     assert written == {
         "convolution": SIZE // 2,
         "cast": SIZE,
@@ -69,7 +69,7 @@ def test_what_writes_is_counted_by_kind_and_views_are_not(x: Tensor) -> None:
 def test_the_peak_is_of_what_lives_together(x: Tensor) -> None:
     def run(_: Counts) -> None:
         y = x + 1
-        y = y + 1  # here the results of both additions are alive
+        y = y + 1  # at this point, the results of both additions are alive
         del y
         x + 1
 
@@ -114,14 +114,15 @@ def test_the_baseline_computes_the_same(published: bool) -> None:
     result, latent = baseline.upscale(lr, 1)
     assert result.shape == (1, 3, 256, 256)
     torch.testing.assert_close(latent, x0, rtol=0, atol=1e-3)
-    codes = autoencoder.quantize(x0)  # otherwise, rounding decides between two near codes
+    codes = autoencoder.quantize(x0)  # a latent between two codes may be rounded to either
     torch.testing.assert_close(
         baseline.autoencoder.decode(codes), autoencoder.decode(codes), rtol=0, atol=1e-3
     )
 
 
 def test_a_gpu_is_counted_without_one(tmp_path: Path) -> None:
-    """Runs in a separate process, since networks may cache tensors on the fake "cuda"."""
+    """Without a GPU, the GPU benchmark counts operations. It runs in a separate process, since
+    networks may cache tensors on the fake "cuda" device."""
     path = tmp_path / "figures.json"
     options = ["--device", "none", "--small", "--json", str(path)]
     output = run_python("-m", "tests.bench.gpu", *options)
@@ -154,11 +155,11 @@ def test_running_out_of_memory_is_a_figure() -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
 
     def fail() -> None:
-        raise RuntimeError("something else")
+        raise RuntimeError("size mismatch")
 
     stopwatch = Stopwatch("cpu")
     assert stopwatch.measure(run) == Measured(None)
-    with pytest.raises(RuntimeError, match="something else"):
+    with pytest.raises(RuntimeError, match="size mismatch"):
         stopwatch.measure(fail)
 
 
@@ -172,7 +173,8 @@ def test_the_gpu_report_compares_with_goldens() -> None:
 
 
 def test_the_gpu_report_runs_out_of_memory() -> None:
-    """Runs in a separate process, whose memory is limited."""
+    """The out-of-memory check of the GPU report runs in a separate process, since it limits the
+    memory of the process."""
     program = "from tests.bench.gpu_report import *; "
     program += "print_bars(check_out_of_memory('cpu', 96, share=0.4))"
     output = run_python("-c", program)

@@ -1,4 +1,5 @@
-"""Training on results of the chain: decoders, denoisers (with rollouts) and noise predictors."""
+"""Training on results of the sampling chain: decoders, denoisers (with rollouts, i.e. runs of the
+whole chain) and noise predictors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """A config that trains a small decoder only on latents from the chain."""
+    """Config for training a small decoder only on latents from the sampling chain."""
     folder = tmp_path_factory.mktemp("networks")
     save_file(autoencoder_weights(), folder / "a.safetensors")
     for name, weights, channels in (
@@ -108,7 +109,7 @@ def test_latents_are_made_once_for_each_crop_however_it_is_turned(
     assert len({int(batch["turn"]) for batch in batches}) > 2
     with torch.no_grad():
         first = task(batches[0])
-        task.denoiser = task.inference = None  # cached, so they are not called again
+        task.denoiser = task.inference = None  # not needed, since the latents are cached
         for batch in batches[1:]:
             losses = task(batch)
             assert losses.fake is not None
@@ -180,7 +181,7 @@ def test_what_it_needs_is_said(config: TrainConfig, missing: str, message: str) 
 
 @pytest.fixture
 def rollout(config: TrainConfig) -> TrainConfig:
-    """A config for a denoiser that trains only on rollouts."""
+    """Config for training a denoiser only on rollouts, i.e. on runs of the whole sampling chain."""
     files = config.networks
     networks = Networks(
         init=files.denoiser, autoencoder=files.init, noise_predictor=files.noise_predictor

@@ -65,7 +65,7 @@ def same(network: torch.nn.Module, weights: Weights) -> bool:
         unet_config(in_channels=7, out_channels=4),
         unet_config(
             level_channels=(32, 32, 32, 32), trained_resolution=32
-        ),  # windows of 4 at the deepest level
+        ),  # attention windows of 4x4 at the deepest level
     ],
 )
 def test_a_unets_config_is_derived_from_shapes(config: UNetConfig) -> None:
@@ -233,7 +233,7 @@ def test_networks_of_the_released_sizes_are_of_the_released_family() -> None:
 
 
 class Exploit:
-    """Creates a file when unpickled."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -368,7 +368,7 @@ def test_parts_of_wide_latents_are_detected_by_their_header(tmp_path: Path) -> N
     config, path = (
         unet_config(11, 8),
         tmp_path / "wide.safetensors",
-    )  # a denoiser for 8 latent channels, or a noise predictor for 4
+    )  # shapes of a denoiser for 8 latent channels, and of a noise predictor for 4
     assert load_denoiser(denoiser_weights(config)).config == config
     assert load_noise_predictor(denoiser_weights(config)).config == config
     save_file(denoiser_weights(config), path, {"lpnsr.part": "denoiser"})
@@ -488,7 +488,7 @@ def test_an_autoencoder_of_another_scale_is_refused() -> None:
         load_autoencoder(autoencoder_weights(config))
 
 
-# Families
+# Families of networks
 
 
 def test_networks_of_different_families_are_refused() -> None:

@@ -1,5 +1,5 @@
-"""torch.compile gets each network as a single graph. `tests/e2e/test_compile.py` tests real
-kernels."""
+"""torch.compile captures each network as a single graph. The compiler backend is a fake here;
+`tests/e2e/test_compile.py` tests real kernels."""
 
 import gc
 import subprocess
@@ -30,7 +30,8 @@ def rand(name: str, *shape: int) -> Tensor:
 
 @torch.inference_mode()
 def compare(network: Any, *calls: Callable[[], Tensor]) -> None:
-    """Assert that all calls use one graph, and give the same results as without torch.compile."""
+    """Assert that torch.compile captures a single graph for all calls, and that the results are
+    those of the uncompiled network."""
     expected = [call() for call in calls]
     graphs: list[Any] = []
     compile_network(network, backend=lambda graph, _: graphs.append(graph) or graph.forward)
@@ -67,7 +68,7 @@ def test_a_decoder() -> None:
 
 @torch.inference_mode()
 def test_every_size_is_compiled() -> None:
-    """Nine sizes are compiled, although PyTorch's default recompile limit is 8."""
+    """Nine image sizes are compiled, although PyTorch's default recompile limit is 8."""
     autoencoder, graphs = load_autoencoder(autoencoder_weights()), list[Any]()
     compile_network(autoencoder, backend=lambda graph, _: graphs.append(graph) or graph.forward)
     for i in range(1, 10):
@@ -76,7 +77,8 @@ def test_every_size_is_compiled() -> None:
 
 
 def test_a_compiled_network_goes_when_it_is_let_go() -> None:
-    """The network is freed at once, without the garbage collector, so the host can unload it."""
+    """A compiled network is freed with its last reference, without the garbage collector, so that
+    the host can unload it."""
     autoencoder = load_autoencoder(autoencoder_weights())
     compile_network(autoencoder, backend=lambda graph, _: graph.forward)
     with torch.inference_mode():
@@ -91,7 +93,8 @@ def test_a_compiled_network_goes_when_it_is_let_go() -> None:
 
 
 def test_torch_dynamo_waits_until_something_is_compiled() -> None:
-    """Importing torch._dynamo would add a second and 150 MB to every start of ComfyUI."""
+    """torch._dynamo is not imported before a network is compiled, since the import would add a
+    second and 150 MB to every start of ComfyUI."""
     code = """
 import sys
 import torch
@@ -112,7 +115,7 @@ sys.exit("torch._dynamo" in sys.modules)
 
 
 class WrappedError(Exception):
-    """Stands in for the exception in which torch.compile wraps backend errors."""
+    """Imitates the exception in which torch.compile wraps the error of a backend."""
 
     inner_exception = RuntimeError("no compiler\nand a long trace")
 

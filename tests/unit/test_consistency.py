@@ -1,4 +1,4 @@
-"""LR-PSNR and back-projection."""
+"""LR-PSNR (the PSNR between the downscaled result and the LR picture) and back-projection."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def lr_picture(b: int = 1, h: int = 17, w: int = 23) -> Picture:
 
 
 def rough(lr: Picture) -> Tensor:
-    """Make a x4 picture of `lr` with added noise and other colours."""
+    """Upscale `lr` x4, darken the result, and add noise."""
     b, h, w = lr.size
     sr = 0.9 * bicubic_upsample(lr.rgb) + 0.03 * noise("consistency.sr", (b, 3, 4 * h, 4 * w))
     return sr.clamp(0, 1)

@@ -1,4 +1,5 @@
-"""The degradation: kernels, frequencies of its random branches, and the effect of each step."""
+"""Random degradation of pictures: blur kernels, frequencies of the random branches, and the effect
+of each step."""
 
 import math
 from collections import Counter
@@ -28,7 +29,8 @@ def picture(h: int = 64, w: int = 48) -> Tensor:
 
 
 def assert_frequency(count: int, n: int, p: float) -> None:
-    """Assert that a count is within four standard deviations of a binomial distribution."""
+    """Assert that `count` is within four standard deviations of the mean of the binomial
+    distribution B(n, p)."""
     assert abs(count - n * p) <= 4 * math.sqrt(n * p * (1 - p)), f"{count} of {n}, expected {n * p}"
 
 
@@ -36,7 +38,7 @@ def orders(drawn: list[Degradation], which: str) -> list[Order]:
     return [order for d in drawn if (order := getattr(d, which))]
 
 
-# Kernels
+# Blur kernels
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "generalized", "plateau"])
@@ -72,7 +74,7 @@ def test_sinc_kernels_sum_to_one_and_pass_what_is_below_their_cutoff(cutoff: flo
         assert (response[(omega > 1.4 * cutoff) & (omega < math.pi)] < 0.2).all()
 
 
-# Drawing
+# Random parameters of degradations
 
 
 def test_the_second_order_and_the_final_sinc_come_as_often_as_they_should(
@@ -149,7 +151,7 @@ def test_jpeg_qualities_span_their_range(drawn: list[Degradation]) -> None:
         assert np.mean(qualities) == pytest.approx(62.5, abs=1.5)
 
 
-# Applying
+# Applying a degradation to a picture
 
 
 def test_degrading_is_pure() -> None:
@@ -191,7 +193,7 @@ def test_a_batch_needs_as_many_degradations_as_pictures() -> None:
 
 
 def test_blur_keeps_a_flat_picture_up_to_its_edges() -> None:
-    flat = torch.full((1, 3, 8, 8), 0.3)  # smaller than the kernel
+    flat = torch.full((1, 3, 8, 8), 0.3)  # a picture smaller than the kernel
     blurred = blur(flat, Blur("sinc", sinc_kernel(21, 2.0)))
     assert torch.allclose(blurred, flat, atol=1e-5)
 
@@ -205,7 +207,7 @@ def test_gaussian_noise_has_its_deviation(grey: bool) -> None:
 
 
 def test_poisson_noise_grows_with_the_root_of_brightness() -> None:
-    levels = torch.linspace(0, 1, 256).repeat(1, 3, 400, 1)  # 256 grey values
+    levels = torch.linspace(0, 1, 256).repeat(1, 3, 400, 1)  # a column for each of 256 grey values
     n = add_noise(levels, Noise("poisson", 1.0, False, 5)) - levels
     for value in (50, 200):
         expected = math.sqrt(value / 255 / 256)
@@ -227,7 +229,8 @@ def test_jpeg_loses_more_at_lower_quality() -> None:
 
 
 def test_without_blur_resize_noise_the_rest_is_small() -> None:
-    """A weak degradation stays close to the 4x4 average of the picture."""
+    """A degradation without blur and noise, and with weak JPEG compression, nearly averages 4x4
+    blocks."""
     ramp = torch.linspace(0.2, 0.8, 64).expand(1, 3, 64, 64).contiguous()
     still = Order(None, Resize(1.0, "area"), Noise("gaussian", 0.0, False, 0))
     gentle = replace(

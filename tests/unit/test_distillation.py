@@ -1,4 +1,4 @@
-"""Training of small models: feature loss, teacher, reused crops, mild degradations, norms."""
+"""Training of small models: feature loss, teacher, reused crops, mild degradations, norm layers."""
 
 import json
 import sys
@@ -46,7 +46,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_crops(tmp_path_factory.mktemp("pictures"), 5, (9, 0))
 
 
-# Features
+# Feature loss
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_features_without_their_packages_say_what_to_do(monkeypatch: pytest.Monk
         ImageLoss(LossWeights(features=1))
 
 
-# A teacher, and reused crops
+# Teacher model, and reused crops
 
 
 @pytest.mark.parametrize("turn", range(8))
@@ -179,8 +179,8 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_mild_ones_the_draws_are_what_they_were() -> None:
-    """With a probability of 0, no random number decides whether a degradation is mild, so a seed
-    gives the same pairs as before mild degradations were added."""
+    """If the probability of mild degradations is 0, no random number is drawn for this choice. So a
+    seed gives the same degradations as before mild ones were added."""
     hr = read_picture(PICTURE)[None, :, :64, :64]
     rng = np.random.default_rng(4)
     drawn = degrade(hr, draw(rng, 0.0))
@@ -207,7 +207,7 @@ def test_mild_ones_come_as_often_as_asked_and_are_mild() -> None:
     assert error(1.0) < 0.7 * error(0.0)
 
 
-# Norms
+# Norm layers of the autoencoder
 
 
 def test_groups_of_norms_go_with_the_file(tmp_path: Path) -> None:
@@ -226,8 +226,9 @@ def test_groups_of_norms_go_with_the_file(tmp_path: Path) -> None:
 
 
 def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
-    """With 32 groups of one channel each, norms remove nearly all information about a flat picture
-    except at its border."""
+    """Norms with a single group keep the difference between two flat pictures. With 32 groups of
+    one channel each, norms remove nearly all information about a flat picture except at its
+    border."""
     torch.manual_seed(0)
     flat = torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 3, 64, 64)
     differences: list[float] = []
@@ -239,8 +240,8 @@ def test_one_group_of_norms_tells_flat_pictures_apart() -> None:
 
 
 def test_without_norms_what_is_far_changes_nothing(tmp_path: Path) -> None:
-    """Fixed scales replace the norm layers. Loading detects this from the shapes of tensors, even
-    without a header."""
+    """If `norm_groups` is 0, fixed scales replace the norm layers, and distant pixels have no
+    influence. Loading detects this by the shapes of tensors, even without a header."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(replace(AUTOENCODER, norm_groups=0, attention=False)).eval()
     path = tmp_path / "a.safetensors"

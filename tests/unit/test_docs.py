@@ -25,7 +25,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", pages())
 def test_links_lead_to_files_and_sections_that_exist(name: str) -> None:
     page = PACK / name
-    # ComfyUI resolves pictures relative to js/docs in all help pages.
+    # In all help pages, ComfyUI resolves the paths of pictures relative to js/docs.
     folder = PACK / "js" / "docs" if name.startswith("js/docs/") else page.parent
     broken: list[str] = []
     for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):

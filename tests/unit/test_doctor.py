@@ -1,4 +1,4 @@
-"""The doctor's report: its contents and advice, and its robustness to broken files."""
+"""The `doctor` command's report: its contents and advice, and its robustness to broken files."""
 
 import hashlib
 import re
@@ -36,7 +36,7 @@ def folders(tmp_path: Path) -> dict[str, list[Path]]:
 
 
 def section(text: str, title: str) -> list[str]:
-    """Return the lines of a section."""
+    """Return the lines of the section `title` of a report."""
     (block,) = (b for b in text.strip().split("\n\n") if b.startswith(title + "\n"))
     return [line.strip() for line in block.splitlines()[1:]]
 

@@ -1,4 +1,4 @@
-"""Downloads over real sockets, from a local server that imitates failures of real ones."""
+"""Downloads from a local HTTP server that imitates Hugging Face and GitHub, including failures."""
 
 import hashlib
 import io
@@ -40,7 +40,7 @@ AUTOENCODER, DENOISER, SWINIR = (
     replace(file, size=None, sha256=None)
     for file in (released.AUTOENCODER, released.DENOISER, released.SWINIR)
 )
-"""Released files without the published size and SHA-256, since the tests use small files."""
+"""Released files without the published size and SHA-256, since the tests serve small files."""
 
 RESSHIFT = f"{GITHUB}zsyOAOA/ResShift/releases/download/v2.0/"
 SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
@@ -54,7 +54,7 @@ def pickled(weights: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def contents() -> dict[str, bytes]:
-    """Small models in place of the released files, by name."""
+    """Contents of small models that stand in for the released files, by file name."""
     torch.manual_seed(0)
     swinir = SwinIR(embed_dim=12, depths=[1], num_heads=[2], upscale=4, upsampler="nearest+conv")
     rsd = denoiser_weights(unet_config(in_channels=7))
@@ -72,7 +72,7 @@ def contents() -> dict[str, bytes]:
 
 
 def published(file: ReleasedFile, content: bytes) -> ReleasedFile:
-    """Set the published size and SHA-256 of a file to those of `content`."""
+    """Return a copy of `file` whose published size and SHA-256 are those of `content`."""
     return replace(file, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -90,14 +90,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 @pytest.fixture
 def denoiser(server: FileServer, contents: dict[str, bytes]) -> File:
-    """ResShift's denoiser, served at the address on GitHub."""
+    """ResShift's denoiser, served by the local stand-in for GitHub."""
     file = server.files[RESSHIFT + DENOISER.name] = File(contents[DENOISER.name])
     return file
 
 
 @pytest.fixture
 def predictor(server: FileServer, contents: dict[str, bytes]) -> File:
-    """The noise predictor, served at the address on Hugging Face."""
+    """The noise predictor, served by the local stand-in for Hugging Face."""
     file = server.files[HUB + PREDICTOR.name] = File(contents[PREDICTOR.name])
     return file
 
@@ -117,7 +117,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# Sources
+# Download sources
 
 
 def test_all_files_go_into_their_folders_under_their_own_names(
@@ -200,7 +200,8 @@ def test_consent_is_needed_for_non_commercial_files_alone() -> None:
 def test_a_broken_connection_gives_the_whole_file_or_an_error(
     denoiser: File, tmp_path: Path
 ) -> None:
-    """When a connection breaks, huggingface_hub before 1.0 gives up; later versions retry."""
+    """A broken connection leaves the whole file or none: huggingface_hub before 1.0 gives up; later
+    versions retry."""
     denoiser.cuts = [1_000_000]
     with suppress(DownloadError):
         get(tmp_path, DENOISER)
@@ -379,7 +380,7 @@ def test_a_file_in_any_folder_or_subfolder_is_not_downloaded_again(
     assert not folders[0].exists()
 
 
-# Disk
+# Full disks and unusable folders
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(denoiser: File, tmp_path: Path) -> None:
@@ -415,7 +416,7 @@ def test_the_command_line_downloads_a_preset(
     monkeypatch.setitem(CHOICES, "ResShift", files)
     server.files[RESSHIFT + AUTOENCODER.name] = File(contents[AUTOENCODER.name])
     command = ["download", "ResShift", "--folder", str(tmp_path)]
-    assert cli.main(command) == 1  # without consent
+    assert cli.main(command) == 1  # fails: no consent to the licences
     assert names_in(tmp_path) == []
     assert cli.main([*command, "--accept-licences"]) == 0
     assert names_in(tmp_path) == [AUTOENCODER.name, DENOISER.name]
@@ -428,7 +429,8 @@ def test_the_command_line_downloads_into_comfyui_only_where_its_models_folder_ex
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A custom_nodes folder shared by several installations has no models folder beside it."""
+    """The default target is the models folder next to custom_nodes. It does not exist if several
+    installations share custom_nodes; then --folder is required."""
     monkeypatch.setattr(cli, "PACK", tmp_path / "custom_nodes" / "LPNSR")
     monkeypatch.setitem(CHOICES, DENOISER.name, (DENOISER,))
     command = ["download", DENOISER.name, "--accept-licences"]
@@ -459,7 +461,7 @@ def test_nothing_of_the_network_is_imported_before_a_download() -> None:
 
 
 def rows_of(text: str) -> dict[str, str]:
-    """Return the rows of Markdown tables of files, by file name."""
+    """Return the rows of Markdown tables that list files, by file name."""
     return {row.split("`")[1]: row for row in text.splitlines() if row.startswith("| `")}
 
 

@@ -1,4 +1,4 @@
-"""Images that tile seamlessly: results do not depend on where the image is cut."""
+"""Images that tile seamlessly: the result does not depend on where the tileable image begins."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ LITE = [f"lpnsr_lite_{part}.safetensors" for part in ("autoencoder", "denoiser",
 START = "lpnsr_lite_compact_x4.safetensors"
 
 AXES: list[tuple[Wrap, list[int]]] = [("x", [3]), ("y", [2]), ("both", [2, 3])]
-"""Values of `wrap`, and the dimensions that wrap."""
+"""Values of `wrap`, and the tensor dimensions that wrap around."""
 
 
 def picture(*shape: int) -> Tensor:
@@ -65,7 +65,8 @@ def test_where_a_picture_begins_makes_no_difference(
 
 @pytest.mark.parametrize("size", [(17, 22), (11, 13), (19, 31)])
 def test_resampling_to_any_size_goes_on_at_the_other_side(size: tuple[int, int]) -> None:
-    """Resampling a 3x3 repetition of the picture gives the same result in its middle."""
+    """Resampling with `wrap` gives the same result as repeating the picture 3x3, resampling it
+    without `wrap`, and cropping the middle."""
     x = picture(1, 2, 18, 23)
     h, w = size
     middle = resample(x.repeat(1, 1, 3, 3), 3 * h, 3 * w, "none")[:, :, h : 2 * h, w : 2 * w]
@@ -84,7 +85,7 @@ def test_lr_psnr_sees_over_the_edge() -> None:
     assert lr_psnr(sr, lr) > lr_psnr(sr, Picture(lr.rgb)) + 10
 
 
-# The chain
+# Sampling
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def waves(h: int, w: int) -> Tensor:
 
 
 def seam(x: Tensor, dim: int) -> float:
-    """Return the squared gradient across the wrapped edge, relative to that beside the edge."""
+    """Return the squared gradient across the wrapped edge, divided by that beside the edge."""
     x = x.roll(x.shape[dim] // 2, dim)
     energy = x.diff(dim=dim).square().mean(dim=[d for d in range(4) if d != dim])
     edge = x.shape[dim] // 2 - 1
@@ -112,7 +113,8 @@ def seam(x: Tensor, dim: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("tile", [256, 64])
 def test_the_wrapped_seam_is_invisible(upscaler: Upscaler, tile: int) -> None:
-    """The seam is hardly more visible than if rolling the picture moves it to the middle."""
+    """With `wrap`, the seam between opposite edges is hardly more visible than if the picture is
+    rolled before upscaling, so that the seam is in its middle."""
     upscaler.tile = tile
     lr = waves(48, 56)
     method = Method("", START)

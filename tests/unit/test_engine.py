@@ -46,7 +46,7 @@ class Limited(Memory):
 
 
 class Recorder(Progress):
-    """Records the updates."""
+    """Records the progress updates."""
 
     def __init__(self) -> None:
         self.plans: list[str] = []
@@ -71,8 +71,8 @@ def make_tiles(
     memory: Limited, size: tuple[int, int], tiling: Tiling | None = None, *, images: int = 1,
     fixed: bool = False, progress: Progress | None = None, largest_tile: int = 256,
 ) -> Tiles:  # fmt: skip
-    """Make tiles for a U-Net whose deepest windows cover 64 pixels, on a device other than the
-    CPU."""
+    """Make the `Tiles` for a U-Net whose attention windows cover 64 LR pixels at the deepest level.
+    The device is "meta", as a stand-in for a GPU."""
     network = SimpleNamespace(config=UNetConfig(largest_tile=largest_tile), compiled=fixed)
     managed: Any = Managed(network, torch.device("meta"))  # type: ignore[type-var]
     return Tiles(
@@ -85,10 +85,11 @@ def make_tiles(
 
 
 def run(tiles: Tiles, largest: int, text: str = "x") -> list[slice]:
-    """Apply a function that runs out of memory above `largest` positions to all tiles.
+    """Process all tiles with a function that runs out of memory on inputs of more than `largest`
+    positions (batch * height * width).
 
     Returns:
-        The groups of images that were processed together.
+        The groups of images that were processed together, as slices of the batch.
     """
 
     def function(x: Tensor) -> Tensor:
@@ -204,7 +205,8 @@ def test_a_folder_of_photos_needs_few_kernels() -> None:
 
 
 def test_small_images_share_a_call_on_a_cpu() -> None:
-    """Processed singly, 20 images of 16x16 took five times as long as one with as many pixels."""
+    """Small images are processed in batches even on a CPU. One by one, 20 images of 16x16 took five
+    times as long as a single image with as many pixels."""
     network = SimpleNamespace(config=UNetConfig(trained_resolution=32), compiled=False)
     managed: Any = Managed(network, torch.device("cpu"))  # type: ignore[type-var]
     memory = Limited(1000 * MB, 1000 * MB)
@@ -216,8 +218,9 @@ def test_small_images_share_a_call_on_a_cpu() -> None:
 
 @pytest.mark.slow
 def test_three_megapixels_fit_into_three_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts GPU memory without a GPU. The result stays in main memory, since it has 0.6 GB in
-    fp32, and finishing it takes five times as much."""
+    """An image of 3 megapixels is upscaled with less than 3 GB of GPU memory (counted with
+    FakeTensors). The result stays in main memory, since it has 0.6 GB in fp32, and the steps
+    after decoding need five times as much."""
     monkeypatch.undo()
     autoencoder = load_autoencoder(find_weights("lpnsr_lite_autoencoder.safetensors"))
     denoiser = load_denoiser(find_weights("lpnsr_lite_denoiser.safetensors"))
@@ -245,7 +248,7 @@ def test_three_megapixels_fit_into_three_gigabytes(monkeypatch: pytest.MonkeyPat
 
 
 class Nearest:
-    """An upscale model that runs out of memory on images with a side above `largest`."""
+    """An upscale model that runs out of memory on images with a side above `largest` pixels."""
 
     scale = 4
 
@@ -259,7 +262,7 @@ class Nearest:
 
 
 def make_start(largest: int) -> Tensor:
-    """Make the start of a picture of 150x100 pixels with `Nearest(largest)`."""
+    """Upscale a picture of 150x100 pixels with only the upscale model `Nearest(largest)`."""
     networks: Any = (None, None, None, {"nearest": Nearest(largest)})
     lr = Picture(torch.rand(1, 3, 100, 150, generator=torch.Generator().manual_seed(1)))
     return Upscaler(*networks).upscale(lr, Method("m", "nearest", steps=0))
@@ -296,7 +299,8 @@ ONE_STEP = Method("m", steps=1)
 
 
 def test_grey_stays_grey(bundled: Upscaler) -> None:
-    """Without special treatment, grey photos given as RGB got colour casts of up to 51/255."""
+    """The result of a nearly grey RGB picture is grey. Without special treatment, grey photos got
+    colour casts of up to 51/255."""
     grey = torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(1))
     lr = grey.expand(-1, 3, -1, -1) + torch.tensor([0, 1 / 255, 0]).view(3, 1, 1)
     lr[1, 0] += 0.1
@@ -307,7 +311,7 @@ def test_grey_stays_grey(bundled: Upscaler) -> None:
 
 
 def edge_width(alpha: Tensor) -> float:
-    """Return the number of pixels in a row whose alpha is between 10 % and 90 %."""
+    """Return the width of an edge: the number of pixels in a row with an alpha of 10 % to 90 %."""
     return float(((alpha > 0.1) & (alpha < 0.9)).sum())
 
 
@@ -334,7 +338,7 @@ def test_smooth_alpha_gets_no_steps(bundled: Upscaler) -> None:
 def test_with_an_empty_mask_no_network_runs(bundled: Upscaler) -> None:
     class Refusing(Memory):
         def load(self, networks: Sequence[Any], activations: float) -> None:
-            raise AssertionError("a network was loaded")
+            raise AssertionError("a network was loaded, although the mask is empty")
 
     lr = Picture(torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(2)))
     engine = Engine(bundled.engine.networks, Refusing(), progress=Recorder())
@@ -348,7 +352,8 @@ def test_with_an_empty_mask_no_network_runs(bundled: Upscaler) -> None:
 
 @pytest.mark.parametrize("color", ["white", "black", "grey"])
 def test_flat_images_have_no_spots_in_corners_and_no_rims(bundled: Upscaler, color: str) -> None:
-    """Without a margin, zero padding of convolutions would cause errors of up to 48/255."""
+    """The engine adds a margin to images, since the zero padding of convolutions would cause errors
+    of up to 48/255 at their borders."""
     value = {"white": 1.0, "black": 0.0, "grey": 0.5}[color]
     lr = torch.full((1, 3, 32, 32), value)
     result = bundled.upscale(Picture(lr), Method("m"))

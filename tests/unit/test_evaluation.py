@@ -50,7 +50,7 @@ def measurer() -> Measurer:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Folders with three pairs of pictures: LR of 24x16 and HR of 96x64."""
+    """LR and HR folder with three pairs of pictures, of 24x16 and 96x64 pixels."""
     lr, hr = tmp_path / "lr", tmp_path / "hr"
     lr.mkdir()
     hr.mkdir()
@@ -106,7 +106,7 @@ def test_identical_pictures(measurer: Measurer) -> None:
 
 
 def test_niqe_prefers_the_picture_to_its_blurred_and_noisy_versions(measurer: Measurer) -> None:
-    x = bicubic_upsample(example()).clamp(0, 1)  # several of NIQE's 96-pixel blocks
+    x = bicubic_upsample(example()).clamp(0, 1)  # contains several of NIQE's 96x96 blocks
     sharp = example()
     sharp = torch.cat([sharp, sharp.flip(2)], dim=2)
     sharp = torch.cat([sharp, sharp.flip(3)], dim=3)
@@ -148,7 +148,7 @@ def test_unknown_metrics_are_named() -> None:
         Measurer(["FID"])
 
 
-# Runs
+# Evaluation runs
 
 
 def run(
@@ -188,7 +188,8 @@ def test_a_run_goes_on_where_it_stopped(
     out = tmp_path / "out"
     rows = run(upscaler, folders, out, METHODS)
     lines = (out / "results.csv").read_text().splitlines()
-    (out / "results.csv").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])  # cut short
+    # Two complete rows and the beginning of a third.
+    (out / "results.csv").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])
     picture = out / "pictures" / "bicubic" / "a.png"
     before = picture.stat().st_mtime_ns
     again = run(upscaler, folders, out, METHODS)
@@ -239,13 +240,13 @@ def test_damaged_chunks_and_other_surprises_are_reported_too(
 
     def surprising(self: Upscaler, lr: Picture, method: Method) -> Tensor:
         if lr.rgb.mean() == pytest.approx(float(read_picture(folders[0] / "b.png").mean())):
-            raise AssertionError("surprise")
+            raise AssertionError("unexpected error")
         return real(self, lr, method)
 
     monkeypatch.setattr(Upscaler, "upscale", surprising)
     rows = {r["picture"]: r for r in run(upscaler, folders, tmp_path / "out", METHODS[:1])}
     assert "a.png can't be read" in rows["a"]["problem"]
-    assert rows["b"]["problem"] == "surprise"
+    assert rows["b"]["problem"] == "unexpected error"
     assert rows["c"]["PSNR"]
 
 
@@ -284,7 +285,8 @@ def test_tiles_and_one_tile_nearly_agree(upscaler: Upscaler) -> None:
 
 
 def test_a_denoiser_of_fifteen_steps_runs_them_all(upscaler: Upscaler) -> None:
-    """The family's schedule is used, so another schedule gives another picture."""
+    """Sampling uses the schedule of the family of networks, so another schedule gives another
+    picture."""
     lr = example()[:, :, :24, :24]
     family = Family(schedule=RESSHIFT_15)
     fifteen = replace(upscaler, noise_predictor=None, family=family)
@@ -390,7 +392,7 @@ def test_the_command_writes_table_sheet_and_pictures(
     assert "| PreSet-A |" in capsys.readouterr().out
     assert (out / "sheet.jpg").exists()
     assert "| bicubic |" in (out / "table.md").read_text(encoding="utf-8")
-    assert main([*command, "--color-fix", "none"]) == 1  # other settings
+    assert main([*command, "--color-fix", "none"]) == 1  # refused: other settings
     assert main([*command[:5], "--out", str(tmp_path / "noise"), "--experiment", "noise"]) == 0
     assert (tmp_path / "noise" / "noise" / "a.png").exists()
     assert "| 4 |" in (tmp_path / "noise" / "noise.md").read_text(encoding="utf-8")

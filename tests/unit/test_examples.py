@@ -1,4 +1,4 @@
-"""Example files are copied once, and never overwrite files of the user."""
+"""Example files are copied into the input folder once, and never overwrite files of the user."""
 
 import errno
 import io

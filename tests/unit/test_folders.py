@@ -12,7 +12,7 @@ from tests.limits import limit_time
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A folder with two files, next to another folder with a third."""
+    """A folder with two model files. Next to it is the folder "disk" with a third one."""
     for name in ("models/a.pth", "models/sub/b.pth", "disk/shared/c.safetensors"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

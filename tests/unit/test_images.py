@@ -53,7 +53,7 @@ def test_noise_depends_on_the_seed_alone() -> None:
     shape = torch.Size((1, 3, 8, 8))
     source = seeded_noise(7)
     first, step3 = source("init", 4, shape), source("step", 3, shape)
-    torch.rand(5)  # the global generator does not matter
+    torch.rand(5)  # using the global generator has no effect
     assert torch.equal(seeded_noise(7)("step", 3, shape), step3)
     assert torch.equal(seeded_noise(7)("init", 2, shape), first), (
         "the initial noise depends on the number of steps"
@@ -99,7 +99,8 @@ def test_all_64_bits_of_a_seed_count() -> None:
 
 @pytest.mark.parametrize("hidden", [0.0, 2 / 255])
 def test_hidden_colours_do_not_count(hidden: float) -> None:
-    """The transparent or nearly transparent black pixels around a yellow disc become yellow."""
+    """`split_channels` turns the black of transparent and nearly transparent pixels around a yellow
+    disc into yellow."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     distance = ((y - 23.5) ** 2 + (x - 23.5) ** 2).sqrt()
     alpha = (16.5 - distance).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Standard deviation over seeds, and the heat map."""
+"""Standard deviation of results over seeds, and its heat map."""
 
 import matplotlib
 import pytest

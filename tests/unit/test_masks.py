@@ -1,4 +1,4 @@
-"""Masks blend the result with the start."""
+"""Masks select the result where they are 1, and the pre-upsampled image where they are 0."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_feather_fades_over_its_width_half_on_either_side(size: tuple[int, int])
     weights = mask_weights(left_half(*size), 16, 24, 8)
     assert weights.shape == (1, 1, 64, 96)
     row = weights[0, 0, 30]
-    around = 0 if size == (64, 96) else 3  # resizing a mask blurs its edge, too
+    around = 0 if size == (64, 96) else 3  # resizing the mask blurs its edge by a few more pixels
     assert (row[: 48 - 16 - around] == 1).all()
     assert (row[48 + 16 + around :] == 0).all()
     assert (row.diff() <= 0).all()

@@ -1,4 +1,5 @@
-"""Networks of small size: image sizes, windows, attention, quantiser, precision, norms."""
+"""Properties of the networks, tested on small ones: image sizes, windows, attention, quantiser,
+precision, norms."""
 
 import pytest
 import torch
@@ -74,7 +75,8 @@ def test_windows_and_shifts_follow_the_trained_resolution() -> None:
 
 @torch.inference_mode()
 def test_windows_that_stick_out_see_the_edge_mirrored() -> None:
-    """A block gives the same result for a 12x8 map as for the map reflection-padded to 16x8."""
+    """Attention windows that extend beyond a map see its edge mirrored: the result for a 12x8 map
+    equals that for the map reflection-padded to 16x8."""
     torch.manual_seed(0)
     block = SwinBlock(32, 1, 64, window=8, shift=0, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
@@ -85,7 +87,7 @@ def test_windows_that_stick_out_see_the_edge_mirrored() -> None:
 
 def test_relative_position_index_counts_offsets() -> None:
     index = relative_position_index(3).view(3, 3, 3, 3)
-    assert index[1, 1, 1, 1] == 12  # the middle of 5 x 5 offsets
+    assert index[1, 1, 1, 1] == 12  # offset (0, 0) is the middle of 5x5 offsets
     assert index[2, 0, 0, 2] == (2 + 2) * 5 + (-2 + 2)
     assert index.unique().numel() == 25
 
@@ -99,16 +101,16 @@ def test_shift_mask_parts_left_from_right_columns() -> None:
 
 
 def test_only_the_bottom_row_of_windows_is_masked() -> None:
-    """With uniform attention, masked windows average their left and right halves separately, and
-    other windows average over both."""
+    """The shift mask applies only to the bottom row of windows. With uniform attention, masked
+    windows average their left and right halves separately; other windows average over both."""
     block = SwinBlock(32, 1, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     for parameter in block.parameters():
         torch.nn.init.zeros_(parameter)
     torch.nn.init.ones_(block.norm1.weight)
-    block.attn.qkv.weight.data[64:] = torch.eye(32)  # uniform attention, identity values
+    block.attn.qkv.weight.data[64:] = torch.eye(32)  # queries and keys stay 0: uniform attention
     block.attn.proj.weight.data = torch.eye(32)
     x = rand("x", 1, 32, 24, 16)
-    y = block.attention(x).roll((-4, -4), (2, 3)).detach()  # aligned with the windows
+    y = block.attention(x).roll((-4, -4), (2, 3)).detach()  # aligned with the shifted windows
     for row, column in ((0, 0), (1, 1), (2, 0), (2, 1)):
         window = y[0, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         left, right = window[:, :, :4].flatten(1), window[:, :, 4:].flatten(1)
@@ -137,7 +139,8 @@ def test_timestep_embedding_has_cosines_first() -> None:
 @pytest.mark.parametrize(("h", "w"), [(16, 24), (13, 9), (3, 1)])
 @pytest.mark.parametrize("shift", [0, 4])
 def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
-    """With identity instead of attention, merging windows gives the original map."""
+    """If attention is replaced by the identity, splitting a map into windows and merging them gives
+    the original map."""
     block = SwinBlock(32, 1, 32, window=8, shift=shift, norm_size=None, operations=torch.nn)
     block.attn.forward = lambda windows, num_masked: windows
     x = rand("x", 2, 32, h, w)
@@ -146,7 +149,8 @@ def test_windows_are_cut_and_put_together(h: int, w: int, shift: int) -> None:
 
 @torch.inference_mode()
 def test_many_windows_go_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention splits them into several calls, since CUDA limits grid dimensions to 65,535."""
+    """Attention processes many windows in several calls, since CUDA limits grid dimensions to
+    65,535. The result stays the same."""
     block = SwinBlock(32, 2, 32, window=8, shift=4, norm_size=None, operations=torch.nn)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     x = rand("x", 3, 32, 32, 24)
@@ -156,7 +160,7 @@ def test_many_windows_go_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_attention_never_holds_the_whole_matrix() -> None:
-    """Only the flash kernel is enabled, so a layout that it does not support would fail."""
+    """Attention works with the flash kernel alone, which never allocates the whole score matrix."""
     autoencoder, denoiser = (
         load_autoencoder(autoencoder_weights()),
         load_denoiser(denoiser_weights()),
@@ -209,7 +213,7 @@ def test_autoencoder_refuses_what_it_can_not_compress() -> None:
 
 @pytest.mark.parametrize(("dtype", "bar"), [(torch.bfloat16, 0.04), (torch.float16, 5e-3)])
 def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, bar: float) -> None:
-    """The limits are twice the measured errors."""
+    """The error limits (`bar`) are twice the measured errors."""
     exact, half = load_autoencoder(autoencoder_weights()), load_autoencoder(autoencoder_weights())
     set_precision(half, dtype, dtype)
     assert half.encoder.conv_in.weight.dtype == dtype
@@ -229,11 +233,12 @@ def test_half_precision_stays_close_and_keeps_the_codebook(dtype: torch.dtype, b
     assert 0 < (y - exact(x, 2, x)).abs().mean() / y.abs().mean() < bar
 
 
-# Norms that do not depend on the size of an image
+# `BorderedGroupNorm`, whose scale does not depend on the size of an image
 
 
 def spiked(side: int) -> Tensor:
-    """Make a map with large values at its border, such as zero padding causes."""
+    """Make a feature map, [1,64,side,side], with large values at its border, as caused by zero
+    padding."""
     x = torch.randn(1, 64, side, side, generator=torch.Generator().manual_seed(0))
     x[:, :, 2:-2, 2:-2] /= 8
     return x

@@ -1,4 +1,4 @@
-"""Recording of a chain, and figures of its noise."""
+"""Recording of the noise in a sampling run, and figures of it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The package for the registry: the files that git tracks, except those in .comfyignore."""
+"""The package for the Comfy Registry: the files that git tracks, except those in .comfyignore."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 PACK = Path(__file__).parents[2]
-LARGEST = 40_000_000  # bytes
+LARGEST = 40_000_000  # maximum size of the package in bytes
 
 
 def listed(*options: str) -> set[str]:

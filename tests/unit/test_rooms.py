@@ -1,5 +1,5 @@
-"""Dependencies in `lpnsr_impl` point one way: each subpackage imports only those listed before it,
-and never ComfyUI."""
+"""Dependencies in `lpnsr_impl` point one way: each subpackage imports only those that precede it in
+`ROOMS`, and never ComfyUI."""
 
 import ast
 from pathlib import Path

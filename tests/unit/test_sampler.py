@@ -1,4 +1,4 @@
-"""The sampling chain, with plain functions as networks."""
+"""The sampling chain, with simple functions in place of the networks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Properties of the schedule, and the distributions of Eq. 1-9."""
+"""Properties of the noise schedule, and the distributions of Eq. 1-9 of the LPNSR paper."""
 
 import math
 
@@ -39,7 +39,8 @@ def test_posterior_coefficients_sum_to_one(schedule: Schedule) -> None:
 
 
 def test_posterior_of_q_has_the_marginal_of_the_step_before(schedule: Schedule) -> None:
-    """Chapman-Kolmogorov: posterior(t -> t-1) after q(x_t | x0, y0) is q(x_{t-1} | x0, y0)."""
+    """Drawing x_t from q(x_t | x0, y0), then x_{t-1} from the posterior, gives the distribution
+    q(x_{t-1} | x0, y0) (Chapman-Kolmogorov equation)."""
     x0, y0 = (noise(f"schedule.{name}", SHAPE).double() for name in ("x0", "y0"))
     for t in range(2, schedule.num_timesteps + 1):
         mean = schedule.posterior_mean(schedule.marginal_mean(x0, y0, t), x0, t)
@@ -97,7 +98,8 @@ def test_steps_outside_the_schedule_are_refused(t: int) -> None:
 
 
 def test_fifteen_steps_have_the_published_table() -> None:
-    """ResShift's formula for `realsrx4_s15`: exponential in (t - 1)^0.3, from 0.04 / kappa."""
+    """sqrt(eta_t) follows ResShift's formula for its config `realsrx4_s15`: exponential in
+    (t - 1)^0.3, starting at 0.04 / kappa."""
     schedule = Schedule(**vars(RESSHIFT_15))
     assert schedule.sqrt_eta[0].item() == pytest.approx(0.02)
     assert schedule.sqrt_eta[-1].item() == pytest.approx(0.99)

@@ -1,4 +1,4 @@
-"""Several trainings with one command."""
+"""Several training runs with a single `train` command."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,8 @@ from tests.unit.test_training import UNET_HEADER
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator() -> Iterator[None]:
-    """Reset Accelerate, which keeps the precision of the first training in a process."""
+    """Reset Accelerate after each test, since it keeps the precision of the first training in a
+    process."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -45,5 +46,5 @@ def test_each_training_takes_the_networks_of_those_before(tmp_path: Path) -> Non
     assert '"seed": 3' in config
     state = tmp_path / "out" / "second" / "state.pt"
     before = state.stat().st_mtime_ns
-    train_stages(names, ["seed=3"], pictures, tmp_path / "out", cpu=True)  # nothing is left to do
+    train_stages(names, ["seed=3"], pictures, tmp_path / "out", cpu=True)  # both trainings are done
     assert state.stat().st_mtime_ns == before

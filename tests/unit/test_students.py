@@ -1,4 +1,4 @@
-"""One-step students: detection of their files, and their single step."""
+"""One-step students (SinSR, RSD): detection of their files, and their single sampling step."""
 
 import json
 from dataclasses import replace
@@ -41,7 +41,7 @@ def noise_of(seed: int, kind: str, *shape: int) -> Tensor:
     return seeded_noise(seed, T)(kind, T, torch.Size(shape))
 
 
-# Detection
+# Detection of student files
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_student_goes_with_the_family_and_without_a_predictor(tmp_path: Path) 
         check_family(autoencoder, denoiser, predictor)
 
 
-# The single step
+# The single sampling step
 
 
 class Recording:
@@ -190,8 +190,8 @@ def test_one_call_from_t_15_with_its_own_start_and_condition(
 
 
 def test_the_plane_is_noise_of_its_own() -> None:
-    """The plane is independent of the initial noise. Drawing both from generators with the same
-    state would repeat values."""
+    """The noise plane in RSD's input is independent of the initial noise. Drawing both from
+    generators with the same state would repeat values."""
     z, eps = noise_of(5, "init", 1, 3, 64, 64), noise_of(5, "plane", 1, 1, 64, 64)
     for channel in z.split(1, dim=1):
         assert abs(float((channel * eps).mean())) < 0.05
@@ -222,7 +222,7 @@ def test_a_picture_takes_one_call_whatever_steps_say_and_tiles_see_one_noise(
     hook = denoiser.register_forward_pre_hook(
         lambda _, args: inputs.append(torch.cat(args[::2], 1))
     )
-    h, w = 64 - 2 * MARGIN, 96 - 2 * MARGIN  # with its margin, the picture has 64x96
+    h, w = 64 - 2 * MARGIN, 96 - 2 * MARGIN  # 64x96 with the engine's margin
     y0, lr = torch.randn(1, 3, h, w), Picture(torch.rand(1, 3, h, w))
     family = Family("unnamed", RESSHIFT_15, student)
     autoencoder = load_autoencoder(autoencoder_weights())
@@ -248,7 +248,7 @@ def test_a_picture_takes_one_call_whatever_steps_say_and_tiles_see_one_noise(
 
 @torch.no_grad()
 def test_rsd_is_decoded_as_it_is_and_sinsr_by_codes() -> None:
-    """The results of the two students are decoded without and with the quantiser."""
+    """RSD's latents are decoded without the quantiser, SinSR's with it."""
     autoencoder = load_autoencoder(autoencoder_weights())
     denoiser = load_denoiser(weights_of(SINSR))
     lr = torch.rand(1, 3, 16, 16)

@@ -1,4 +1,4 @@
-"""Target sizes other than x4, and the passes that reach them."""
+"""Target sizes, and the upscaling passes that reach them."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ FACTORS = st.floats(1, 16)
 
 
 def never_enlarges_beyond_x4(each: Pass) -> bool:
-    """Return whether the final size of a pass is at most x4, i.e. at most its networks' output."""
+    """Return whether the result of a pass is at most as large as its networks' x4 output."""
     return all(size <= x4 for size, x4 in zip(each.size, each.x4, strict=True))
 
 
@@ -55,7 +55,7 @@ def test_the_longest_side_is_met_exactly_and_the_shape_kept(
 @settings(deadline=None)
 @given(SIDES, SIDES, FACTORS)
 def test_no_pass_is_wasted(h: int, w: int, factor: float) -> None:
-    """Up to x4 there is one pass. A second pass starts at the smallest size that suffices."""
+    """Factors up to 4 take one pass. A second pass starts at the smallest size that suffices."""
     passes = plan_passes(h, w, Target(factor))
     assert len(passes) == (1 if factor <= 4 else len(passes))
     for each in passes[1:]:
@@ -120,7 +120,8 @@ def test_a_second_pass_counts_by_its_pixels() -> None:
 
 
 def test_what_does_not_fit_into_memory_is_refused() -> None:
-    """A clip needs memory for all results and latents, and for the processing of one image."""
+    """`check_memory` refuses a clip if main memory does not suffice for all results and latents,
+    and for processing one image."""
     x1, x2, x4, x8 = (plan_passes(256, 256, Target(factor)) for factor in (1, 2, 4, 8))
     lr, picture = 256 * 256 * 3 * 4, 1024 * 1024 * 3 * 4
     for passes, needed, batch, channels, has_mask in (

@@ -36,7 +36,7 @@ def test_tiles_cover_the_image_and_its_margin(
 @pytest.mark.parametrize(
     ("size", "tile", "expected"),
     [
-        (512, 256, (192, (0, 160, 320))),  # 3 tiles of 192 suffice
+        (512, 256, (192, (0, 160, 320))),  # 3 tiles are needed, and 192 pixels each suffice
         (1024, 256, (232, (0, 192, 392, 592, 792))),
         (72, 64, (64, (0, 8))),
         (64, 64, (64, (0,))),
@@ -50,8 +50,8 @@ def test_tiles_are_no_larger_than_so_many_need_to_be(
 
 
 def test_tiles_overlap_by_half_at_most() -> None:
-    """Without the limit of half a tile, an overlap of 256 with tiles of 256 gave 97 tiles along an
-    axis of 1024."""
+    """The overlap is limited to half a tile. Without this limit, tiles of 256 with an overlap of
+    256 gave 97 tiles along an axis of 1024."""
     assert plan_axis(1024, 256, 256, multiple=8) == plan_axis(1024, 256, 128, multiple=8)
     assert len(plan_axis(1024, 256, 256, multiple=8).starts) == 7
     assert len(plan_axis(128, 32, 32, multiple=8, min_tile=32).starts) == 7
@@ -94,8 +94,8 @@ def test_beyond_an_edge_its_pixels_repeat_or_the_other_side_follows() -> None:
 
 
 def test_tiles_that_disagree_fade_into_each_other() -> None:
-    """Each tile has a different constant. The result changes from one to the other in small steps,
-    over the whole overlap."""
+    """Two overlapping tiles consist of the constants 0 and 1. Over the whole overlap, the result
+    rises from 0 to 1 in small steps."""
     constants = iter([0.0, 1.0])
     tiles = TilePlan(plan_axis(32, 64, 32), plan_axis(96, 64, 32))
     result = tiles.apply(
@@ -108,7 +108,8 @@ def test_tiles_that_disagree_fade_into_each_other() -> None:
 
 
 def test_a_tile_that_wraps_fades_into_itself() -> None:
-    """The only tile holds a ramp. Where its ends meet, values fall over the whole overlap."""
+    """A single tile overlaps itself across the wrapped edge. Its values are a rising ramp; in the
+    overlap, the result falls in small steps."""
     axis = plan_axis(64, 64, 32, wraps=True)
     assert (axis.tile, len(axis.starts)) == (96, 1)
     tiles = TilePlan(plan_axis(1, 1, 0), axis)
@@ -119,7 +120,7 @@ def test_a_tile_that_wraps_fades_into_itself() -> None:
 
 
 def mix(x: Tensor) -> Tensor:
-    """A function whose values depend on the whole tile, like those of a network."""
+    """Stand-in for a network: the results depend on the whole tile."""
     return x.cumsum(2).cumsum(3) + x.mean(dim=(2, 3), keepdim=True)
 
 
@@ -142,7 +143,8 @@ def test_tiles_of_all_images_go_together(h: int, w: int, batch: int) -> None:
 
 
 def test_fixed_calls_have_a_full_batch() -> None:
-    """Since all calls have the same shape, one compiled kernel suffices for any number of tiles."""
+    """With `fixed`, all calls have a full batch and thus the same shape, so that one compiled
+    kernel suffices for any number of tiles."""
     x, shapes = torch.randn(3, 2, 40, 72), set()
     axes = [plan_axis(size, 48, 8, multiple=32, min_tile=32, margin=4) for size in (40, 72)]
     tiles = TilePlan(*axes, batch=4, fixed=True)

@@ -80,7 +80,8 @@ UNET_SIZE = {
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerator() -> Iterator[None]:
-    """Reset Accelerate, which keeps the precision of the first training in a process."""
+    """Reset Accelerate after each test, since it keeps the precision of the first training in a
+    process."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -92,7 +93,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
-    """Paths of small frozen networks."""
+    """Paths of a small autoencoder and a small denoiser, for tasks that need frozen networks."""
     folder = tmp_path_factory.mktemp("networks")
     autoencoder, denoiser = folder / "autoencoder.safetensors", folder / "denoiser.safetensors"
     save_file(autoencoder_weights(), autoencoder)
@@ -344,7 +345,7 @@ def test_a_crop_too_small_for_the_discriminator_is_named() -> None:
     assert PatchDiscriminator(3)(torch.zeros(1, 3, 24, 24)).shape[1] == 1
 
 
-# Starting
+# Initial weights
 
 
 def test_a_fresh_noise_predictor_is_random_noise(configs: dict[str, TrainConfig]) -> None:
@@ -403,8 +404,8 @@ def test_an_autoencoder_can_be_given_other_norms(networks: Networks) -> None:
 
 
 def test_norms_can_be_fixed_to_their_statistics(networks: Networks, tmp_path: Path) -> None:
-    """If norms are fixed to the statistics of one picture, the result for this picture stays the
-    same. A training uses the statistics of many pictures."""
+    """Norm layers can be replaced by fixed scales from the statistics of pictures. If these are the
+    statistics of one picture, its result stays the same. The trainer uses many pictures."""
     given = load_autoencoder(networks.autoencoder)
     config = TrainConfig(
         task="autoencoder", steps=1, batch=1, crop=64, degradation=False,
@@ -470,7 +471,7 @@ def test_a_start_can_be_made_deeper_without_a_change_of_its_pictures() -> None:
     assert convolutions == [18, 26]
 
 
-# Algorithm 1
+# Algorithm 1 of the LPNSR paper: training of the noise predictor
 
 
 def make_task(config: TrainConfig, pictures: Path) -> tuple[NoisePredictorTask, dict[str, Tensor]]:
@@ -593,7 +594,7 @@ def trained(
     pictures: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[str, Path, Trainer, Tensor]:
-    """Task, output folder, trainer after the training, and initial weights."""
+    """A finished training: (task, output folder, trainer, initial weights)."""
     out = tmp_path_factory.mktemp("trained")
     trainer = Trainer(configs[request.param], pictures, out, cpu=True)
     start = weights_of(trainer.task.network).clone()
@@ -720,7 +721,7 @@ def test_a_state_without_its_settings_is_refused(
 def test_a_save_that_fails_leaves_all_of_the_one_before(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
-    """The old files stay complete, whichever file no longer fits on the disk."""
+    """If a save fails because the disk is full, the files of the previous save stay complete."""
     trainer = Trainer(configs["compact"], pictures, tmp_path, cpu=True)
     trainer.run(stop_at=3)
     before = {path: path.read_bytes() for path in tmp_path.glob("[cs]*")}
@@ -736,7 +737,8 @@ def test_what_is_saved_is_on_disk_before_it_replaces_what_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The directory entry is synced, too, before the next file is written."""
+    """Each file is synced before it replaces the old one. Then the directory is synced, before the
+    next file is written."""
     trainer = Trainer(configs["compact"], pictures, tmp_path / "out", cpu=True)
     events: list[tuple[str, str, int]] = []
     fsync, move = os.fsync, os.replace
@@ -821,7 +823,7 @@ def test_what_a_task_has_not_is_refused_at_the_start(
 )
 def test_crops_of_the_lite_configs_fit_the_lite_networks(name: str) -> None:
     config = read_config(name)
-    if config.networks.teacher:  # the configured teacher does not come with the pack
+    if config.networks.teacher:  # use a teacher that comes with the pack
         teacher = "lpnsr_lite_compact_x4.safetensors"
         config = replace(config, networks=replace(config.networks, teacher=teacher))
     TASKS[config.task](config)
@@ -846,7 +848,7 @@ def test_worker_processes_prepare_the_same_pictures(
         for n in (0, 1)
     ]
     for trainer in trainers:
-        pickle.dumps(trainer.crops)  # needed on systems that spawn workers
+        pickle.dumps(trainer.crops)  # some systems pickle the crops for workers
         trainer.run()
     assert torch.equal(*(weights_of(trainer.task.network) for trainer in trainers))
 
@@ -884,8 +886,8 @@ def test_bf16_trains(configs: dict[str, TrainConfig], pictures: Path, tmp_path: 
 def test_two_processes_train_as_one(
     configs: dict[str, TrainConfig], pictures: Path, tmp_path: Path
 ) -> None:
-    """Two processes of torchrun give the same weights as one, with the discriminator and all
-    losses."""
+    """Training in two processes of torchrun gives the same weights as in one process, with an image
+    loss, a noise loss and the discriminator."""
     config = tmp_path / "c.toml"
     networks = configs["noise_predictor"].networks
     config.write_text(
@@ -914,7 +916,7 @@ def test_two_processes_train_as_one(
             assert torch.allclose(value, other, rtol=1e-3, atol=2e-5), f"{part} {key}"
 
 
-# The commands
+# Command line
 
 
 @pytest.mark.parametrize("name", TASKS)

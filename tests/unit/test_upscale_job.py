@@ -64,7 +64,7 @@ def run_job(
     networks: Networks, source: Path | str, out: Path | str, *, settings: str = "s",
     format_name: str = "same", overwrite: bool = False,
 ) -> dict[str, Outcome]:  # fmt: skip
-    """Run a job, and return outcomes by name."""
+    """Upscale a picture or a folder. Return the outcome of each picture, by name."""
     plan = make_plan(str(source), str(out), format_name)
     worker = Worker(Job(plan.source, plan.out, settings, overwrite), networks)
     return {item.name: worker.upscale(item) for item in plan.items}
@@ -75,12 +75,12 @@ def statuses(outcomes: dict[str, Outcome]) -> dict[str, str]:
 
 
 def files(folder: Path) -> set[str]:
-    """Return all files in a folder except records."""
+    """Return the paths of all files in a folder, without the records of the upscale command."""
     found = (p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
     return {p.as_posix() for p in found if p.parts[0] != RECORDS}
 
 
-# Results
+# Results of a folder or a picture
 
 
 def test_a_folder_is_upscaled_with_its_structure(
@@ -98,12 +98,13 @@ def test_a_folder_is_upscaled_with_its_structure(
 
 
 def upscale_one(options: list[str], source: Path, out: Path) -> Outcome:
-    """Upscale a single picture with further options, and return its outcome."""
+    """Upscale a single picture with additional command-line options, and return its outcome."""
     return run_job(Networks(settings(*QUICK, *options)), source, out)[source.name]
 
 
 def test_results_have_the_size_wanted(tmp_path: Path) -> None:
-    """Alpha is resized, too, and the resolution in the metadata is kept."""
+    """The result has the size of --longest-side. Alpha is resized, too, and the resolution (DPI) in
+    the metadata is kept."""
     picture = example(20, 12)
     picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     picture.save(tmp_path / "x.png", dpi=(72, 72))
@@ -341,7 +342,7 @@ def test_sizes_that_no_picture_can_have_are_refused(caplog: pytest.LogCaptureFix
         main(["upscale", "x", "y", "--factor", "2", "--longest-side", "100"])
 
 
-# The command
+# Command line
 
 
 def command(source: Path | str, out: Path | str, *options: str) -> int:
@@ -352,7 +353,7 @@ def test_bad_pictures_are_listed_at_the_end_and_the_exit_code_tells(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "bad.png").write_text("no picture")
-    example().save(folder / "d.tif")  # written by libvips
+    example().save(folder / "d.tif")  # TIFFs are written by libvips
     caplog.set_level(logging.INFO)
     assert command(folder, tmp_path / "out") == 1
     assert files(tmp_path / "out") == {"a.png", "b.jpg", "d.tif", "sub/c.png"}
@@ -395,7 +396,7 @@ def test_a_full_disk_ends_the_job_with_what_is_done(
 
     def fsync(file: int) -> None:
         calls.append(file)
-        if len(calls) == 3:  # third call: the second picture, after the first one and its record
+        if len(calls) == 3:  # the second picture, after the first one and its record
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file)
 
@@ -417,7 +418,7 @@ def test_ctrl_c_leaves_only_whole_results(folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "lpnsr_impl", *arguments],
         cwd=EXAMPLE.parents[1], stdout=subprocess.PIPE, text=True,
-        # background processes of a shell, and their children, would ignore SIGINT
+        # restore SIGINT, which background processes of a shell and their children ignore
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     eventually(lambda: bool(list(out.glob("*.png"))))
@@ -432,7 +433,7 @@ def test_ctrl_c_leaves_only_whole_results(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_uri_is_as_good_as_a_path(folder: Path, tmp_path: Path) -> None:
-    """file:// uses pyarrow, like s3:// and gs://."""
+    """Source and target can be URIs. For file://, pyarrow is used as for s3:// and gs://."""
     (folder / "out").mkdir()
     example().save(folder / "out" / "no_input.png")
     source, out = folder.as_uri(), (folder / "out").as_uri()

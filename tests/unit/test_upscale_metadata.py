@@ -47,7 +47,8 @@ def enlarge(picture: FilePicture) -> FilePicture:
 
 
 def upscale(data: bytes, target: str, **changes: Any) -> tuple[bytes, str]:
-    """Return the encoded result and the notes about it."""
+    """Enlarge an encoded picture. Return the result in the format `target`, and the notes about
+    what was not kept. `changes` replaces fields of the decoded picture."""
     picture = enlarge(replace(read_picture_data(data), **changes))
     result, notes = encode_picture(picture, FORMATS[target])
     return result, "; ".join(notes)
@@ -59,7 +60,7 @@ def opened(data: bytes) -> Image.Image:
     return file
 
 
-# EXIF, profile, resolution
+# EXIF, ICC profile and resolution
 
 
 def camera_exif(orientation: int) -> Image.Exif:
@@ -102,7 +103,7 @@ def test_exif_profile_and_resolution_are_kept(source: str, target: str, bits: in
         assert read_picture_data(data).metadata.dpi == pytest.approx((300, 300), abs=0.01)
     exif = Image.open(io.BytesIO(data)).getexif()
     assert exif[ExifTags.Base.Make] == "Maker"
-    if source not in ("avif", "tif"):  # Pillow writes it as ASCII in these formats
+    if source not in ("avif", "tif"):  # Pillow saves the artist as ASCII in AVIF and TIFF
         assert exif[ExifTags.Base.Artist].encode("latin-1") == "Zoë".encode()
     assert (exif.get(ExifTags.Base.Orientation, 1), exif[60000]) == (1, "private")
     details = exif.get_ifd(ExifTags.IFD.Exif)
@@ -119,7 +120,7 @@ def test_the_old_thumbnail_goes() -> None:
     exif = tags.tobytes()
     directory = b"\x01\x00" + b"\x01\x02\x04\x00\x01\x00\x00\x00\x07\x00\x00\x00" + bytes(4)
     count = int.from_bytes(exif[14:16], "little")
-    pointer = 16 + 12 * count  # where the offset of the thumbnail's directory is stored
+    pointer = 16 + 12 * count  # the offset of the thumbnail's directory is stored here
     offset = (len(exif) - 6).to_bytes(4, "little")
     exif = exif[:pointer] + offset + exif[pointer + 4 :] + directory
     data = saved("jpg", exif=exif)
@@ -141,12 +142,12 @@ def test_nothing_is_invented(target: str) -> None:
     pixels = {*range(256, 260), 262, 273, *range(277, 280), 284, 317, 339}
     assert set(file.getexif()) <= (pixels if target == "tif" else set())
     assert file.info.keys().isdisjoint({"icc_profile", "xmp", "exif", "parameters"})
-    if target not in ("tif", "bmp"):  # Pillow reports a default for these
+    if target not in ("tif", "bmp"):  # Pillow reports a default resolution for TIFF and BMP
         assert "dpi" not in file.info
     assert notes == ""
 
 
-# PNG text
+# Text chunks of PNG
 
 PROMPT, WORKFLOW = json.dumps({"3": {"seed": 7}}), json.dumps({"nodes": ["ü"]})
 TEXTS = (
@@ -173,7 +174,7 @@ def test_png_text_goes_into_exif(target: str) -> None:
     exif = opened(data).getexif()
     comment = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
     assert comment == b"UNICODE\0" + "a cat\nSteps: 20".encode("utf-16-be")
-    # in the format of ComfyUI's SaveAnimatedWEBP
+    # prompt and workflow are stored as by ComfyUI's SaveAnimatedWEBP
     assert exif[0x0110] == f"prompt:{PROMPT}"
     assert exif[0x010F] == f"workflow:{WORKFLOW}"
     assert exif[0x010E].encode("latin-1") == "Kätzchen".encode()
@@ -317,7 +318,7 @@ def test_metadata_is_stripped() -> None:
         assert not file.getexif()
 
 
-# Colour
+# Colour space
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -68,7 +68,7 @@ def deep_samples(channels: int, w: int = 24, h: int = 16) -> np.ndarray:
 
 
 def deep_file(samples: np.ndarray, suffix: str, **options: Any) -> bytes:
-    """Encode 16-bit samples with libvips."""
+    """Encode 16-bit samples, [h,w,channels], with libvips."""
     space = "grey16" if samples.shape[2] < 3 else "rgb16"
     image = pyvips.Image.new_from_array(samples).copy(interpretation=space)
     return image.write_to_buffer(suffix, **options)
@@ -114,7 +114,7 @@ def test_every_mode_is_read(kind: str, mode: str, as_mode: str) -> None:
     assert (picture.alpha is not None) == as_mode.endswith("A")
     if mode != "LAB":  # Pillow can convert LAB only with a profile
         expected = np.asarray(opened(data).convert(as_mode)).reshape(16, 24, -1)
-        # nearly transparent pixels take the colours around them
+        # the colours of nearly transparent pixels are replaced by those around them
         visible = expected[..., -1] >= 32 if picture.alpha is not None else np.s_[:, :]
         np.testing.assert_array_equal(as_samples(picture)[visible], expected[visible])
     else:
@@ -138,14 +138,14 @@ def test_sixteen_bits_are_read_and_written_as_they_are(suffix: str, channels: in
     source = ".png" if channels == 2 else suffix
     picture = read_picture_data(deep_file(samples, source))
     assert (picture.bits, picture.grey) == (16, channels < 3)
-    if channels in (2, 4):  # nearly transparent pixels take the colours around them
+    if channels in (2, 4):  # colours of nearly transparent pixels are replaced when reading
         hidden = samples[..., -1] < 65536 / 8
         samples[hidden] = as_samples(picture)[hidden]
     np.testing.assert_array_equal(as_samples(picture), samples)
     data = encoded(picture, FORMATS[suffix[1:]])
     read_again = pyvips.Image.new_from_buffer(data, "").numpy().reshape(samples.shape)
     np.testing.assert_array_equal(read_again, samples)
-    if suffix == ".tif":  # read with a library other than libtiff, too
+    if suffix == ".tif":  # check with a library other than libtiff, too
         again = tifffile.imread(io.BytesIO(data)).reshape(samples.shape)
         np.testing.assert_array_equal(again, samples)
 
@@ -376,7 +376,7 @@ def test_what_is_no_picture_is_refused() -> None:
         read_picture_data(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 
 
-# Formats
+# Limits of file formats
 
 
 def test_what_formats_cannot_hold() -> None:

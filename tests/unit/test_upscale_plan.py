@@ -24,7 +24,7 @@ def make(folder: Path, *names: str) -> None:
 
 
 def results(source: Path, format_name: str = "same") -> dict[str, str]:
-    """Return result names by picture name."""
+    """Return the name of each picture's result, by picture name."""
     plan = make_plan(str(source), str(source.parent / "out"), format_name)
     return {item.name: item.result for item in plan.items}
 
@@ -92,7 +92,7 @@ def test_whether_case_is_ignored_is_found_out(tmp_path: Path) -> None:
 
 
 def test_names_that_are_too_long_fail_alone(folder: Path) -> None:
-    longest = "\u00e9" * 125 + "x.png"  # 255 bytes
+    longest = "\u00e9" * 125 + "x.png"  # a name of 255 bytes
     make(folder, longest)
     plan = make_plan(str(folder), str(folder.parent / "out"), "webp")
     assert list(plan.problems) == [longest]

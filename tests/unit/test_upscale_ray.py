@@ -54,9 +54,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def actors() -> list[psutil.Process]:
-    """Return the actor processes of this test: descendants of this process with an actor's title.
+    """Return the processes of this test's Ray workers.
 
-    Other processes are left alone, since another cluster may run on this machine.
+    Only descendants of this process are considered, since another cluster may run on this machine.
     """
     found: list[psutil.Process] = []
     for process in psutil.Process().children(recursive=True):
@@ -67,14 +67,14 @@ def actors() -> list[psutil.Process]:
 
 
 class Killer(threading.Thread):
-    """Kills a worker when some pictures are done and both workers have begun another."""
+    """Kills a worker when `BEFORE_KILL` pictures are done and both workers have begun another."""
 
     def __init__(self, out: Path, tries: Any, gate: Any) -> None:
         super().__init__()
         self._out = out
         self._tries = tries
         self._gate = gate
-        self.done: dict[str, int] = {}  # results before the kill: names and times
+        self.done: dict[str, int] = {}  # modification times of the results before the kill
 
     def run(self) -> None:
         eventually(self._begun, BEFORE_KILL + 2)
@@ -88,8 +88,8 @@ class Killer(threading.Thread):
 
 @ray.remote(num_cpus=0)
 class Gate:
-    """Wraps the counter of tries. The first `BEFORE_KILL` pictures begin at once; the others wait
-    until the gate is open."""
+    """Wraps `Tries`, which counts the tries of each picture, to make workers wait. The first
+    `BEFORE_KILL` pictures begin at once, the others when `open` has been called."""
 
     def __init__(self, tries: Any) -> None:
         self._tries = tries
@@ -110,7 +110,7 @@ class Gate:
 
 @pytest.fixture
 def tries(cluster: None) -> Any:
-    """The counter of tries for a job."""
+    """The Ray actor that counts how many times each picture is tried."""
     return ray_job.Tries.remote()
 
 

@@ -1,4 +1,4 @@
-"""Results on disk, after killed jobs and with two jobs in one folder."""
+"""Results on disk, after a job was killed, and with two jobs in the same folder."""
 
 import os
 import time
@@ -44,7 +44,11 @@ def files(out: Path) -> list[Path]:
 def before_operation(
     patch: pytest.MonkeyPatch, kind: type, number: int, action: Callable[[], None]
 ) -> list[str]:
-    """Run `action` before operation `number`. Returns a list that records the operations."""
+    """Patch a folder class to call `action` before its `number`th operation (put, delete or move).
+
+    Returns:
+        A list to which the names of the operations are appended.
+    """
     done: list[str] = []
 
     def wrap(name: str) -> Callable[..., None]:
@@ -64,7 +68,7 @@ def before_operation(
 
 
 class KilledError(BaseException):
-    """Simulates a kill, after which cleaning up fails, too."""
+    """Simulates a killed process: the cleanup after this exception fails, too."""
 
 
 @pytest.mark.parametrize("kind", KINDS)

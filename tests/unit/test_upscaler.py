@@ -23,7 +23,7 @@ CUDA = torch.device("cuda")
 
 
 class Plenty(Memory):
-    """Memory with room for everything."""
+    """Memory in which everything fits."""
 
     def free(self, networks: Sequence[Any]) -> float:
         return 1e12
@@ -66,7 +66,7 @@ def move_to_card(network: nn.Module) -> None:
 
 @pytest.fixture
 def calls() -> list[tuple[str, int]]:
-    """Recorded calls of networks: (name, number of tiles)."""
+    """List of the calls of networks: (name, number of tiles)."""
     return []
 
 
@@ -77,7 +77,8 @@ def watch(calls: list[tuple[str, int]], name: str) -> Callable[..., None]:
 def make_upscaler(
     calls: list[tuple[str, int]], device: torch.device, upscale_models: Any = None
 ) -> Upscaler:
-    """Make an upscaler with narrow networks without attention."""
+    """Make an upscaler with small networks, and record their calls in `calls`. The autoencoder has
+    no attention."""
     config = replace(AUTOENCODER, level_channels=(32, 32, 32), attention=False)
     autoencoder = Autoencoder(config).eval()
     denoiser = load_denoiser(denoiser_weights())
@@ -94,7 +95,8 @@ ONE_STEP = Method("m", steps=1, color_fix="none")
 
 
 def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
-    """The result of 12.6 MB does not fit on this GPU, but the activations of a tile of 64 do."""
+    """If GPU memory runs out, decoding continues with the result in main memory. Here the result of
+    12.6 MB does not fit on the fake GPU, but the activations for a tile of 64x64 do."""
     upscaler = make_upscaler(calls, CUDA)
     with FAKE, Card(limit=12e6):
         lr = Picture(torch.zeros(1, 3, 256, 256))
@@ -104,8 +106,8 @@ def test_decoding_goes_on_in_main_memory(calls: list[tuple[str, int]]) -> None:
 
 
 def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, int]]) -> None:
-    """All frames go through a network before the next network runs, so that each network is loaded
-    only once."""
+    """All frames of a clip go through one network before the next network runs, so that each
+    network is loaded only once."""
 
     class Nearest:
         scale = 4
@@ -128,7 +130,8 @@ def test_a_clip_goes_through_one_network_after_the_other(calls: list[tuple[str, 
 
 
 def test_small_pictures_share_calls_on_a_cpu(calls: list[tuple[str, int]]) -> None:
-    """Processed singly, 20 images of 16x16 took five times as long as one with as many pixels."""
+    """Small pictures are processed in batches even on a CPU. One by one, 20 pictures of 16x16 took
+    five times as long as a single one with as many pixels."""
     lr = Picture(torch.rand(20, 3, 16, 16))
     result = make_upscaler(calls, torch.device("cpu")).upscale(lr, ONE_STEP)
     assert result.shape == (20, 3, 64, 64)
