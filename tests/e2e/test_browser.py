@@ -1,5 +1,5 @@
-"""The shipped workflows in a real browser on the real ComfyUI. Screenshots go to
-build/screenshots, a folder for each front end and renderer."""
+"""The shipped workflows in ComfyUI's editor, in a real browser. Screenshots go to
+build/screenshots, in a folder for each front end and renderer."""
 
 import io
 import json
@@ -35,13 +35,14 @@ def drop_workflow(page: Page, name: str) -> None:
 
 
 def opened_workflow(page: Page) -> str:
-    """Return the unique path of the open workflow. The editor sets it when loading is done."""
+    """Return the unique path of the open workflow. The editor sets it at the end of loading."""
     return page.evaluate("() => window.app.extensionManager.workflow.activeWorkflow.path")
 
 
 def assert_twin(page: Page, name: str) -> None:
-    """Assert that the page would queue the API-format version of a shipped workflow. Titles and
-    further widgets of core nodes may differ, since they depend on the version of ComfyUI."""
+    """Assert that the page would queue the same prompt as the shipped API-format version of a
+    workflow. Titles and additional inputs of core nodes may differ, since they depend on the
+    version of ComfyUI."""
     prompt, twin = api_prompt(page), load_api_workflow(name)
     for node, spec in twin.items():
         if not spec["class_type"].startswith(OUR_PREFIXES) and node in prompt:
@@ -65,7 +66,8 @@ def test_a_dropped_workflow_becomes_its_api_twin(page: Page, name: str, screensh
 
 @in_one_renderer
 def test_a_workflow_of_before_has_the_sockets_that_came_later(page: Page) -> None:
-    """The first version of the pack saved workflows without `vae` and `lr_image`."""
+    """Workflows saved by the pack's first version lack the output `vae` and the inputs `lr_image`.
+    The editor adds them when it loads such a workflow."""
     workflow = ui_workflow("LPNSR PreSet-A")
     for node in workflow["nodes"]:
         node["outputs"] = [o for o in node.get("outputs", []) if o["name"] != "vae"]
@@ -130,7 +132,8 @@ def test_templates_and_thumbnails_are_served(server: Server) -> None:
 
 @in_one_renderer
 def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_path: Path) -> None:
-    """With the released files, the server accepts the default of every widget."""
+    """ComfyUI runs newly added nodes with the defaults of all widgets. The default model files are
+    the released ones, since this server has them."""
     Image.new("RGB", (20, 13), "teal").save(tmp_path / "small.png")
     web.upload(tmp_path / "small.png")
     page.evaluate(
@@ -152,7 +155,7 @@ def test_dragged_in_nodes_have_defaults_that_run(page: Page, web: Server, tmp_pa
 def test_nodes_stay_in_their_groups_when_they_have_run(
     page: Page, name: str, screenshots: Path
 ) -> None:
-    """Nodes grow when they show a text after a run."""
+    """Nodes grow to show a text after a run, but do not extend beyond their groups."""
     drop_workflow(page, name)
     page.evaluate(
         """async () => {

@@ -1,4 +1,5 @@
-"""All cache modes of ComfyUI give the same pictures and do not leak memory."""
+"""Repeated runs with each of ComfyUI's cache modes: equal seeds give equal pictures, and memory use
+does not grow."""
 
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tests.host.server import Server, running
 from .conftest import PROBE, Graph, random_image
 
 ALL_MEMORY = "100000"
-"""Memory to keep free in GB, more than there is, so that --cache-ram evicts all it can."""
+"""Memory that --cache-ram keeps free, in GB. It is more than the machine has, so that the cache
+evicts all it can."""
 
 
 @pytest.mark.parametrize(
@@ -19,7 +21,7 @@ ALL_MEMORY = "100000"
     [
         (("--cache-none",), 8),
         (("--cache-lru", "1"), 8),
-        (("--cache-ram", ALL_MEMORY), 3),  # each prompt takes ten times as long
+        (("--cache-ram", ALL_MEMORY), 3),  # fewer runs, since each takes ten times as long
     ],
     ids=["none", "lru", "ram"],
 )
@@ -45,7 +47,8 @@ def test_pictures_are_the_same_and_memory_stays(
 
 
 def memory_use(server: Server) -> tuple[int, int]:
-    """Return the resident bytes and the number of tensors, after unused memory was freed."""
+    """Free unused memory, then return the server's resident memory in bytes and its number of
+    tensors."""
     outputs = server.run({"memory": {"class_type": "ProbeMemory", "inputs": {}}})
     resident = psutil.Process(server.process.pid).memory_info().rss
     return resident, outputs["memory"]["tensors"][0]

@@ -1,4 +1,5 @@
-"""Cancelling during LR consistency. `test_nodes.py` and `test_compare.py` test other places."""
+"""Cancelling LPNSR Decode with LR consistency. `test_nodes.py` and `test_compare.py` cancel other
+nodes."""
 
 import pytest
 
@@ -8,7 +9,8 @@ from .conftest import Graph, add_save_node, random_image, wait_until_at_work
 
 
 def test_cancel_ends_decoding_with_its_finishing(server: Server, graph: Graph) -> None:
-    """The latents are cached, so that only decoding and LR consistency run."""
+    """A first run puts the latents into the cache, so that the cancelled run only decodes them and
+    applies LR consistency."""
     images = random_image(24, 64, 64, 3)
     prompt = graph.stages(images, steps=1)
     prompt["decode"]["inputs"]["lr_consistency"] = True

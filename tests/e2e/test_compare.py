@@ -64,7 +64,8 @@ def test_alpha_is_compared_where_both_have_it(graph: Graph) -> None:
 
 
 def shown(graph: Graph, outputs: dict[str, Any]) -> list[Tensor]:
-    """Download the pictures of LPNSR Compare, uint8 [H,W,C]: LR, result, LR, result, ..."""
+    """Download the pictures of LPNSR Compare as uint8 [H,W,C], in the order LR, result, LR, result,
+    ..."""
     url = graph.server.url + "/view"
     files = [requests.get(url, image, timeout=PATIENCE).content for image in outputs["images"]]
     return [torch.from_numpy(np.array(Image.open(io.BytesIO(file)))) for file in files]
@@ -91,14 +92,14 @@ def test_a_rounded_side_is_not_another_shape(graph: Graph, width: int, height: i
 
 
 def test_it_takes_less_memory_than_the_result(graph: Graph) -> None:
-    """The memory added by the node must be less than twice the size of the result. Processing all
-    pairs at once took 5 to 6 times its size."""
+    """The node must need less additional memory than twice the size of the result. Processing all
+    pairs at once needed 5 to 6 times the size."""
     lr, result = torch.rand(1, 128, 128, 3), torch.rand(1, 512, 512, 3)
     small = compare_prompt(graph, lr, result)
     graph.server.run(small)
     lr, result = lr.expand(32, -1, -1, -1), result.expand(32, -1, -1, -1)
     process = Path(f"/proc/{graph.server.process.pid}")
-    (process / "clear_refs").write_text("5")  # reset the peak to the current value
+    (process / "clear_refs").write_text("5")  # resets the peak of resident memory
     before = peak_resident_bytes(process)
     graph.server.run(compare_prompt(graph, lr, result))
     grown = peak_resident_bytes(process) - before
@@ -106,7 +107,7 @@ def test_it_takes_less_memory_than_the_result(graph: Graph) -> None:
 
 
 def peak_resident_bytes(process: Path) -> int:
-    """Return the peak resident memory of a process, given its folder in /proc."""
+    """Return the peak resident memory in bytes. `process` is the folder of a process in /proc."""
     lines = (process / "status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])
@@ -141,7 +142,7 @@ def compare_prompt(graph: Graph, lr: Tensor, result: Tensor) -> dict[str, Any]:
     }
 
 
-# In the editor
+# The slider in the editor
 
 
 def show_files(page: Page, node: int, *names: str) -> None:
@@ -156,7 +157,7 @@ def show_files(page: Page, node: int, *names: str) -> None:
 
 
 def compare_files(page: Page, *names: str) -> int:
-    """Add LPNSR Compare that shows pictures of the input folder, and return its id."""
+    """Add LPNSR Compare, show pictures of the input folder in it, and return its id."""
     compare = add(page, "LPNSRCompare")
     look_at(page, compare)
     show_files(page, compare, *names)
@@ -217,13 +218,14 @@ def test_slider_of_a_run(page: Page, screenshots: Path) -> None:
     page.evaluate(set_position, compare)
     record(page)
     undo(page)
-    wait_for_pictures(page)  # those of the run, in the node that undo created
+    wait_for_pictures(page)  # undo creates the node again, which shows the pictures of the run
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()) }")
     page.get_by_text("Run the workflow to compare.").wait_for()
 
 
 def pan(page: Page, a: float, b: float, *, middle: bool) -> None:
-    """Drag with the middle button, or with Shift."""
+    """Pan the pictures from a to b, in fractions of the slider's width, by dragging with the middle
+    mouse button or with Shift."""
     if middle:
         drag(page, a, b, button="middle")
     else:
@@ -236,8 +238,8 @@ def pan(page: Page, a: float, b: float, *, middle: bool) -> None:
 def test_zoom_and_pan_move_both_pictures(
     page: Page, renderer: str, front_end: FrontEnd, screenshots: Path
 ) -> None:
-    # Nodes 2.0 use one of the two gestures themselves: in front end 1.32, dragging with Shift moves
-    # the node; in later ones, dragging with the middle button moves the canvas.
+    # With Nodes 2.0, only one of the two gestures pans the pictures: in front end 1.32, dragging
+    # with Shift moves the node; in later ones, dragging with the middle button moves the canvas.
     old = front_end.version.startswith("1.32.")
     ways = (False, True) if renderer == CLASSIC else (old, old)
     compare_files(page, "sr.png", "sr.png")
@@ -245,7 +247,7 @@ def test_zoom_and_pan_move_both_pictures(
     fitted = transforms(page)
     assert fitted[0] == fitted[1]
     scale = page.evaluate("() => app.canvas.ds.scale")
-    slider(page).focus()  # Nodes 2.0 send wheel events to the focused element
+    slider(page).focus()  # since Nodes 2.0 send wheel events to the focused element
     page.mouse.move(*stage_point(page, 0.3))
     page.mouse.wheel(0, -600)
     eventually(lambda: zoom(page), 4)
@@ -272,8 +274,8 @@ def test_zoom_and_pan_move_both_pictures(
 
 
 def test_a_node_that_is_gone_leaves_the_slider_of_the_next(page: Page) -> None:
-    """A new node may have the id of a removed one, as after undo. A late event of the removed node
-    must not remove the slider of the new one."""
+    """A new node may have the id of a removed one, for example after undo. A late event of the
+    removed node must not remove the slider of the new one."""
     shown = "document.querySelector('.lpnsr-compare')"
     old = compare_files(page, "sr.png", "sr.png")
     wait_for_pictures(page)
@@ -340,7 +342,8 @@ def test_pictures_of_a_batch_are_picked(page: Page, screenshots: Path) -> None:
 
 @pytest.fixture
 def decoding(page: Page) -> Iterator[Page]:
-    """A page that decodes pictures only after `window.startDecoding()`, and marks decoded ones."""
+    """A page that decodes pictures only after a call of `window.startDecoding()`. Decoded pictures
+    get the attribute data-decoded."""
     page.evaluate(
         """() => {
             const prototype = HTMLImageElement.prototype, {decode} = prototype;
@@ -359,7 +362,8 @@ def decoding(page: Page) -> Iterator[Page]:
 
 @in_one_renderer
 def test_pictures_are_decoded_before_they_are_shown(decoding: Page) -> None:
-    """Decoding a large picture only when it is shown would freeze the page."""
+    """The slider shows pictures only after they are decoded, since the browser would otherwise
+    decode a large picture while it draws the page, and freeze."""
     compare_files(decoding, "sr.png", "sr.png")
     wait_for_frames(decoding)
     assert decoding.locator(".lpnsr-side img").count() == 0

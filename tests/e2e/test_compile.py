@@ -1,4 +1,5 @@
-"""`torch_compile` of Load LPNSR Models. Small networks, since compiling a kernel takes seconds."""
+"""The widget `torch_compile` of Load LPNSR Models. The networks are small, since compiling a kernel
+takes seconds."""
 
 import torch
 from safetensors.torch import save_file
@@ -10,9 +11,9 @@ from .conftest import Graph, random_image
 
 
 def test_compiled_networks_give_the_same_picture(graph: Graph) -> None:
-    """With its margin, the image has exactly the size that the kernels are compiled for, so that
-    both runs use the same tile. It is small, since rounding may change codes of these untrained
-    networks."""
+    """The image with its margin has exactly the size for which kernels are compiled, so that
+    compiled and normal networks use the same tile. The image is small, so that rounding is
+    unlikely to change a VQ code of the untrained networks."""
     config = AutoencoderConfig(level_channels=(32, 32, 32), num_res_blocks=1, num_codes=64)
     small = {
         "autoencoder": autoencoder_weights(config),

@@ -1,5 +1,5 @@
-"""ComfyUI's core nodes before, between and after ours: valid graphs give the right pictures, and
-invalid ones raise errors that explain why."""
+"""ComfyUI's core nodes before, between and after the pack's nodes: valid graphs give the right
+pictures, and invalid ones raise errors that explain why."""
 
 from typing import Any
 
@@ -15,11 +15,12 @@ from .conftest import Graph, random_image
 Prompt = dict[str, Any]
 LINK = "the output of the node before"
 PLACES = [("encode", "sample"), ("sample", "decode")]
-"""Pairs of our nodes between which core nodes are inserted."""
+"""Links between the pack's nodes, (source, target), into which core nodes are inserted."""
 
 
 def insert(prompt: Prompt, source: str, target: str, widget: str, *nodes: tuple[str, Any]) -> None:
-    """Insert a chain of core nodes, (class, inputs) each, into the link from source to target."""
+    """Insert core nodes, (class, inputs) each, into the link from `source` to the input `widget` of
+    `target`. `LINK` in their inputs stands for the output of the previous node."""
     link: Any = [source, 0]
     for i, (class_type, inputs) in enumerate(nodes):
         name = f"{source}_{target}_{i}"
@@ -43,12 +44,12 @@ UNKNOWN = r"Connect an LR image for each sample to lr_image"
 
 
 def assert_same(result: Tensor, expected: Tensor) -> None:
-    """Compare up to rounding, which depends on how many small images of a batch share a network
-    call."""
+    """Assert equality up to rounding errors. These depend on how many small images of a batch share
+    a network call."""
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
-# Latents: each keeps its LR picture
+# Latents in core nodes: each keeps its LR image
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def batch() -> Tensor:
 
 @pytest.fixture(scope="module")
 def alone(server: Server, batch: Tensor) -> Tensor:
-    """Results for the two pictures of `batch`, without core nodes."""
+    """The two pictures of `batch`, upscaled without core nodes."""
     return Graph(server).run(Graph(server).stages(batch, steps=1), "decode")
 
 
@@ -107,7 +108,8 @@ def test_latents_change_places(graph: Graph, batch: Tensor, alone: Tensor) -> No
 def test_rebatched_latents_need_rebatched_lr_images(
     graph: Graph, batch: Tensor, alone: Tensor, place: tuple[str, str]
 ) -> None:
-    """Rebatch Latents drops the LR image that a latent carries."""
+    """The core node Rebatch Latents drops the LR images that latents carry, so these must be
+    rebatched and connected, too."""
     prompt = graph.stages(batch, steps=1)
     insert(prompt, *place, "samples", ("RebatchLatents", {"latents": LINK, "batch_size": 1}))
     two = {"images": ["decode", 0], "batch_size": 2}
@@ -121,8 +123,8 @@ def test_rebatched_latents_need_rebatched_lr_images(
 
 
 def test_joined_latents_of_two_sources_need_lr_images(graph: Graph) -> None:
-    """Latent Batch keeps the LR images of the first input only, even if a later node selects a
-    latent of the second."""
+    """Latent Batch keeps only the LR images of its first input. If latents of the second input go
+    to LPNSR Sample, all LR images must be connected to `lr_image`."""
     first, second = (random_image(1, 6, 8, 3, seed=seed) for seed in (0, 1))
     prompt = graph.stages(first, steps=1)
     prompt["image2"] = graph.picture(second, "second.safetensors")
@@ -156,7 +158,8 @@ def test_what_was_picked_and_then_changed_is_not_guessed(graph: Graph, batch: Te
 def test_pictures_that_differ_only_in_alpha_are_not_mixed_up(
     graph: Graph, batch: Tensor, index: int
 ) -> None:
-    """Both samples are equal, so only batch_index tells which LR image the selected one has."""
+    """Both pictures have equal latents, so that only `batch_index` shows which LR image belongs to
+    the selected latent."""
     rgb = batch[:1].expand(2, -1, -1, -1)
     alpha = torch.stack([torch.full((6, 8, 1), value) for value in (0.25, 0.75)])
     prompt = graph.stages(torch.cat([rgb, alpha], dim=3), steps=1)
@@ -196,7 +199,8 @@ def test_pictures_that_differ_only_in_alpha_are_not_mixed_up(
     ids=lambda nodes: nodes[0][0],
 )
 def test_latents_can_be_mixed_on_their_way(graph: Graph, nodes: list[tuple[str, Any]]) -> None:
-    """Each node changes the latent or mixes it with another sample of the same picture."""
+    """Each core node changes the latent, or mixes it with a latent that was sampled from the same
+    picture with another seed."""
     prompt = graph.stages(random_image(1, 6, 8, 3), steps=1)
     plain = graph.run(prompt, "decode")
     other = {**prompt["sample"]["inputs"], "seed": 8}
@@ -279,7 +283,7 @@ def test_a_noise_mask_is_refused_and_decode_takes_it_instead(
     torch.testing.assert_close(graph.run(prompt, "decode"), expected)
 
 
-# Latents that carry no LR picture
+# Latents without an LR image
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place[0])
@@ -321,7 +325,7 @@ def test_an_lr_image_that_does_not_fit_is_explained(graph: Graph, batch: Tensor)
         graph.run(prompt, "decode")
 
 
-# Images
+# Images in core nodes
 
 PAD = {"left": 8, "top": 0, "right": 0, "bottom": 16, "feathering": 2}
 LARGER = {"upscale_method": "lanczos", "width": 13, "height": 7, "crop": "center"}
@@ -389,8 +393,8 @@ def test_our_images_go_on_into_core_nodes(
 
 
 def test_our_alpha_becomes_a_mask_and_comes_back(graph: Graph) -> None:
-    """Splitting and joining alpha gives the same picture. ComfyUI's masks are 1 where a picture is
-    transparent."""
+    """Splitting off alpha as a mask, which is 1 where the picture is transparent, and joining it
+    again gives the same picture."""
     prompt = graph.upscale(random_image(1, 6, 8, 4), steps=1)
     prompt["split"] = {"class_type": "SplitImageWithAlpha", "inputs": {"image": ["upscale", 0]}}
     prompt["joined"] = {

@@ -41,7 +41,7 @@ SWINIR_RELEASE = f"{GITHUB}JingyunLiang/SwinIR/releases/download/v0.0/"
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
-    """A file server with small models at the released addresses."""
+    """A local file server that has small models at the addresses of the released files."""
     swinir = SwinIR(embed_dim=12, depths=[1], num_heads=[2], upscale=4, upsampler="nearest+conv")
     path = tmp_path_factory.mktemp("web") / "weights.pth"
     with serving() as web:
@@ -59,7 +59,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
 
 @pytest.fixture(scope="module")
 def extra(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Default model folder, set in extra_model_paths.yaml."""
+    """Parent of the server's default model folders, which extra_model_paths.yaml names."""
     return tmp_path_factory.mktemp("extra")
 
 
@@ -119,7 +119,7 @@ def test_missing_files_are_named_once_with_the_node_that_gets_them(server: Serve
 
 
 def default_files(server: Server) -> list[str]:
-    """Return the default files of Load LPNSR Models."""
+    """Return the file that Load LPNSR Models selects by default for each of its three networks."""
     inputs = server.get("/object_info/LoadLPNSRModels")["LoadLPNSRModels"]["input"]["required"]
     return [inputs[name][1]["default"] for name in ("autoencoder", "denoiser", "noise_predictor")]
 
@@ -206,12 +206,13 @@ def test_the_papers_predictor_is_named_as_a_replacement_for_the_newer_one(
 
 
 async def events_of(server: Server, prompt: dict[str, Any]) -> tuple[list[float], str]:
-    """Run a prompt, and return its progress as values from 0 to 1, and its progress texts."""
+    """Run a prompt. Returns its progress values, from 0 to 1, and all its progress texts in one
+    string."""
     shares: list[float] = []
     texts = b""
     url = f"{server.url}/ws?clientId=watcher"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
-        await socket.receive()  # the greeting, sent once this client is registered
+        await socket.receive()  # ComfyUI's first message means that the client is registered
         await asyncio.to_thread(server.queue, prompt, "watcher")
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:
@@ -242,7 +243,7 @@ def test_the_doctor_sees_host_folders_and_broken_files(server: Server, extra: Pa
     (text,) = server.run(prompt)["doctor"]["text"]
     assert re.search(r"ComfyUI \d+\.\d+\.\d+, options .*--cpu", text)
     assert "comfyui-frontend-package 1." in text
-    # The VAE is fp32 by a command-line option; the U-Nets use the fastest dtype of this CPU.
+    # The server runs with --fp32-vae. The U-Nets use the fastest dtype of this CPU.
     unets = "bfloat16, activations torch.bfloat16" if has_fast_bf16(CPU) else "float32"
     auto = (
         "precision 'auto' for the released models: autoencoder torch.float32; "

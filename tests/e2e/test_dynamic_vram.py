@@ -1,5 +1,5 @@
-"""Dynamic VRAM, which ComfyUI enables on NVIDIA GPUs: the host's layers have no weights until a
-file is loaded. The probe pack enables it without a GPU."""
+"""The pack with dynamic VRAM, in which ComfyUI's layers have no weights until a file is loaded.
+ComfyUI enables dynamic VRAM on NVIDIA GPUs; the probe pack enables it without a GPU."""
 
 from collections.abc import Iterator
 from io import BytesIO

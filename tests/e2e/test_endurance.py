@@ -19,12 +19,12 @@ from .conftest import BUNDLED_START, PROBE, Graph, add_save_node, random_image, 
 Prompt = dict[str, Any]
 
 ROUNDS_AFTER_RESTART = 6
-WARM_UP_ROUNDS = 3  # 60 prompts
+WARM_UP_ROUNDS = 3  # 60 prompts, after which memory use must not grow
 
 
 def good_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
-    """Make twelve valid prompts of PreSet-A and PreSet-B, in separate nodes and with LPNSR Upscale,
-    each with the name of its output node."""
+    """Make twelve valid prompts of PreSet-A and PreSet-B, half of them in separate nodes and half
+    with LPNSR Upscale. Returns each prompt with the id of its output node."""
     images = {
         "small": random_image(1, 12, 16, 3),
         "odd": random_image(1, 31, 7, 3, seed=1),
@@ -50,7 +50,7 @@ def good_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
 
 
 def bad_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
-    """Make six prompts that are refused or fail, each with its error message."""
+    """Make six invalid prompts. Returns each with a part of its expected error message."""
     image = random_image(1, 12, 16, 3)
 
     def change(node: str, **inputs: Any) -> Prompt:
@@ -76,7 +76,7 @@ def bad_prompts(graph: Graph) -> list[tuple[Prompt, str]]:
 
 
 class Rounds:
-    """Runs rounds of the same twenty prompts. Each round queues all at once, in another order."""
+    """Runs rounds of the same twenty prompts. A round queues them all at once, in a new order."""
 
     def __init__(self, base: Path) -> None:
         self.output = base / "output"
@@ -84,7 +84,8 @@ class Rounds:
         self.first: dict[str, Tensor] = {}
 
     def run(self, server: Server) -> tuple[int, int]:
-        """Run a round. Return the server's resident bytes and number of tensors after it."""
+        """Run a round. Returns the server's resident memory in bytes and its number of tensors
+        after the round."""
         self.count += 1
         graph = Graph(server)
         good = {f"good {i}": prompt for i, prompt in enumerate(good_prompts(graph))}
@@ -134,7 +135,8 @@ class Rounds:
 
 
 def test_prompts_give_what_they_gave_first(tmp_path: Path) -> None:
-    """Memory does not grow after the first sixty prompts."""
+    """All rounds give the results of the first, also after a restart. The restarted server's memory
+    use does not grow after sixty prompts."""
     rounds = Rounds(tmp_path)
     with running(tmp_path, packs=PROBE) as server:
         rounds.run(server)

@@ -1,4 +1,4 @@
-"""Error messages of the nodes in a real ComfyUI, which keeps working after them."""
+"""Error messages of the pack's nodes in a real ComfyUI, which keeps working after an error."""
 
 from typing import Any
 
@@ -97,7 +97,8 @@ def test_switches_that_have_no_effect_need_no_predictor(graph: Graph) -> None:
 
 
 def test_a_replaced_file_is_loaded_again(server: Server, graph: Graph) -> None:
-    """First a good file, then a broken one under its name, then the good one again."""
+    """A prompt runs with a good file, then with a broken file under the same name, then with the
+    good file again."""
     path = server.base / "models" / "lpnsr" / "mine.safetensors"
     good = (WEIGHTS / LITE_DENOISER).read_bytes()
     prompt = graph.stages(random_image(1, 8, 8, 3))
@@ -114,7 +115,8 @@ def test_a_replaced_file_is_loaded_again(server: Server, graph: Graph) -> None:
 
 
 def test_the_report_of_an_error_does_not_list_the_networks(graph: Graph) -> None:
-    """ComfyUI sends the inputs of a failed node to the browser, as text."""
+    """ComfyUI sends the inputs of a failed node to the browser as text. The text for
+    LPNSR_MODELS must be short."""
     prompt = graph.stages(random_image(1, 8, 8, 3))
     prompt["sample"]["inputs"]["steps"] = ["number", 0]
     prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": 9}}

@@ -1,5 +1,5 @@
-"""Faults outside the pack, of memory, disks, files and servers. The README in this folder lists all
-tested faults."""
+"""Faults outside the pack: lack of memory, full and read-only disks, damaged files, killed servers.
+The README in this folder lists all tested faults."""
 
 import io
 import shutil
@@ -40,7 +40,8 @@ EXAMPLE = "lpnsr_example.png"
 
 
 def limited_start(graph: Graph, image: Tensor, limit: int) -> dict[str, Any]:
-    """Make a PreSet-B prompt whose upscale model runs out of memory beyond a width of `limit`."""
+    """Make a PreSet-B prompt whose upscale model raises an out-of-memory error for inputs wider
+    than `limit`."""
     prompt = graph.stages(image)
     loader = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": BUNDLED_START}}
     inputs = {"upscale_model": ["loader", 0], "limit": limit}
@@ -59,7 +60,7 @@ def test_an_upscale_model_goes_on_in_smaller_tiles(graph: Graph) -> None:
 
 def test_an_upscale_model_that_fits_nowhere_is_an_error(graph: Graph) -> None:
     image = random_image(1, 8, 8, 3)
-    with pytest.raises(PromptError, match="out of memory, says the probe"):
+    with pytest.raises(PromptError, match=r"out of memory \(simulated by the test's probe"):
         graph.run(limited_start(graph, image, 16), "decode")
     assert graph.run(limited_start(graph, image, 64), "decode").shape == (1, 32, 32, 3)
 
@@ -69,16 +70,17 @@ def test_an_upscale_model_that_fits_nowhere_is_an_error(graph: Graph) -> None:
 
 @contextmanager
 def mount(folder: Path, *arguments: str) -> Iterator[None]:
-    """Run `mount ARGUMENTS FOLDER`. Skips the test if mounting is not allowed."""
+    """Run `mount ARGUMENTS FOLDER`, and unmount the folder at the end. Skips the test if mounting
+    is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         subprocess.run(["mount", *arguments, str(folder)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as e:
-        pytest.skip(f"this test must mount a disk, which is not allowed here: {e}")
+        pytest.skip(f"this test needs permission to mount a disk: {e}")
     try:
         yield
     finally:
-        # retry, since recent versions of ComfyUI may still be reading the files they saved
+        # Retry, since recent versions of ComfyUI may still be reading the files that they saved.
         eventually(lambda: subprocess.run(["umount", str(folder)], check=False).returncode, 0)
 
 
@@ -107,7 +109,7 @@ def test_a_full_disk_is_an_error_and_room_cures_it(server: Server, graph: Graph)
 
 
 class Exploit:
-    """Creates a file when unpickled."""
+    """An object that runs code when it is unpickled: it creates the file `target`."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -129,9 +131,9 @@ def of_another_family() -> bytes:
 
 
 def spoil_and_restore(graph: Graph, name: str, good: bytes, bad: bytes | None) -> str:
-    """Run with a good noise predictor, with a bad one in its place (None: deleted), and with the
-    good one again. Returns the error of the second run; the third must give the result of the
-    first."""
+    """Run a prompt three times: with the content `good` in a noise predictor's file, with `bad`
+    (None: no file), and with `good` again. Asserts that the third run gives the result of the
+    first, and returns the error message of the second."""
     path = graph.server.base / "models" / "lpnsr" / name
     path.write_bytes(good)
     prompt = graph.stages(random_image(1, 8, 8, 3), steps=2)
@@ -195,14 +197,14 @@ def known(graph: Graph) -> tuple[Prompt, Tensor]:
 
 
 def copy_input(server: Server, base: Path) -> None:
-    """Copy the input picture of `known` to another base directory."""
+    """Copy the input picture of the fixture `known` from `server` to another base directory."""
     (base / "input").mkdir(parents=True, exist_ok=True)
     shutil.copy(server.base / "input" / "probe.safetensors", base / "input")
 
 
 @pytest.fixture(scope="module")
 def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that has the pack twice, once under an odd name."""
+    """A server with two copies of the pack, one under a name with spaces and Chinese characters."""
     base = tmp_path_factory.mktemp("odd one")
     with running(
         base, packs={**PROBE, "LPNSR \u2013 zweite Kopie \u8d85\u89e3\u50cf": PACK}
@@ -215,7 +217,7 @@ def test_the_pack_may_be_there_twice_under_any_name(
 ) -> None:
     copy_input(server, odd_server.base)
     imports = [line for line in odd_server.log.read_text().splitlines() if "LPNSR" in line]
-    # The pack twice, and the probe pack.
+    # ComfyUI logs the import times of three packs: the two copies, and the probe pack.
     assert sum("seconds:" in line for line in imports) == 3, imports
     assert torch.equal(Graph(odd_server).run(known[0], "decode"), known[1])
 
@@ -268,11 +270,10 @@ def test_a_full_disk_gets_no_half_example_picture(
         with running(tmp_path, packs=PROBE) as own:
             assert torch.equal(Graph(own).run(known[0], "decode"), known[1])
             assert f"{folder / EXAMPLE} can't be written" in own.log.read_text()
-        files = {
-            path.name for path in folder.iterdir() if path.is_file()
-        }  # without the folders that ComfyUI creates
+        # Ignore subfolders, which ComfyUI creates.
+        files = {path.name for path in folder.iterdir() if path.is_file()}
         left = files - {"probe.safetensors"}
-        for name in left:  # examples that fitted on the disk
+        for name in left:  # smaller example files, which fit on the disk
             assert (folder / name).read_bytes() == (PACK / "workflows" / name).read_bytes()
         assert EXAMPLE not in left
 

@@ -1,4 +1,4 @@
-"""Nodes with a denoiser of 15 steps, like the first models of ResShift."""
+"""The nodes with 15-step denoisers, such as the first models of ResShift."""
 
 import json
 from typing import Any
@@ -24,7 +24,8 @@ SCHEDULE = {"lpnsr.schedule": json.dumps(vars(RESSHIFT_15))}
 
 @pytest.fixture(scope="module")
 def files(server: Server) -> dict[str, str]:
-    """Save small networks. The denoiser and one of two predictors have 15 steps."""
+    """Save small networks to the server's model folder: an autoencoder, a denoiser for 15 steps,
+    and noise predictors for 4 and 15 steps. Returns the names of the first two."""
     folder = server.base / "models" / "lpnsr"
     save_file(autoencoder_weights(), folder / "a.safetensors", FAMILY)
     save_file(denoiser_weights(), folder / "d_s15_v1.safetensors", FAMILY)
@@ -44,7 +45,8 @@ def fifteen(graph: Graph, files: dict[str, str], predictor: str, **sample: Any) 
 def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     server: Server, graph: Graph, files: dict[str, str], predictor: str
 ) -> None:
-    """Without a noise predictor, switches may stay on, since such models may not have one."""
+    """If any predictor switch is on, a 15-step noise predictor runs in every step. If no noise
+    predictor is loaded, switches may stay on, since 15-step models may have none."""
     prompt = fifteen(graph, files, predictor, predictor_t2=False)
     y0 = graph.run(prompt, "encode", "latent")
     folder = server.base / "models" / "lpnsr"
@@ -52,7 +54,8 @@ def test_all_steps_run_by_the_schedule_of_the_file_and_switches_act_as_one(
     denoiser = load_denoiser(folder / files["denoiser"])
     noise_predictor = load_noise_predictor(folder / predictor) if on else None
     for network in (denoiser, noise_predictor):
-        if network is not None:  # like the nodes, since rounding errors grow over 15 steps
+        # Accelerate like the nodes, since differences in rounding grow over 15 steps.
+        if network is not None:
             accelerate(network, torch.device("cpu"))
     expected = sample(
         with_margin(denoiser),

@@ -1,4 +1,4 @@
-"""Images in half precision, and ComfyUI's option `--fp16-intermediates`, through every node."""
+"""All nodes with images in half precision, and with ComfyUI's option `--fp16-intermediates`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from .test_wrap_and_mask import add_mask
 
 HAS_OPTION = "--fp16-intermediates" in (comfyui_path() / "comfy" / "cli_args.py").read_text()
 OUTPUTS = ("start", "decode", "upscale", "compare", "heat_map", "inspect")
-"""Nodes whose first output is an image."""
+"""Ids of the nodes in `every_node` whose first output is an image."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,8 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def every_node(graph: Graph, image: Tensor) -> dict[str, Any]:
-    """Make a prompt with every node that takes an image, with all of their optional images."""
+    """Make a prompt with every node of the pack that processes images. Optional image inputs are
+    connected."""
     links = {"models": ["models", 0], "image": ["image", 0]}
     chain = {"seed": 7, "steps": 2, "kappa": 2.0, "predictor_mode": "sample"}
     colors = {"use_predictor": True, "color_fix": "wavelet"}

@@ -1,4 +1,4 @@
-"""The pack's front end in a real browser, on the classic canvas and with Nodes 2.0. Screenshots go
+"""The pack's JavaScript in a real browser, on the classic canvas and with Nodes 2.0. Screenshots go
 to build/screenshots."""
 
 import re
@@ -59,8 +59,8 @@ def disabled_widgets(page: Page, node: int) -> set[str]:
 
 
 def click_widget(page: Page, renderer: str, node: int, name: str, x: int, part: str) -> None:
-    """Click on a widget: on the classic canvas x pixels from the node's left edge, in Nodes 2.0 on
-    the element that matches the selector `part`."""
+    """Click on a widget. On the classic canvas, the click is `x` units right of the node's left
+    edge. With Nodes 2.0, it is on the element in the widget that matches the selector `part`."""
     if renderer == NODES_2:
         widget_row(page, node, name).locator(part).click(force=True)
         return
@@ -76,12 +76,12 @@ def click_widget(page: Page, renderer: str, node: int, name: str, x: int, part: 
 
 
 def widget_row(page: Page, node: int, name: str) -> Locator:
-    """A widget in Nodes 2.0."""
+    """Return a locator of a widget's row in Nodes 2.0."""
     return page.locator(f"[data-node-id='{node}'] .lg-node-widget:has([aria-label={name}])")
 
 
 def show_advanced(page: Page, node: int) -> None:
-    """Show advanced widgets, which recent versions of Nodes 2.0 hide."""
+    """Show a node's advanced widgets, which recent versions of Nodes 2.0 hide by default."""
     wait_for_nodes(page)
     button = page.locator(f"[data-node-id='{node}']").get_by_text("Show advanced inputs")
     if button.count():
@@ -91,7 +91,7 @@ def show_advanced(page: Page, node: int) -> None:
 LESS = "[data-testid=decrement], .p-inputnumber-decrement-button"
 
 
-# Switches
+# Widgets that are disabled while they have no effect
 
 
 def test_switches_beyond_steps_are_grey(page: Page, renderer: str, screenshots: Path) -> None:
@@ -100,7 +100,7 @@ def test_switches_beyond_steps_are_grey(page: Page, renderer: str, screenshots: 
     show_advanced(page, node)
     assert disabled_widgets(page, node) == set()
     for steps in (3, 2, 1):
-        click_widget(page, renderer, node, "steps", 22, LESS)  # its left arrow
+        click_widget(page, renderer, node, "steps", 22, LESS)  # the left arrow decreases steps
         eventually(lambda: values(page, node)["steps"], steps)
         idle = set(SWITCHES[: 4 - steps])
         eventually(
@@ -157,7 +157,7 @@ def test_linked_steps_grey_nothing_out(page: Page) -> None:
     eventually(lambda: disabled_widgets(page, node), {*SWITCHES, "predictor_mode"})
 
 
-# Presets
+# Preset buttons
 
 
 def preset(page: Page, name: str) -> Locator:
@@ -169,7 +169,7 @@ def pressed(page: Page) -> list[str]:
 
 
 def start(page: Page, node: int) -> str | None:
-    """Return the type of the node connected to `upscale_model`."""
+    """Return the type of the node connected to the input `upscale_model`, or None."""
     return page.evaluate(
         "id => { const n = app.graph.getNodeById(id); return"
         " n.getInputNode(n.findInputSlot('upscale_model'))?.type ?? null; }",
@@ -217,7 +217,7 @@ def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page, screensh
     image = add(page, "LoadImage", -320)
     node = add(page, "LPNSRUpscale", 300, use_predictor=False)
     look_at(page, node)
-    # Wait, since the node grows when it shows the picture, which would add an undo step.
+    # Wait until Load Image shows its picture: the node grows then, which would add an undo step.
     eventually(lambda: picture_width(page, image) > 0)
     wait_for_frames(page)
     record(page)
@@ -240,7 +240,7 @@ def test_preset_b_adds_an_upscale_model_where_there_is_none(page: Page, screensh
 def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
     node = add(page, "LPNSRUpscale", 300, kappa=1)
     connect(page, add(page, "PrimitiveInt"), node, "steps")
-    fit_view(page)  # with Nodes 2.0 the node may be higher than the page
+    fit_view(page)  # the node may extend beyond the page
     preset(page, "PreSet-A").click()
     eventually(lambda: values(page, node)["kappa"], 2)
     assert page.evaluate("id => app.graph.getNodeById(id).inputs.some(i => i.link)", node)
@@ -248,12 +248,12 @@ def test_presets_leave_links_to_widgets_alone(page: Page) -> None:
     assert pressed(page) == [], "steps is linked, so its value is unknown"
 
 
-# Tests without the pack's front end, and tests of Nodes 2.0
+# The editor without the pack's JavaScript, and tests for Nodes 2.0
 
 
 @pytest.fixture
 def bare(page: Page, web: Server) -> Iterator[Page]:
-    """The editor without the pack's front end."""
+    """A page with the editor, but without the pack's JavaScript."""
     assert page.context.browser
     bare = page.context.browser.new_page()
     bare.route("**/extensions/LPNSR/**", lambda route: route.abort())
@@ -263,18 +263,21 @@ def bare(page: Page, web: Server) -> Iterator[Page]:
 
 
 def saved(page: Page, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Load a shipped workflow. Returns what the page would save, and what it would queue."""
+    """Load a shipped workflow. Returns the workflow that the page would save, and the prompt that
+    it would queue."""
     drop_workflow(page, name)
     fit_view(page)
     workflow = page.evaluate("() => app.graph.serialize()")
     del workflow["id"], workflow["extra"]["ds"]
-    for node in workflow["nodes"]:  # an empty list if the pack's unsaved widget is the only one
+    # If a node's only widget is an unsaved one of the pack, its list of values is empty. Treat that
+    # like a missing list.
+    for node in workflow["nodes"]:
         for key in ("widgets_values", "widgets_values_named"):
             node[key] = node.get(key) or None
     return workflow, api_prompt(page)
 
 
-# Not with Nodes 2.0, which move nodes by themselves in front end 1.32
+# Not tested with Nodes 2.0, which move nodes without user input in front end 1.32.
 @in_one_renderer
 def test_workflows_are_saved_the_same_without_it(page: Page, bare: Page) -> None:
     for name in WORKFLOWS:
@@ -331,7 +334,7 @@ def test_presets_set_widgets_that_are_not_shown(page: Page, screenshots: Path) -
     button = page.locator(f"[data-node-id='{node}']").get_by_text("Show advanced inputs")
     shown = [widget_row(page, node, name) for name in ("steps", "kappa", "overlap", "wrap")]
     page.screenshot(path=screenshots / "advanced, hidden.png")
-    count = 1 if button.count() else 4  # older front ends show all widgets
+    count = 1 if button.count() else 4  # older front ends hide no widgets
     eventually(lambda: sum(row.count() for row in shown), count)
     preset(page, "ResShift").click()
     eventually(lambda: values(page, node)["use_predictor"], False)
@@ -344,7 +347,7 @@ def test_presets_set_widgets_that_are_not_shown(page: Page, screenshots: Path) -
 def test_nodes_2(page: Page, screenshots: Path) -> None:
     compare = compare_graph(page, ("lr.png", "sr.png"))
     sample = add(page, "LPNSRSample", 1300)
-    look_at(page, sample, 1)  # in the middle, where no panel covers it
+    look_at(page, sample, 1)  # center the node, so that no panel covers it
     show_advanced(page, sample)
     eventually(lambda: opacity(page, sample, "predictor_t4"), 1)
     set_widget(page, sample, "steps", 3)

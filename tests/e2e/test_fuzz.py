@@ -1,7 +1,7 @@
 """Random pictures and settings, run through the nodes in a real ComfyUI.
 
-Examples are the same in every run. `LPNSR_FUZZ=10 pytest tests/e2e/test_fuzz.py` tries ten times as
-many, which differ in each run.
+By default, the examples are the same in every run. `LPNSR_FUZZ=10 pytest tests/e2e/test_fuzz.py`
+tries ten times as many, and different ones in each run.
 """
 
 import math
@@ -26,7 +26,9 @@ from .conftest import BUNDLED_START, Graph, random_image
 Prompt = dict[str, Any]
 
 TIMES = int(os.environ.get("LPNSR_FUZZ", "1"))
-WORK = 4  # maximum cost of an example: number of 32x32 pictures times steps
+# Limits batch size and steps of an example: blocks of 32x32 pixels x pictures x steps <= WORK. A
+# single picture with one step may exceed it.
+WORK = 4
 FLOATS = [
     torch.float32,
     torch.float16,
@@ -68,7 +70,7 @@ def before(server: Server) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def check_server(server: Server, before: Tensor) -> Iterator[None]:
-    """Check after each test that the server still gives the same result."""
+    """Check after each test that the server still gives the same result for a small picture."""
     yield
     assert torch.equal(small_result(server), before)
 
@@ -78,7 +80,7 @@ def check_server(server: Server, before: Tensor) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """Description of a picture, short enough for Hypothesis' reports."""
+    """Parameters of a random picture. Hypothesis prints them in its reports instead of pixels."""
 
     batch: int
     size: tuple[int, int]
@@ -89,7 +91,7 @@ class Picture:
     seed: int
 
     def make(self) -> Tensor:
-        """Make the picture, float64 [B,H,W,C]."""
+        """Make the picture as a float64 tensor [B,H,W,C]."""
         shape = (self.batch, *self.size, self.channels)
         generator = torch.Generator().manual_seed(self.seed)
         if self.content == "smooth":
@@ -98,7 +100,7 @@ class Picture:
             x = torch.rand(shape, generator=generator, dtype=torch.float64)
         elif self.content == "black and white":
             x = torch.randint(0, 2, shape, generator=generator).double()
-        else:  # constant
+        else:  # "constant"
             x = torch.rand(1, generator=generator, dtype=torch.float64).expand(shape)
         return self.factor * x + self.shift
 
@@ -131,7 +133,7 @@ def work(size: tuple[int, int]) -> int:
 
 @st.composite
 def sizes(draw: st.DrawFn) -> tuple[int, int]:
-    """Draw (h, w): mostly small, sometimes large in one dimension."""
+    """Draw a picture size (h, w): mostly small, sometimes with one long side."""
     largest = draw(st.sampled_from([32, 32, 32, 32, 70, 70, 150, 300]))
     h, w = draw(st.integers(1, largest)), draw(st.integers(1, 32))
     return (h, w) if draw(st.booleans()) else (w, h)
@@ -193,7 +195,7 @@ def run(graph: Graph, prompt: Prompt, s: Settings, layout: str = "") -> Tensor:
     return graph.run(prompt, "decode" if "decode" in prompt else "upscale")
 
 
-@example(  # bright colours beside transparent pixels
+@example(  # bright colours next to transparent pixels
     example=(
         Picture(1, (5, 1), 4, "black and white", factor=3.0, shift=0.0, seed=0),
         Settings(0, 1, 2.0, (False, False, False), "sample", "none", 0, 32, False),
@@ -212,15 +214,16 @@ def run(graph: Graph, prompt: Prompt, s: Settings, layout: str = "") -> Tensor:
 def test_every_picture_comes_out_four_times_larger_and_as_it_would_alone(
     server: Server, example: tuple[Picture, Settings], dtype: torch.dtype, layout: str, item: int
 ) -> None:
-    """Upscale a batch of any dtype, strides and range. Then upscale one of its pictures alone, as
-    fp32 in [0,1], and compare the results.
+    """Upscale a batch of any dtype, memory layout and range. Then upscale one of its pictures
+    alone, as contiguous fp32 in [0,1], and compare the results.
 
-    The batch runs in LPNSR Upscale if the settings allow it, and the single picture in separate
-    nodes. If a picture fits into one tile, the second run uses the default tile_size.
+    The batch runs in LPNSR Upscale if all predictor switches are equal, otherwise in separate
+    nodes. The single picture runs in separate nodes, and with the default tile_size if it fits into
+    one tile.
 
-    Rounding may differ, since small pictures of a batch share a network call. Pictures with alpha
-    run in the same nodes both times, since separate nodes replace hidden colours a second time, in
-    the start image.
+    Rounding may differ, since small pictures of a batch share a network call. A picture with alpha
+    runs in the same nodes both times: separate nodes would replace the colours of transparent
+    pixels a second time, in the start image.
     """
     picture, s = example
     graph, (h, w) = Graph(server), picture.size
@@ -243,7 +246,7 @@ def test_every_picture_comes_out_four_times_larger_and_as_it_would_alone(
         s = replace(s, tile_size=0)
     make = make if picture.channels == 4 else in_stages
     again = run(graph, make(graph, alone, s), s)
-    same = result[i : i + 1, ..., : again.shape[3]]  # without alpha if opaque
+    same = result[i : i + 1, ..., : again.shape[3]]  # an opaque result has no alpha
     assert (again - same).abs().mean() < 1e-3
 
 
@@ -366,7 +369,7 @@ def test_settings_out_of_range_are_named(
 def test_linked_settings_out_of_range_are_named(
     server: Server, setting: tuple[str, float], one_box: bool
 ) -> None:
-    """ComfyUI does not check the range of linked values."""
+    """ComfyUI does not check the range of linked values, so the nodes must check it."""
     widget, value = setting
     graph, image = Graph(server), random_image(1, 8, 8, 3)
     prompt = graph.upscale(image) if one_box else graph.stages(image)

@@ -1,4 +1,4 @@
-"""The quick start of `make gpu`, on the CPU."""
+"""The quick-start run in the report of `make gpu`, here on the CPU."""
 
 from tests.bench.gpu_report import run_quick_start
 

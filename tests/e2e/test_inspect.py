@@ -18,7 +18,7 @@ IMAGE = random_image(1, 9, 11, 3)
 
 
 def outputs(graph: Graph, prompt: dict[str, Any], *links: tuple[str, int]) -> list[Tensor]:
-    """Run a prompt, and return the image outputs at (node, output)."""
+    """Run a prompt, and return its image outputs at the given links (node id, output index)."""
     files = [f"{node}_{output}.safetensors" for node, output in links]
     saves = {
         f"save_{file}": {"class_type": "ProbeSave", "inputs": {"image": list(link), "file": file}}
@@ -41,7 +41,7 @@ def test_inspect_shows_each_step_of_the_run_that_sample_makes(graph: Graph) -> N
     prompt["sample"]["inputs"]["steps"] = 3
     prompt["decode"]["inputs"]["color_fix"] = "none"
     maps, plot = outputs(graph, prompt, ("inspect", 0), ("inspect", 1))
-    assert maps.shape == (5, 36, 44, 3)  # predictions at t = 3, 2, 1; noise at 3 and 2
+    assert maps.shape == (5, 36, 44, 3)  # predictions at t = 3, 2, 1; noise at t = 3, 2
     assert plot.ndim == 4
     torch.testing.assert_close(maps[4:], graph.run(prompt, "decode"), atol=1e-4, rtol=0)
     noise = maps[1]
@@ -52,7 +52,7 @@ def test_inspect_without_a_predictor_shows_random_noise(graph: Graph) -> None:
     prompt = inspect(graph, IMAGE.repeat(2, 1, 1, 1), steps=2)
     prompt["models"] = graph.models(noise_predictor="none")
     maps, plot = outputs(graph, prompt, ("inspect", 0), ("inspect", 1))
-    assert maps.shape[0] == 6  # two pictures
+    assert maps.shape[0] == 6  # 2 pictures, each with 2 predictions and 1 noise map
     assert plot.shape[0] == 2
     assert torch.equal(maps[:3], maps[3:])
     predicted = graph.run(inspect(graph, IMAGE, steps=2), "inspect")

@@ -30,14 +30,15 @@ _TERMS = re.compile(
 
 
 def rows(language: str) -> list[tuple[str, str]]:
-    """Read the glossary in locales/README.md: (English, translation)."""
+    """Read the glossary in locales/README.md as pairs (English, translation)."""
     _, _, table = (LOCALES / "README.md").read_text("utf-8").partition("| en | zh | ja |\n")
     cells = [line.strip("| ").split(" | ") for line in table.splitlines()[1:]]
     return [(row[0], row[1 + TRANSLATIONS.index(language)]) for row in cells]
 
 
 def test_english_is_what_the_nodes_say(server: Server) -> None:
-    """If this fails, run `python -m tests.host.locales`."""
+    """locales/en has the current texts of the nodes. If this test fails, run `python -m
+    tests.host.locales`."""
     assert read("en") == node_texts(server)
 
 
@@ -50,7 +51,7 @@ def test_every_text_of_the_nodes_is_translated(language: str) -> None:
         words = re.findall(r"[A-Za-z]+(?:-[A-Za-z]*)?", _FILE.sub("", text))
         left = [word for word in words if not _TERMS.fullmatch(word)]
         assert left == [], f"{place}: left in English?"
-        # ComfyUI's front end would read these as syntax
+        # ComfyUI's front end would interpret these characters as syntax.
         assert not re.search(r"[{}@|]", text + english[place]), place
 
 
@@ -115,7 +116,7 @@ def test_a_page_shows_the_node_and_pictures_that_are_there(node: str, language: 
         assert name in text or (node, "inputs", name, "name") not in read("en"), name
 
 
-# In the editor
+# Translations in the editor
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,8 @@ def page(browser: Browser, web: Server, renderer: str) -> Iterator[Page]:
     with watch_editor(browser, web, renderer) as (page, errors):
         yield page
         set_setting(page, "Comfy.Locale", "en")
-    # ComfyUI first requests help pages in its own language, then in English.
+    # Ignore help pages that do not exist: if there is none in ComfyUI's language, ComfyUI requests
+    # the English one.
     assert [error for error in errors if not re.search(r"/docs/\w+/(en|ko)\.md$", error)] == []
 
 
@@ -197,9 +199,8 @@ def test_the_editor_is_translated(
 @in_one_renderer
 def test_another_language_is_english(page: Page, web: Server) -> None:
     set_setting(page, "Comfy.Locale", "ko")
-    load_editor(
-        page, web
-    )  # newer front ends change titles, also of core nodes, only after reloading
+    # In newer front ends, titles, also of core nodes, change their language only after reloading.
+    load_editor(page, web)
     page.wait_for_function("() => LiteGraph.createNode('LPNSRSample').title === 'LPNSR Sample'")
     english = {k: v for k, v in read("en").items() if k[0] == "LPNSRSample"}
     assert shown(page, "LPNSRSample") == english

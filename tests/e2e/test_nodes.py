@@ -56,7 +56,7 @@ def test_every_node_explains_itself(nodes: dict[str, dict[str, Any]]) -> None:
 def test_nodes_are_found_by_what_people_search_for(
     server: Server, nodes: dict[str, dict[str, Any]]
 ) -> None:
-    """Nodes have search aliases if the host's core nodes have them."""
+    """The pack's nodes have search aliases if the core nodes of this ComfyUI version have them."""
     core = server.get("/object_info/ImageUpscaleWithModel")["ImageUpscaleWithModel"]
     for node, info in nodes.items():
         assert bool(info.get("search_aliases")) == bool(core.get("search_aliases")), node
@@ -90,7 +90,7 @@ def test_shipped_workflows_run(server: Server, tmp_path: Path, name: str) -> Non
     prompt = load_api_workflow(name)
     picture = save_picture(tmp_path / "lr.png", 20, 13)
     node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(picture)
-    node_of_type(prompt, "LPNSRSample")["inputs"]["steps"] = 2  # full-size networks are slow
+    node_of_type(prompt, "LPNSRSample")["inputs"]["steps"] = 2  # since full-size networks are slow
     (result,) = server.images(server.run(prompt))
     image = Image.open(io.BytesIO(result))
     assert image.size == (80, 52)
@@ -98,7 +98,7 @@ def test_shipped_workflows_run(server: Server, tmp_path: Path, name: str) -> Non
 
 
 def core_upscale(lr: Tensor, seed: int, steps: int) -> Tensor:
-    """Compute the expected result with the library alone. [1,h,w,3] -> [1,4h,4w,3]"""
+    """Upscale with `lpnsr_impl` alone, without nodes. lr: [1,h,w,3] -> [1,4h,4w,3]"""
     autoencoder = load_autoencoder(WEIGHTS / "lpnsr_lite_autoencoder.safetensors")
     denoiser = load_denoiser(WEIGHTS / "lpnsr_lite_denoiser.safetensors")
     predictor = load_noise_predictor(WEIGHTS / "lpnsr_lite_noise_predictor.safetensors")
@@ -227,7 +227,7 @@ def test_one_box_switches_the_predictor(graph: Graph) -> None:
 
 
 def test_kappa_and_predictor_mode_reach_the_chain(graph: Graph) -> None:
-    """predictor_mode changes the result; with kappa 0 the seed has no effect."""
+    """`predictor_mode` changes the result. With kappa = 0, the seed has no effect."""
     image = random_image(1, 16, 16, 3)
     drawn, mean = (
         graph.run(graph.stages(image, predictor_mode=mode), "sample", "latent")
@@ -240,7 +240,7 @@ def test_kappa_and_predictor_mode_reach_the_chain(graph: Graph) -> None:
 
 @pytest.mark.parametrize(("precision", "bar"), [("bf16", 3.3e-3), ("fp16", 5e-4)])
 def test_precisions(graph: Graph, precision: str, bar: float) -> None:
-    """The limits are twice the measured errors."""
+    """`bar`, the largest allowed mean error, is twice the measured one."""
     image = random_image(1, 16, 16, 3)
     exact = graph.run(graph.stages(image, steps=2), "decode")
     prompt = graph.stages(image, steps=2)

@@ -19,11 +19,11 @@ from tests.host.server import PACK
 
 from .conftest import Graph
 
-PREVIEW, TEXT = 1, 3  # kinds of binary messages
+PREVIEW, TEXT = 1, 3  # types of ComfyUI's binary WebSocket messages
 
 
 async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[str]], list[bytes]]:
-    """Run a prompt, and return its progress texts by node, and its previews."""
+    """Run a prompt. Returns its progress texts by node id, and its previews as image files."""
     client = uuid.uuid4().hex
     texts: dict[str, list[str]] = {}
     previews: list[bytes] = []
@@ -31,7 +31,7 @@ async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[s
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{graph.server.url}/ws?clientId={client}", max_msg_size=0) as socket,
     ):
-        await socket.receive()  # the greeting, sent once this client is registered
+        await socket.receive()  # ComfyUI's first message means that the client is registered
         await asyncio.to_thread(graph.server.queue, prompt, client)
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:
@@ -46,7 +46,7 @@ async def follow(graph: Graph, prompt: dict[str, Any]) -> tuple[dict[str, list[s
                 if event in ("execution_success", "execution_error"):
                     assert event == "execution_success"
                     return texts, previews
-    raise AssertionError("the connection ended")
+    raise AssertionError("the WebSocket was closed before the prompt ended")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,6 @@ def test_each_step_shows_the_clean_prediction(graph: Graph, picture: Tensor) -> 
     assert len(images) == 4
     lr = torch.tensor(list(to_pil(picture.movedim(-1, 1)).tobytes())).float()
     for image in images:
-        small = image.resize((72, 40), Image.Resampling.BOX)  # undo the enlargement by ComfyUI
+        small = image.resize((72, 40), Image.Resampling.BOX)  # undo ComfyUI's enlargement
         difference = (torch.tensor(list(small.tobytes())).float() - lr).abs().mean()
         assert difference < 25, "the preview has wrong colours"

@@ -38,7 +38,8 @@ STUDENTS = ["SinSR", "RSD"]
 
 @pytest.fixture(scope="module", autouse=True)
 def files(server: Server) -> None:
-    """Save a small family of networks with a denoiser of each kind."""
+    """Save small networks of one family to the server's model folder, with a denoiser for each
+    method."""
     folder = server.base / "models" / "lpnsr"
     save_file(autoencoder_weights(), folder / A, FAMILY)
     save_file(predictor_weights(), folder / P, FAMILY)
@@ -55,7 +56,8 @@ def files(server: Server) -> None:
 
 
 def prompt_of(graph: Graph, method: str, image: torch.Tensor, **sample: Any) -> dict[str, Any]:
-    """Make the prompt of `Graph.stages` for a method. Students keep the default of 4 steps."""
+    """Make the prompt of `Graph.stages` for a key of `METHODS`. For one-step students, `steps`
+    stays at the default of 4, which they ignore."""
     denoiser, predictor = METHODS[method]
     steps = {"steps": 15} if method == "ResShift 15" else {}
     off = dict.fromkeys(("predictor_t4", "predictor_t3", "predictor_t2"), False)
@@ -65,7 +67,7 @@ def prompt_of(graph: Graph, method: str, image: torch.Tensor, **sample: Any) -> 
 
 
 def test_all_that_shifts_residuals_runs_in_one_graph(graph: Graph) -> None:
-    """All methods share the encoded latent and the LR image of LPNSR."""
+    """All methods run in one graph, on the same encoded latent and LR image."""
     image = random_image(1, 12, 20, 3)
     whole: dict[str, Any] = {}
     batches: list[str] = []
@@ -102,7 +104,7 @@ def test_all_that_shifts_residuals_runs_in_one_graph(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("method", STUDENTS)
-@torch.inference_mode()  # as ComfyUI runs nodes
+@torch.inference_mode()  # ComfyUI runs nodes in this mode
 def test_nodes_and_library_agree(server: Server, graph: Graph, method: str) -> None:
     image = random_image(1, 64, 64, 3)
     prompt = prompt_of(graph, method, image, steps=3)
@@ -156,7 +158,8 @@ def test_steps_and_switches_do_not_matter_and_the_node_says_so(
 
 
 def test_large_pictures_go_in_tiles(graph: Graph) -> None:
-    """The tolerance is large, since results of untrained networks vary with window positions."""
+    """The tolerance is large, since tiles change the positions of the attention windows, on which
+    the results of untrained networks depend."""
     image = random_image(1, 80, 96, 3)
     whole, tiled = (
         graph.run(prompt_of(graph, "RSD", image, tile_size=size, overlap=16), "decode")
@@ -173,10 +176,11 @@ def test_inspect_shows_the_prediction_and_the_noise_of_the_start(graph: Graph, m
     inputs |= {"seed": 7, "steps": 1, "kappa": 2.0, "predictor_mode": "sample"}
     prompt["inspect"] = {"class_type": "LPNSRInspect", "inputs": inputs}
     maps = graph.run(prompt, "inspect")
-    assert maps.shape == (4, 64, 64, 3)  # prediction and noise of each picture
+    assert maps.shape == (4, 64, 64, 3)  # 2 pictures, each with a prediction and noise
     prompt["decode"]["inputs"]["color_fix"] = "none"
     assert (maps[::2] - graph.run(prompt, "decode")).abs().max() < 1e-4
-    values = (maps[1, ::SCALE, ::SCALE] - 0.5) * 6  # grey is 0; each value is shown as a square
+    # The noise map shows each value as a square, and 0 as medium grey.
+    values = (maps[1, ::SCALE, ::SCALE] - 0.5) * 6
     assert abs(float(values.mean())) < 0.15
     assert abs(float(values.std()) - 1) < 0.15
 

@@ -1,4 +1,4 @@
-"""Our nodes inside subgraphs, in a real browser. Screenshots go to build/screenshots."""
+"""The pack's nodes inside subgraphs, in a real browser. Screenshots go to build/screenshots."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,8 @@ PROMOTED = {
 
 
 def to_subgraph(page: Page, node: int, promoted: tuple[str, ...] = ()) -> int:
-    """Convert a node to a subgraph, promote some widgets, and return the subgraph node's id."""
+    """Convert a node to a subgraph, and make the widgets `promoted` inputs of the subgraph. Returns
+    the id of the subgraph node."""
     outer = page.evaluate(
         """([id, names]) => {
             const node = app.graph.getNodeById(id);
@@ -42,7 +43,7 @@ def to_subgraph(page: Page, node: int, promoted: tuple[str, ...] = ()) -> int:
 
 
 def look_inside(page: Page, outer: int) -> int:
-    """Open a subgraph, and return the id of the pack's node in it, which is the last one."""
+    """Open a subgraph, and return the id of its last node, which is the pack's node."""
     node = page.evaluate(
         """id => {
             const outer = app.graph.getNodeById(id);
@@ -62,7 +63,7 @@ def look_outside(page: Page) -> None:
 
 
 def inside(page: Page, outer: int) -> dict[str, Any]:
-    """Return the inputs that a run would pass to our node in a subgraph."""
+    """Return the inputs that a run would pass to the pack's node in a subgraph."""
     prompt = api_prompt(page)
     return next(
         node["inputs"]
@@ -107,8 +108,8 @@ def to_nodes(page: Page, outer: int) -> int:
 
 
 def assert_no_empty_space(page: Page, node: int) -> None:
-    """Assert that a subgraph node has none of the pack's widgets, and no empty space for them. The
-    height is not checked with Nodes 2.0, which measure it themselves."""
+    """Assert that a subgraph node has no widgets of the pack and no empty space for them. The space
+    is not checked with Nodes 2.0, which compute the height of nodes themselves."""
     name, height, least = page.evaluate(
         """id => {
             const node = app.canvas.graph.getNodeById(id);

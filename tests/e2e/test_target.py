@@ -1,4 +1,4 @@
-"""LPNSR Upscale in sizes other than x4, in the real ComfyUI."""
+"""LPNSR Upscale in sizes other than x4, in a real ComfyUI."""
 
 import json
 import re
@@ -59,7 +59,8 @@ def test_up_to_x4_it_is_downscaled(
 def test_above_x4_a_second_pass_begins_at_a_quarter(
     graph: Graph, picture: Tensor, wrap: Wrap
 ) -> None:
-    """The first pass is downscaled to 25x15, from which the second pass makes 99x59."""
+    """From 20x12 to 99x59: the first pass gives 80x48, which is downscaled to 25x15. The second
+    pass gives 100x60, which is downscaled to 99x59."""
     first = upscale(graph, picture, wrap=wrap)
     second = upscale(graph, resize(first, 15, 25, wrap), wrap=wrap)
     expected = resize(second, 59, 99, wrap)
@@ -112,8 +113,8 @@ def test_what_a_mask_keeps_is_the_start_in_that_size(
         start = resample(bicubic_upsample(start), h, w).clamp(0, 1)
     edge = round(8 * factor)
     kept = start.movedim(1, -1)[:, :, :edge]
-    # Compare only the left half of the kept part: near the mask, the start of a second pass
-    # contains regenerated pixels.
+    # Compare only the left half of the part that the mask keeps: near the part that it replaces,
+    # the start image of a second pass contains generated pixels.
     torch.testing.assert_close(result[:, :, : edge // 2], kept[:, :, : edge // 2])
     assert not torch.allclose(result[:, :, edge:], start.movedim(1, -1)[:, :, edge:], atol=0.01)
 

@@ -22,7 +22,7 @@ from .editor import add, connect, in_one_renderer, picture_width, run, set_widge
 from .test_browser import assert_twin, drop_workflow, ui_workflow
 from .test_nodes import WORKFLOWS, save_picture
 
-TEMPLATES = {  # scale and number of the results in LPNSR Compare
+TEMPLATES = {  # scale and number of the results that LPNSR Compare shows
     "LPNSR compare steps": (4, 4),
     "LPNSR compare predictor": (4, 2),
     "LPNSR upscale video": (4, 2),
@@ -31,7 +31,7 @@ TEMPLATES = {  # scale and number of the results in LPNSR Compare
     "LPNSR seamless texture": (4, 0),
 }
 BLUEPRINT = "LPNSR upscale x4 (PreSet-B)"
-LR = (20, 16)  # ComfyUI reads no video with less than 16 rows
+LR = (20, 16)  # width, height; ComfyUI cannot read videos of less than 16 rows
 
 
 def nodes_of_type(prompt: dict[str, Any], class_type: str) -> list[str]:
@@ -39,7 +39,7 @@ def nodes_of_type(prompt: dict[str, Any], class_type: str) -> list[str]:
 
 
 def load_small_files(prompt: dict[str, Any], server: Server, folder: Path) -> None:
-    """Let a prompt load a small picture, or a clip of two frames."""
+    """Make the nodes of a prompt load a small picture and a clip of two frames."""
     picture = save_picture(folder / "small.png", *LR)
     for node in nodes_of_type(prompt, "LoadImage"):
         prompt[node]["inputs"]["image"] = server.upload(picture)
@@ -75,8 +75,8 @@ def test_the_texture_shows_a_seam_only_without_wrap(server: Server) -> None:
     outputs = server.run(prompt)
 
     def seam(title: str) -> float:
-        """Return the gradient in the middle of the repeated texture, relative to the mean
-        gradient."""
+        """Return the vertical gradient at the seam, in the middle of the repeated texture, relative
+        to the mean gradient."""
         (node,) = (n for n, spec in prompt.items() if spec["_meta"]["title"] == title)
         (image,) = outputs[node]["images"]
         x = np.asarray(Image.open(io.BytesIO(fetch(server, image))).convert("RGB"), dtype=float)
@@ -115,7 +115,7 @@ def overlapping(page: Page) -> list[list[str]]:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_needs_nothing_else(server: Server, name: str) -> None:
     """A template uses only the pack's nodes, core nodes that are not deprecated, and files of the
-    pack. It has a note with three steps."""
+    pack. Its note has three numbered steps."""
     nodes = ui_workflow(name)["nodes"]
     info = server.get("/object_info")
     for node in nodes:

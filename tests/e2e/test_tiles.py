@@ -26,7 +26,7 @@ def whole(graph: Graph, picture: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    return -10 * math.log10((a - b).square().mean().clamp(min=1e-12))  # the error may be 0
+    return -10 * math.log10((a - b).square().mean().clamp(min=1e-12))  # avoids log(0)
 
 
 def in_tiles(graph: Graph, picture: Tensor, size: int, overlap: int) -> Tensor:
@@ -38,11 +38,11 @@ def in_tiles(graph: Graph, picture: Tensor, size: int, overlap: int) -> Tensor:
 
 
 def test_tiles_hardly_show(graph: Graph, picture: Tensor, whole: Tensor) -> None:
-    """The result is close to the untiled one, without edges at tile borders."""
+    """The tiled result is close to the untiled one, and has no visible edges at tile borders."""
     tiled = in_tiles(graph, picture, 64, 32)
     assert tiled.shape == whole.shape
     assert psnr(tiled, whole) > 30
-    # mean squared differences between neighbouring columns
+    # Mean squared differences between neighbouring columns.
     steps, expected = (x.diff(dim=2).square().mean(dim=(0, 1, 3)) for x in (tiled, whole))
     borders = [4 * x + d - 1 for x in (28, 60, 68, 100) for d in (-1, 0, 1)]
     assert steps[borders].mean() <= 1.2 * expected[borders].mean()
@@ -56,7 +56,7 @@ def test_the_one_box_tiles_as_the_stages_do(graph: Graph, picture: Tensor) -> No
 
 @pytest.fixture(scope="module")
 def wide(server: Server) -> tuple[Tensor, Tensor]:
-    """A picture, and its untiled result in two steps."""
+    """A picture [1,40,90,3], and its result with two diffusion steps and without tiles."""
     graph, image = Graph(server), random_image(1, 40, 90, 3)
     return image, graph.run(graph.stages(image, steps=2), "decode")
 
@@ -68,7 +68,7 @@ def test_tiles_halve_when_memory_runs_out(
     image, expected = wide
     prompt = graph.stages(image, steps=2)
     prompt["real"] = prompt["models"]
-    limit = 320 if part == "encoder" else 80  # in pixels of its input
+    limit = 320 if part == "encoder" else 80  # maximum input width
     inputs = {"models": ["real", 0], "part": part, "limit": limit}
     prompt["models"] = {"class_type": "ProbeOutOfMemory", "inputs": inputs}
     result = graph.run(prompt, "decode")
@@ -77,7 +77,8 @@ def test_tiles_halve_when_memory_runs_out(
 
 
 def test_halved_tiles_overlap_by_half_at_most(graph: Graph) -> None:
-    """Without the limit of half a tile, this picture had 169 tiles, and a larger one 37,249."""
+    """When the overlap was not limited to half a tile, this picture was cut into 169 tiles, and a
+    larger one into 37,249."""
     tiles = {"tile_size": 128, "overlap": 120}
     prompt = graph.stages(random_image(1, 160, 160, 3), steps=1, **tiles)
     prompt["real"] = prompt["models"]

@@ -18,7 +18,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def vae_graph(graph: Graph, image: Tensor, tiled: bool = False, **models: str) -> dict[str, Any]:
-    """Make a prompt with ComfyUI's VAE nodes, "encode" and "decode", and our autoencoder."""
+    """Make a prompt that encodes and decodes with ComfyUI's VAE nodes and our autoencoder."""
     suffix, sizes = ("Tiled", TILES) if tiled else ("", {})
     vae = {"vae": ["models", 1]}
     return {
@@ -36,7 +36,8 @@ def vae_graph(graph: Graph, image: Tensor, tiled: bool = False, **models: str) -
 
 
 def expected_results(image: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """Compute latent and picture with the library alone. [B,H,W,3] -> [B,3,h,w], [B,H,W,3]"""
+    """Encode and decode with `lpnsr_impl` alone. image: [B,H,W,3] -> latent [B,3,h,w], decoded
+    picture [B,H,W,3]"""
     autoencoder = load_autoencoder(WEIGHTS / "lpnsr_lite_autoencoder.safetensors")
     set_precision(autoencoder, DTYPES[precision], DTYPES[precision])
     z = autoencoder.encode(to_pm1(image.movedim(-1, 1)))
@@ -90,7 +91,8 @@ def test_each_picture_of_a_batch_is_as_it_is_alone(graph: Graph, tiled: bool) ->
 
 
 def test_inpainting_nodes_of_core_take_it(graph: Graph) -> None:
-    """These nodes read the VAE's compression ratio, and crop the image to a multiple of it."""
+    """ComfyUI's inpainting nodes read the VAE's compression ratio, and crop the image to a multiple
+    of it."""
     image = random_image(2, 42, 64, 3)
     prompt = vae_graph(graph, image)
     prompt["mask"] = {
@@ -112,7 +114,8 @@ def test_it_has_all_that_the_methods_of_the_host_read(graph: Graph) -> None:
 
 
 def test_no_branch_of_a_vae_with_weights_is_needed(graph: Graph) -> None:
-    """ComfyUI 0.45 raises an error for the state dict {"pixel_space_vae": ...}."""
+    """The pack creates the VAE without the state dict {"pixel_space_vae": ...}, for which ComfyUI
+    0.45 raises an error."""
     assert graph.run(closed_graph(graph, "pixel_space_vae"), "decode").shape == (1, 8, 8, 3)
 
 
@@ -121,13 +124,14 @@ def test_a_host_that_refuses_the_vae_loads_the_models(graph: Graph) -> None:
     prompt = graph.stages(random_image(1, 8, 8, 3), steps=1)
     prompt["models"] = closed["models"]
     assert graph.run(prompt, "decode").shape == (1, 32, 32, 3)
-    refused = r"^VAEEncode: The vae output of Load LPNSR Models does not work .*\(closed, says"
+    refused = r"^VAEEncode: The vae output of Load LPNSR Models does not work .*\(state dict"
     with pytest.raises(PromptError, match=refused):
         graph.run(closed, "decode")
 
 
 def closed_graph(graph: Graph, closed: str) -> dict[str, Any]:
-    """Make `vae_graph` with ComfyUI's VAE class refusing state dicts, see `ProbeClosedVAE`."""
+    """Make the prompt of `vae_graph` with `ProbeClosedVAE`, in which ComfyUI's VAE class refuses
+    state dicts with the key `closed`, or all if `closed` is empty."""
     prompt = vae_graph(graph, random_image(1, 8, 8, 3))
     inputs = {**prompt["models"]["inputs"], "closed": closed}
     inputs.pop("torch_compile", None)
@@ -136,7 +140,7 @@ def closed_graph(graph: Graph, closed: str) -> dict[str, Any]:
 
 
 def test_vae_and_models_are_one_in_memory(graph: Graph) -> None:
-    """The probe node raises an error if patcher or weights differ."""
+    """`ProbeSharedWeights` raises an error if VAE and models do not share patcher and weights."""
     prompt = graph.stages(random_image(1, 8, 8, 3), steps=1)
     both = {"models": ["models", 0], "vae": ["models", 1]}
     prompt["same"] = {"class_type": "ProbeSharedWeights", "inputs": both}
@@ -153,12 +157,12 @@ def test_a_latent_of_another_vae_is_explained(graph: Graph) -> None:
         graph.run(prompt, "decode")
 
 
-# Together with our nodes
+# Core VAE nodes together with the pack's nodes
 
 
 def test_core_nodes_can_stand_for_our_encode_and_decode(graph: Graph) -> None:
-    """The results differ slightly, since our nodes add a margin. LPNSR Sample needs lr_image here,
-    since latents of core nodes carry no LR image."""
+    """Results with core VAE nodes differ slightly, since only the pack's nodes add a margin. LPNSR
+    Sample needs `lr_image`, since latents of core nodes carry no LR image."""
     image = random_image(1, 64, 32, 3)
     prompt = graph.stages(image, steps=1)
     prompt["decode"]["inputs"]["color_fix"] = "none"

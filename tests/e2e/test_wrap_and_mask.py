@@ -1,4 +1,4 @@
-"""Wrap and masks in a real ComfyUI."""
+"""The inputs `wrap` and `mask` of the nodes, in a real ComfyUI."""
 
 from typing import Any
 
@@ -96,7 +96,8 @@ def test_masks_of_nothing_and_all_are_the_start_and_the_result(
 
 
 def test_what_is_kept_stays_as_it_is_whatever_is_corrected(graph: Graph, picture: Tensor) -> None:
-    """Without feather, pixels where the mask is 0 equal the start exactly, including alpha."""
+    """Without feathering, pixels where the mask is 0 equal the start image exactly, including
+    alpha."""
     image = torch.cat([picture, random_image(1, 6, 8, 1, seed=3)], dim=-1)
     mask = torch.zeros(1, 24, 32)
     mask[:, 5:15, 10:] = 1

@@ -76,7 +76,7 @@ def load_editor(page: Page, server: Server) -> None:
     """Open ComfyUI's editor on a page."""
     page.set_default_timeout(MILLISECONDS)
     page.goto(server.url)
-    # The last step of loading is to open the default workflow.
+    # Wait for the default workflow, which the editor opens as the last step of loading.
     page.wait_for_function(
         "() => window.app?.extensionManager?.workflow?.activeWorkflow && app.graph.nodes.length"
     )
@@ -123,15 +123,16 @@ def wait_for_nodes(page: Page) -> None:
 
 
 def view(page: Page, code: str, argument: Any = None) -> None:
-    """Change the view of the graph repeatedly, until the layout is stable, since Nodes 2.0 measure
-    nodes with a delay.
+    """Run code that changes the view of the graph. Repeat it until the layout of the nodes is
+    stable, since Nodes 2.0 measure nodes with a delay.
 
-    The code runs between frames, not in an animation like the editor's own: Nodes 2.0 of front
-    end 1.32 permanently misplace nodes that they measure in a frame in which the view changes.
+    The view changes between frames, and not during them as in the editor's own animations: Nodes
+    2.0 of front end 1.32 permanently misplace nodes if the view changes while they are measured.
 
     Args:
         page: page with the editor.
-        code: JavaScript statements that use `argument` and `boxes`.
+        code: JavaScript statements. They can use `argument`, and `boxes`, the rectangles [x, y,
+            width, height] of all nodes and groups.
         argument: value for the code.
 
     Raises:

@@ -26,7 +26,7 @@ def main() -> int:
         )
         prompt = load_api_workflow(WORKFLOW)
         node_of_type(prompt, "LoadImage")["inputs"]["image"] = server.upload(PICTURE)
-        seed = time.time_ns() % 2**32  # a new seed, so that nothing comes from ComfyUI's cache
+        seed = time.time_ns() % 2**32  # a new seed, so that no result comes from ComfyUI's cache
         node_of_type(prompt, "LPNSRSample")["inputs"]["seed"] = seed
         started = time.monotonic()
         try:

@@ -1,7 +1,7 @@
-"""Make the clip and the texture of the templates: the clip pans over the example picture, and the
-opposite edges of the texture match.
+"""Make two example files for the templates: a clip that pans over the example picture, and a
+seamless texture.
 
-python -m tests.host.examples
+Usage: `python -m tests.host.examples`
 """
 
 import sys
@@ -23,12 +23,13 @@ WALL = PACK / "tests" / "data" / "eval" / "hr" / "kodim01.webp"
 
 FRAMES, FRAME_RATE = 10, 8
 FRAME = (96, 64)
-TILE = (61, 164, 84, 80)  # left, top, width, height; mortar joints match at opposite edges
+# Part of the picture WALL: left, top, width, height. Mortar joints match at opposite edges.
+TILE = (61, 164, 84, 80)
 BLENDED = 10
 
 
 def main() -> int:
-    """Write both files to `workflows`."""
+    """Write the clip and the texture to the folder `workflows`."""
     write_clip(CLIP, list(pan(Image.open(PICTURE).convert("RGB"))))
     wall = np.asarray(Image.open(WALL).convert("RGB"), dtype=np.float32)
     Image.fromarray(make_periodic(wall).round().astype(np.uint8)).save(TEXTURE, optimize=True)
@@ -60,14 +61,14 @@ def write_clip(path: Path, frames: Sequence[Image.Image]) -> None:
 
 def make_periodic(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Crop `TILE` from a picture [H,W,3]. Blend the right and bottom edges of the crop with the
-    pixels beyond its left and top edges, so that the crop can be repeated."""
+    pixels beyond its left and top edges, so that it can be repeated without seams."""
     left, top, width, height = TILE
     part = picture[top - BLENDED : top + height, left - BLENDED : left + width]
     return blend_rows(blend_rows(part).swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def blend_rows(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Cut off the first rows, and blend the last rows towards them."""
+    """Cut off the first `BLENDED` rows, and fade the last `BLENDED` rows into them."""
     before, result = x[:BLENDED], x[BLENDED:].copy()
     weight = (np.arange(1, BLENDED + 1) / (BLENDED + 1))[:, None, None]
     result[-BLENDED:] += weight * (before - result[-BLENDED:])

@@ -1,5 +1,5 @@
-"""Make the pictures of the help pages by running the nodes with the lite models. The module
-`screenshots` makes those of LPNSR Compare and of the editor."""
+"""Make pictures for the help pages by running the nodes with the lite models. `screenshots.py`
+makes the pictures of LPNSR Compare and of the editor."""
 
 import io
 import sys
@@ -20,13 +20,13 @@ from .screenshots import DOCS, node_box, take
 from .server import Server, load_api_workflow, node_of_type, running
 
 DETAIL = (320, 130, 560, 370)
-"""The part of the result that is shown, with the pink flower: left, top, right, bottom."""
+"""Crop of the result for the help pages, with the pink flower: left, top, right, bottom."""
 
 SEEDS = 4
 
 
 def main() -> int:
-    """Write every picture."""
+    """Run the nodes, and write all pictures."""
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "ComfyUI") as server:
         prompt, saved = graph()
         outputs = server.run({**prompt, **saved})
@@ -51,10 +51,10 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def graph() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Make all nodes for the pictures, in API format by name.
+    """Make the nodes whose outputs the pictures show, in API format.
 
     Returns:
-        The nodes that compute, and the nodes that save or show their outputs.
+        Two dicts {id: node}: nodes that compute, and nodes that save or show their outputs.
     """
     quick_start = load_api_workflow("LPNSR quick start")
     models = {"models": ["models", 0]}
@@ -111,7 +111,8 @@ def graph() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def latent_picture(server: Server) -> Image.Image:
-    """Draw the channels of the encoder's latent as red, green and blue, with a square per value."""
+    """Draw the three channels of the encoded latent as red, green and blue. Each value becomes a
+    square of 4x4 pixels."""
     (path,) = (server.base / "output").glob("latent_*.latent")
     latent = load_file(path)["latent_tensor"][0]
     low, high = latent.amin((1, 2), keepdim=True), latent.amax((1, 2), keepdim=True)
@@ -128,7 +129,8 @@ def reports(server: Server) -> None:
 
 
 def show(page: Page, class_type: str, file: str, *, run: bool, **values: Any) -> None:
-    """Take a screenshot of a node with all of its text. If `run`, run the workflow first."""
+    """Take a screenshot of a node, enlarged to show all of its text. `values` sets its widgets. If
+    `run`, the node runs first."""
     identifier = page.evaluate(
         """([type, values]) => {
             app.graph.clear();
@@ -158,7 +160,7 @@ def show(page: Page, class_type: str, file: str, *, run: bool, **values: Any) ->
 
 
 def draw(pictures: dict[str, list[Image.Image]], psnr: list[float]) -> None:
-    """Combine the pictures, and write them."""
+    """Compose the pictures of the help pages from the outputs of the nodes, and write them."""
     lr = Image.open(PICTURE).convert("RGB")
     whole = {name: found[0] for name, found in pictures.items()}
     size = whole["preset_b_saved"].size
@@ -195,7 +197,7 @@ def draw(pictures: dict[str, list[Image.Image]], psnr: list[float]) -> None:
 
 
 def inspected(plot: Image.Image, predictions: list[Image.Image]) -> Image.Image:
-    """Combine the plot of LPNSR Inspect and the clean predictions of t = 4 to 1."""
+    """Show the plot of LPNSR Inspect above the clean predictions at t = 4 to 1."""
     width = (plot.width - 8 * (len(predictions) - 1)) // len(predictions)
     height = width * predictions[0].height // predictions[0].width
     below = sheet(

@@ -13,7 +13,7 @@ from .pictures import PICTURE, halves
 from .server import PACK
 
 ICON = (216, 48, 616, 448)
-"""Part of the result: left, top, right and bottom."""
+"""Crop of the upscaled picture for the icon: left, top, right, bottom."""
 BANNER = (0, 87, 749, 408)
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     comparison = Image.open(PACK / "js" / "docs" / "comparison.jpg")
     lr = Image.open(PICTURE).convert("RGB")
     width, height = 4 * lr.width, 4 * lr.height
-    right, bottom = comparison.size  # the result is the last of three pictures
+    right, bottom = comparison.size  # the result is its right part
     result = comparison.crop((right - width, bottom - height, right, bottom))
     pixels = lr.resize(result.size, Image.Resampling.NEAREST)
     for name, box in (("icon", ICON), ("banner", BANNER)):

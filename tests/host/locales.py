@@ -21,7 +21,7 @@ Texts = dict[tuple[str, ...], str]
 
 
 def main() -> int:
-    """Write the three files. Returns 1 if a translation is missing."""
+    """Write nodeDefs.json in all three languages. Returns 1 if a translation is missing."""
     before = read("en")
     with tempfile.TemporaryDirectory() as base, running(Path(base)) as server:
         now = node_texts(server)
@@ -71,7 +71,7 @@ def node_texts(server: Server) -> Texts:
 
 
 def nodes_of_pack(server: Server) -> dict[str, dict[str, Any]]:
-    """Return the pack's entries of /object_info."""
+    """Return the schemas of the pack's nodes, from ComfyUI's /object_info."""
     every = server.get("/object_info")
     ours = "custom_nodes.LPNSR"
     return {node: info for node, info in every.items() if info["python_module"] == ours}
@@ -83,7 +83,7 @@ def inputs_of(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(language: str) -> Texts:
-    """Read a language's nodeDefs.json; empty if it does not exist."""
+    """Read a language's nodeDefs.json. Returns an empty dict if the file does not exist."""
     path = LOCALES / language / "nodeDefs.json"
     return dict(_flat(json.loads(path.read_text("utf-8")))) if path.is_file() else {}
 

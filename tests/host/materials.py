@@ -1,4 +1,5 @@
-"""Make the picture of docs/settings.md that shows what each kind of material becomes."""
+"""Make docs/materials.jpg, which shows crops of several kinds of material and their upscaled
+results."""
 
 import sys
 from dataclasses import replace
@@ -31,11 +32,12 @@ METHODS = {
     "sprite": PRESET_B,
     "noisy photo": PRESET_B,
 }
-"""The settings that docs/settings.md names for each material. Pixel art shows why it names none."""
+"""Settings from docs/settings.md for each material. Pixel art has none there, and uses PreSet-B to
+show why."""
 
 
 def main() -> int:
-    """Upscale a crop of each material, and write LR and result side by side."""
+    """Upscale a crop of each material, and write a picture of LR and result side by side."""
     names = (f"lpnsr_lite_{n}.safetensors" for n in ("autoencoder", "denoiser", "noise_predictor"))
     upscaler = load_upscaler(*names, [START])
     pairs: dict[str, Image.Image] = {}
@@ -58,7 +60,8 @@ def main() -> int:
 
 
 def crops() -> dict[str, Image.Image]:
-    """Return an LR crop of each material, RGB or RGBA: from the pack's pictures, or drawn."""
+    """Return an LR picture of each material, RGB or RGBA. Some are cut out of pictures in the
+    repository, the others are drawn."""
     example = Image.open(PACK / "workflows" / "lpnsr_example.png").convert("RGB")
     texture = Image.open(PACK / "workflows" / "lpnsr_texture.png").convert("RGB")
     kodak = PACK / "tests" / "data" / "eval" / "lr"
@@ -91,7 +94,7 @@ def draw_text() -> Image.Image:
 
 
 def draw_pixel_art() -> Image.Image:
-    """Draw a face of squares of three pixels."""
+    """Draw a face in pixel art, in which each dot is a square of 3x3 pixels."""
     rows = ("..yyyyyy..", ".yyyyyyyy.", "yykyyyykyy", "yykyyyykyy", "yyyyyyyyyy", "yryyyyyyry",
             "yyrrrrrryy", ".yyyrryyy.", "..yyyyyy..", "..........")  # fmt: skip
     colors = {".": "#223355", "y": "#ffcc33", "k": "#000000", "r": "#bb2233"}
@@ -118,7 +121,7 @@ def draw_drawing() -> Image.Image:
 
 
 def draw_sprite() -> Image.Image:
-    """Draw a star on a transparent background, whose hidden colour is black."""
+    """Draw a star on a transparent background. Transparent pixels are black."""
     angles = np.linspace(-np.pi / 2, 1.5 * np.pi, 11)[:-1]
     radii = np.where(np.arange(10) % 2, 34, 86)
     points = [(96 + r * np.cos(a), 100 + r * np.sin(a)) for a, r in zip(angles, radii, strict=True)]
@@ -128,17 +131,17 @@ def draw_sprite() -> Image.Image:
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:
-    """Convert to [1,C,h,w] in [0,1]."""
+    """Convert an image to a tensor [1,C,h,w] in [0,1]."""
     return torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0)[None] / 255
 
 
 def to_image(x: torch.Tensor) -> Image.Image:
-    """Convert [1,3,H,W] or [1,4,H,W] in [0,1]."""
+    """Convert a tensor [1,3,H,W] or [1,4,H,W] in [0,1] to an image."""
     return Image.fromarray((x[0].movedim(0, -1) * 255).round().to(torch.uint8).numpy())
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """Return RGB, with white behind transparent pixels."""
+    """Convert a picture to RGB, with white behind transparent pixels."""
     white = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 

@@ -49,7 +49,7 @@ def run(server: Server, name: str) -> Image.Image:
 
 
 def shown(server: Server, name: str) -> list[Image.Image]:
-    """Run a workflow as it is. Return the images that its nodes show, in the order of node ids."""
+    """Run a shipped workflow. Returns the images that its nodes show, in the order of node ids."""
     outputs = server.run(load_api_workflow(name))
     files = [file for node in sorted(outputs, key=int) for file in outputs[node].get("images", [])]
     answers = [requests.get(server.url + "/view", file, timeout=PATIENCE) for file in files]
@@ -70,8 +70,8 @@ def grid(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def halves(lr: Image.Image, result: Image.Image) -> Image.Image:
-    """Join the left half of the LR picture, enlarged with nearest, and the right half of the
-    result."""
+    """Join the left half of the LR picture, enlarged without interpolation, and the right half of
+    the result."""
     picture = lr.resize(result.size, Image.Resampling.NEAREST)
     half = result.width // 2
     picture.paste(result.crop((half, 0, *result.size)), (half, 0))
@@ -109,7 +109,8 @@ def sheet(pictures: dict[str, Image.Image], font: int) -> Image.Image:
     return picture
 
 
-# LPNSR Compare shows pairs of LR picture and result.
+# For each template, a function that makes its thumbnail from the images that its nodes show. Images
+# of LPNSR Compare alternate between LR and result.
 TEMPLATES = {
     "LPNSR compare steps": lambda shown: grid([p.crop((136, 100, 376, 260)) for p in shown[1::2]]),
     "LPNSR compare predictor": lambda shown: grid(

@@ -1,7 +1,7 @@
-"""Save the shipped workflows again with the editor, e.g. after nodes have got new widgets, and
-write them in API format, too.
+"""Load the shipped workflows in the editor and save them again, for example after a node has got a
+new widget. Also writes them in API format.
 
-python -m tests.host.resave ["LPNSR quick start" ...]
+Usage: `python -m tests.host.resave ["LPNSR quick start" ...]`
 """
 
 import json
@@ -17,11 +17,12 @@ from .server import PACK, running
 
 WORKFLOWS = PACK / "workflows"
 EXTRA = ("ds", "linkExtensions", "reroutes")
-"""Entries of `extra` that belong to the graph. The others describe the editor."""
+"""Keys of a workflow's `extra` that describe the graph and are kept. Other keys describe the
+editor."""
 
 
 def main() -> int:
-    """Save the named workflows, or all."""
+    """Save the workflows named on the command line, or all if none is named."""
     names = sys.argv[1:] or [path.stem for path in sorted(WORKFLOWS.glob("*.json"))]
     with running(cache_dir() / "base") as server, open_editor(server) as page:
         for name in names:
@@ -32,10 +33,10 @@ def main() -> int:
 
 
 def resave(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
-    """Load a workflow and save it as the editor does, with the same view."""
+    """Load a workflow in the editor, and return what the editor would save, with the same view."""
     view = workflow["extra"]["ds"]
     page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)
-    # As text: Playwright would convert undefined to null.
+    # Return the graph as text, since Playwright would convert undefined to null.
     result = json.loads(page.evaluate("() => JSON.stringify(app.graph.serialize())"))
     del result["id"]
     result["extra"] = {**{k: v for k, v in result["extra"].items() if k in EXTRA}, "ds": view}

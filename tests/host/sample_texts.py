@@ -30,7 +30,7 @@ DIRECTIVE = re.compile(r"#\s*(noqa|pyright|fmt|type|ruff)\b")
 JS_COMMENT = re.compile(r"/\*.*?\*/|(?:^[ \t]*//[^\n]*\n)+|(?<=[;{},] )//[^\n]*", re.S | re.M)
 
 Text = tuple[int, str, str]
-"""Line, kind and text."""
+"""Line number, kind and text of a docstring, comment, message or tooltip."""
 
 
 def python_texts(source: str) -> Iterator[Text]:
@@ -50,7 +50,7 @@ def python_texts(source: str) -> Iterator[Text]:
 
 
 def _as_texts(kind: str, nodes: list[ast.expr]) -> Iterator[Text]:
-    """Yield the nodes that are string literals, f-strings, or sums with one."""
+    """Yield a text of the given kind for each expression that contains a literal or an f-string."""
     for node in nodes:
         if any(isinstance(part, ast.Constant | ast.JoinedStr) for part in ast.walk(node)):
             text = node.value if isinstance(node, ast.Constant) else ast.unparse(node)

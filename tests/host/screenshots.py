@@ -53,7 +53,7 @@ def quick_start(page: Page) -> None:
 
 
 def at_work(page: Page) -> None:
-    """Take a screenshot of LPNSR Sample in its third step, which small tiles make long enough."""
+    """Take a screenshot of LPNSR Sample in its third step. Small tiles make it long enough."""
     show(page, "LPNSR quick start")
     node = page.evaluate(
         """() => {
@@ -70,7 +70,8 @@ def at_work(page: Page) -> None:
 
 
 def invented(page: Page) -> None:
-    """Take screenshots of the graph with the invention map, and with the steps of LPNSR Inspect."""
+    """Take screenshots of two groups of the template "LPNSR what was invented": the invention map,
+    and the steps of LPNSR Inspect."""
     show(page, "LPNSR what was invented")
     run(page)
     page.wait_for_function(

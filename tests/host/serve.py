@@ -1,4 +1,4 @@
-"""`make serve`: run ComfyUI with this pack, for your browser."""
+"""`make serve`: run ComfyUI with this pack, for use in a browser."""
 
 import argparse
 import signal
@@ -19,7 +19,7 @@ def main() -> int:
         "--front-end", default=OWN, help='"own", "newest" or a version, as in tests.host.install'
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server is stopped, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave `running`, which stops the server
     with running(
         cache_dir() / "base",
         port=options.port,

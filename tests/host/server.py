@@ -24,7 +24,7 @@ PACK = Path(__file__).parents[2]
 
 
 class PromptError(RuntimeError):
-    """A prompt was refused or failed. `details` is the response of the server."""
+    """A prompt was refused, or it failed. `details` is what the server reported, or None."""
 
     def __init__(self, message: str, details: Any) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class Server:
         """Queue an API-format prompt and return its id.
 
         Raises:
-            PromptError: the server refuses it; the message has the errors of all nodes.
+            PromptError: the server refuses the prompt. The message has the errors of all nodes.
         """
         answer = self.post(
             "/prompt", {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex}
@@ -85,17 +85,17 @@ class Server:
 
         Raises:
             PromptError: the prompt failed or was cancelled.
-            TimeoutError: it took too long.
+            TimeoutError: the prompt took more than `timeout` seconds.
         """
         end, pause = time.monotonic() + timeout, 0.02
         while time.monotonic() < end:
             if self.process.poll() is not None:
-                raise PromptError(f"ComfyUI has ended:\n{self.tail()}", None)
+                raise PromptError(f"ComfyUI exited unexpectedly:\n{self.tail()}", None)
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return self._outputs(entry)
             time.sleep(pause)
-            pause = min(1.2 * pause, 0.5)  # polling slows the server down
+            pause = min(1.2 * pause, 0.5)  # poll rarely, since requests slow the server down
         raise TimeoutError(f"The prompt {prompt_id} took more than {timeout} s.\n{self.tail()}")
 
     @staticmethod
@@ -134,7 +134,7 @@ class Server:
 
 
 def free_port(port: int = 0) -> int:
-    """Return a TCP port of the loopback interface: the given one, or any free one for 0.
+    """Return a free TCP port of the loopback interface: the given one, or any if `port` is 0.
 
     Raises:
         OSError: the given port is in use.
@@ -146,12 +146,17 @@ def free_port(port: int = 0) -> int:
 
 
 def prepare_base(base: Path, packs: dict[str, Path]) -> None:
-    """Make the folders of a ComfyUI, with symbolic links to custom node packs."""
+    """Create the folders of a ComfyUI base directory, and link custom node packs into it.
+
+    Args:
+        base: base directory.
+        packs: custom node packs, {name: folder}.
+    """
     for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     for name, pack in packs.items():
         link = base / "custom_nodes" / name
-        link.unlink(missing_ok=True)  # it may point to another checkout
+        link.unlink(missing_ok=True)  # an old link may point to another checkout
         link.symlink_to(pack, target_is_directory=True)
 
 
@@ -172,8 +177,8 @@ def running(
         port: TCP port, a free one by default.
         model_folders: {model type: folder}, given to the server as extra_model_paths.yaml.
         packs: more custom node packs, {name: folder}.
-        device: arguments that choose the device.
-        front_end: front end to serve; None for the installed one.
+        device: command-line options of ComfyUI, for example to choose the device.
+        front_end: front end to serve, by default the installed one.
     """
     all_packs = {"LPNSR": PACK, **(packs or {})}
     prepare_base(base, all_packs)

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "build" / "tested"
 RENDERERS = {"classic": "canvas", "nodes2": "Nodes 2.0", "": "none: nodes over HTTP"}
 
 Run = tuple[str, str]
-"""Front end and renderer; both empty for tests without a browser."""
+"""Front end and renderer of a test. Both are empty for tests without a browser."""
 
 
 def run_of(test: str) -> Run:
@@ -31,7 +31,7 @@ def note(comfyui: str, outcomes: Iterable[tuple[Run, str]], about: dict[str, str
 
     Args:
         comfyui: version of ComfyUI.
-        outcomes: "passed", "failed" or "skipped" for each test.
+        outcomes: for each test its front end and renderer, and "passed", "failed" or "skipped".
         about: versions of other packages.
     """
     counts: dict[Run, Counter[str]] = {}

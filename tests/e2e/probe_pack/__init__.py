@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import nodes
 
-if os.environ.get("LPNSR_PROBE_DYNAMIC_VRAM"):  # do what ComfyUI's main.py does on NVIDIA GPUs
+if os.environ.get("LPNSR_PROBE_DYNAMIC_VRAM"):
+    # Enable dynamic VRAM, as ComfyUI's main.py does on NVIDIA GPUs.
     import comfy.memory_management
     import comfy.model_patcher
     import comfy_aimdo.control
@@ -43,15 +44,16 @@ LAYOUTS = {
     "strided": lambda x, b, h, w, c: x.new_empty(b, 2 * h, 3 * w, c)[:, 1::2, ::3],
     "offset": lambda x, b, h, w, c: x.new_empty(x.numel() + 1)[1:].view(x.shape),
 }
-"""Memory layouts of an IMAGE. Each makes an empty tensor of the shape of x, [b,h,w,c]."""
+"""Functions by memory layout. Each allocates a tensor of the shape of x, [b,h,w,c], in this
+layout."""
 
 
 class ProbeLoad(io.ComfyNode):
-    """Loads an IMAGE from the tensor `image` of a safetensors file in the input folder, in its
+    """Loads the tensor "image" of a safetensors file in the input folder as an IMAGE, and keeps its
     dtype.
 
-    layout: a key of LAYOUTS, "" for contiguous, or "expanded" to repeat the first picture with
-        stride 0.
+    layout: memory layout of the IMAGE: a key of LAYOUTS, "" for contiguous, or "expanded" to
+        repeat the first picture of the batch with stride 0.
     """
 
     @classmethod
@@ -74,7 +76,7 @@ class ProbeLoad(io.ComfyNode):
 
 
 class ProbeSave(io.ComfyNode):
-    """Saves an IMAGE or a LATENT's samples, unrounded, into the output folder."""
+    """Saves an IMAGE or a LATENT's samples as a safetensors file in the output folder."""
 
     @classmethod
     def define_schema(cls):
@@ -93,17 +95,17 @@ class ProbeSave(io.ComfyNode):
 
 
 def module_of_pack(network, module):
-    """Import a module, e.g. "engine.memory", from the pack that a network comes from. The network
-    tells the name of the pack's package, which the host chooses."""
+    """Import a module of the pack, e.g. "engine.memory". The name of the pack's package, which
+    ComfyUI chooses, is taken from the class of `network`."""
     return importlib.import_module(f"{type(network).__module__.rpartition('.models.')[0]}.{module}")
 
 
 FAKE = FakeTensorMode()
-"""Makes tensors without values, which can be on "cuda" without a GPU."""
+"""Mode that creates FakeTensors. They have no values, and can be on "cuda" without a GPU."""
 
 
 class NoValues(TorchDispatchMode):
-    """Returns 1, or true, when the value of a fake tensor is read."""
+    """Makes operations that read a FakeTensor's value, such as `item`, return 1."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket.__name__ in ("_local_scalar_dense", "item", "is_nonzero"):
@@ -112,7 +114,8 @@ class NoValues(TorchDispatchMode):
 
 
 def offload(network, dtype):
-    """Copy a network in the given precision, with FakeTensors on the CPU as weights."""
+    """Copy a network, prepare it for "cuda" in the given precision, and replace its weights by
+    FakeTensors on the CPU."""
     network = copy.deepcopy(network)
     accelerate = module_of_pack(network, "accelerate")
     accelerate.set_precision(network, dtype, dtype)
@@ -127,10 +130,11 @@ def offload(network, dtype):
 
 
 class ProbeOffloaded(io.ComfyNode):
-    """Runs the engine with FakeTensors on "cuda", in batches of tiles, and passes LPNSR_MODELS on.
-    All weights are on the CPU, and the host's layers move them to "cuda" for each call.
+    """Runs the engine on FakeTensors to check devices and dtypes without a GPU: PyTorch raises an
+    error if they do not match. Outputs LPNSR_MODELS unchanged.
 
-    PyTorch raises an error if devices or dtypes do not match.
+    The image is on "cuda" and runs in batches of tiles. All weights are on the CPU, and ComfyUI's
+    layers move them to "cuda" for each call.
     """
 
     @classmethod
@@ -183,12 +187,12 @@ class ProbeOffloaded(io.ComfyNode):
 
 
 def limit_width(network, limit, *parts):
-    """Make parts of a network run out of memory on inputs wider than `limit`. Returns the
-    network."""
+    """Make submodules of a network raise an out-of-memory error for inputs wider than `limit`.
+    Returns the network."""
 
     def refuse(module, inputs):
         if inputs[0].shape[3] > limit:
-            raise torch.OutOfMemoryError("out of memory, says the probe")
+            raise torch.OutOfMemoryError("out of memory (simulated by the test's probe)")
 
     for part in parts:
         network.get_submodule(part).register_forward_pre_hook(refuse)
@@ -196,7 +200,8 @@ def limit_width(network, limit, *parts):
 
 
 class ProbeOutOfMemory(io.ComfyNode):
-    """Passes on copies of LPNSR_MODELS that run out of memory on inputs wider than `limit`."""
+    """Outputs a copy of LPNSR_MODELS. Its network `part` raises an out-of-memory error for inputs
+    wider than `limit`."""
 
     @classmethod
     def define_schema(cls):
@@ -215,7 +220,8 @@ class ProbeOutOfMemory(io.ComfyNode):
 
 
 class ProbeUpscaleOutOfMemory(io.ComfyNode):
-    """Passes on a copy of an UPSCALE_MODEL that runs out of memory on inputs wider than `limit`."""
+    """Outputs a copy of an UPSCALE_MODEL. It raises an out-of-memory error for inputs wider than
+    `limit`."""
 
     @classmethod
     def define_schema(cls):
@@ -231,8 +237,8 @@ class ProbeUpscaleOutOfMemory(io.ComfyNode):
 
 
 class ProbeWithoutPatcher(io.ComfyNode):
-    """Removes the patcher from an UPSCALE_MODEL. ComfyUI's loader adds one since 0.29, loaders of
-    other packs do not."""
+    """Outputs a copy of an UPSCALE_MODEL without a model patcher. ComfyUI's own loader has added a
+    patcher since version 0.29; loaders of other packs do not."""
 
     @classmethod
     def define_schema(cls):
@@ -248,8 +254,8 @@ class ProbeWithoutPatcher(io.ComfyNode):
 
 
 class ProbeForgotten(io.ComfyNode):
-    """Passes LPNSR_MODELS on. First makes the host list a loaded model whose patcher was deleted,
-    and checks that the pack still can count evictable memory."""
+    """Checks that the pack can count evictable memory while ComfyUI lists a loaded model whose
+    patcher was deleted. Outputs LPNSR_MODELS unchanged."""
 
     @classmethod
     def define_schema(cls):
@@ -261,12 +267,12 @@ class ProbeForgotten(io.ComfyNode):
     @classmethod
     def execute(cls, models):
         network = torch.nn.Linear(8, 8)
-        network.itself = [network]  # a reference cycle, so that it outlives its patcher
+        network.itself = [network]  # a reference cycle keeps the network alive without a patcher
         patcher = ModelPatcher(network, mm.get_torch_device(), torch.device("cpu"))
         mm.load_models_gpu([patcher])
         del patcher, network
         if all(mm.loaded_models()):
-            raise RuntimeError("the host lists no loaded model whose patcher was deleted")
+            raise RuntimeError("ComfyUI lists no loaded model whose patcher was deleted")
         manage = importlib.import_module(type(models.autoencoder).__module__)
         gc.disable()
         try:
@@ -292,8 +298,8 @@ class ProbeMemory(io.ComfyNode):
 
 
 class ProbeSharedWeights(io.ComfyNode):
-    """Passes LPNSR_MODELS on, if the VAE shares weights and patcher with the autoencoder, and the
-    models have the methods that ComfyUI's RAM cache calls on outputs."""
+    """Checks that the VAE shares weights and patcher with the autoencoder. Also calls the methods
+    that ComfyUI's RAM cache calls on outputs. Outputs LPNSR_MODELS unchanged."""
 
     @classmethod
     def define_schema(cls):
@@ -307,14 +313,15 @@ class ProbeSharedWeights(io.ComfyNode):
         if vae.patcher is not ours.patcher or vae.first_stage_model is not ours.network:
             raise RuntimeError("the VAE does not wrap the LPNSR autoencoder")
         if vae.model_size() != ours.patcher.model_size():
-            raise RuntimeError("the VAE has a different model_size()")
+            raise RuntimeError("model_size() of the VAE and of the autoencoder differ")
         if models.is_dynamic():
-            raise RuntimeError("is_dynamic() is true without dynamic VRAM")
+            raise RuntimeError("is_dynamic() of the models is True although dynamic VRAM is off")
         return io.NodeOutput(models)
 
 
 class ProbeVAEAttributes(io.ComfyNode):
-    """Passes a VAE on, if it has every attribute of `self` that the host's VAE methods read."""
+    """Checks that a VAE has every attribute that methods of ComfyUI's VAE class read from `self`.
+    Outputs the VAE unchanged."""
 
     @classmethod
     def define_schema(cls):
@@ -332,13 +339,13 @@ class ProbeVAEAttributes(io.ComfyNode):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
         }
         if missing := sorted(name for name in read if not hasattr(vae, name)):
-            raise RuntimeError(f"the VAE has no {', '.join(missing)}")
+            raise RuntimeError(f"the VAE lacks the attributes {', '.join(missing)}")
         return io.NodeOutput(vae)
 
 
 class ProbeClosedVAE(io.ComfyNode):
-    """Runs Load LPNSR Models while the host's VAE class refuses state dicts with the key `closed`,
-    or all state dicts if `closed` is empty."""
+    """Runs Load LPNSR Models while ComfyUI's VAE class raises an error for state dicts with the key
+    `closed`, or for all state dicts if `closed` is empty."""
 
     @classmethod
     def define_schema(cls):
@@ -353,7 +360,7 @@ class ProbeClosedVAE(io.ComfyNode):
 
         def init(self, sd=None, *args, **kwargs):
             if not closed or closed in sd:
-                raise RuntimeError("closed, says the probe")
+                raise RuntimeError("state dict refused (simulated by the test's probe)")
             original(self, sd, *args, **kwargs)
 
         with mock.patch.object(comfy.sd.VAE, "__init__", init):
@@ -367,7 +374,7 @@ class ProbeScarceMemory(io.ComfyNode):
     def define_schema(cls):
         inputs = [
             io.String.Input("node"),
-            io.String.Input("widgets", tooltip="JSON"),
+            io.String.Input("widgets", tooltip="Widget values of the node, as JSON."),
             io.Image.Input("image", optional=True),
             io.Custom("LPNSR_MODELS").Input("models", optional=True),
             io.Latent.Input("samples", optional=True),
@@ -382,7 +389,8 @@ class ProbeScarceMemory(io.ComfyNode):
 
 
 class ProbePublished(io.ComfyNode):
-    """Replaces fields in LPNSR's table of released files, given as JSON {name: {field: value}}."""
+    """Replaces fields in the pack's table of released files. The input is JSON: {file name: {field:
+    value}}."""
 
     @classmethod
     def define_schema(cls):
