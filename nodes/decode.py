@@ -8,11 +8,9 @@ from torch import Tensor
 from ..lpnsr_impl.engine.engine import DECODE_WORK
 from ..lpnsr_impl.engine.finish import Finish, Region
 from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
-from ..lpnsr_impl.pictures.consistency import lr_psnr
 from ..lpnsr_impl.pictures.masks import DEFAULT_FEATHER
-from ..lpnsr_impl.pictures.picture import Picture
 from . import host, stages, widgets
-from .images import BICUBIC_RANGE, read_image, read_mask, to_image
+from .images import BICUBIC_RANGE, read_image, read_mask
 from .models import LPNSRModels, LPNSRModelsType, unpack_latent
 from .schema import schema
 
@@ -90,11 +88,6 @@ class LPNSRDecode(io.ComfyNode):
             start = read_image(start_image, "start_image", BICUBIC_RANGE)
             stages.check_start(start, x0.lr)
             region = Region(read_mask(mask, start), feather, start.rgb)
-            if not region.mask.any():
-                progress.note("The mask is empty: start_image is kept everywhere")
-                kept = Picture(start.rgb.clamp(0, 1), x0.alpha)
-                progress.finish()
-                return io.NodeOutput(host.to_result(to_image(kept)), lr_psnr(kept.rgb, x0.lr))
         finish = Finish(color_fix, lr_consistency=lr_consistency, region=region)
         images, psnr = engine.decode(
             x0.samples, x0.lr, finish, alpha=x0.alpha, quantize=x0.quantize

@@ -326,9 +326,10 @@ class Progress(BaseProgress):
         logging.info("LPNSR: %s.", details)
 
     def note(self, text: str) -> None:
-        """Log a remark, and show it below the tile plan."""
-        self._notes.append(text)
-        logging.info("LPNSR: %s.", text)
+        """Log a remark, and show it below the tile plan. Repeated remarks are ignored."""
+        if text not in self._notes:
+            self._notes.append(text)
+            logging.info("LPNSR: %s.", text)
 
     def advance(self, work: float, text: str) -> None:
         """Add finished work, and show `text`, the time left and the tile plan.

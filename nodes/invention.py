@@ -12,6 +12,7 @@ from ..lpnsr_impl.engine.finish import Finish
 from ..lpnsr_impl.engine.tiled import DEFAULT_OVERLAP
 from ..lpnsr_impl.method.sampler import ALL_ON, Sampling
 from ..lpnsr_impl.pictures.invention import RunningDeviation, heat_map
+from ..lpnsr_impl.pictures.picture import upsample_bicubic
 from . import host, stages, widgets
 from .images import read_image
 from .models import LPNSRModels, LPNSRModelsType
@@ -112,7 +113,8 @@ class LPNSRInventionMap(io.ComfyNode):
         once = engine.sample_work(sampling) + DECODE_WORK
         progress.begin(len(image) * (ENCODE_WORK + seeds * once))
         stages.check_memory(lr, copies=_COPIES)
-        y0 = engine.encode(engine.make_starts(lr, stages.start_by(upscale_model)), lr)
+        start = stages.start_by(upscale_model) or upsample_bicubic
+        y0 = engine.encode(engine.make_starts(lr, start), lr)
         finish, quantize = Finish(color_fix), models.family.quantize
         running = RunningDeviation()
         for i in range(seeds):

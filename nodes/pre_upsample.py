@@ -5,9 +5,8 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lpnsr_impl.config import SCALE, Wrap
-from ..lpnsr_impl.engine.engine import upscale_alpha
-from ..lpnsr_impl.pictures.picture import Picture
+from ..lpnsr_impl.config import Wrap
+from ..lpnsr_impl.pictures.picture import Picture, upsample_bicubic, upscale_alpha
 from . import host, stages, widgets
 from .images import read_image, to_image
 from .schema import schema
@@ -56,6 +55,5 @@ class LPNSRPreUpsample(io.ComfyNode):
         widgets.require_choices(wrap=wrap)
         lr, start = read_image(image, "image", wrap=wrap), stages.start_by(upscale_model)
         stages.check_memory(lr, copies=2)
-        _, h, w = lr.size
-        rgb = start(lr) if start else lr.resize(SCALE * h, SCALE * w).rgb
-        return io.NodeOutput(host.to_result(to_image(Picture(rgb, upscale_alpha(lr, start)))))
+        start_image = Picture((start or upsample_bicubic)(lr), upscale_alpha(lr, start))
+        return io.NodeOutput(host.to_result(to_image(start_image)))

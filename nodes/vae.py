@@ -37,7 +37,7 @@ class FamilyVAE(comfy.sd.VAE):
         self.latent_channels = network.config.embed_channels
         self.downscale_ratio = self.upscale_ratio = SCALE
         self.memory_used_encode = lambda shape, dtype: activation_bytes(
-            network, shape[2] // SCALE, shape[3] // SCALE, device
+            network, shape[2] // SCALE, shape[3] // SCALE, device, encoding=True
         )
         self.memory_used_decode = lambda shape, dtype: activation_bytes(
             network, shape[2], shape[3], device

@@ -3,13 +3,13 @@
 ComfyUI's nodes, the command line and the evaluation all use this engine.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import SCALE, Family
@@ -17,13 +17,11 @@ from ..method.noise import seeded_noise
 from ..method.sampler import Sampling, StepCallback, predictor_steps, sample, sample_once
 from ..method.schedule import Schedule
 from ..models import Autoencoder, Denoiser, NoisePredictor
-from ..pictures.consistency import lr_psnr
-from ..pictures.edges import resample, surround
+from ..pictures.edges import resample
 from ..pictures.images import to_01, to_pm1
-from ..pictures.picture import Picture
+from ..pictures.picture import Picture, upsample_bicubic, upscale_alpha
 from ..pictures.target import (
     WORKING_PICTURES,
-    Pass,
     Target,
     check_memory,
     describe,
@@ -119,7 +117,7 @@ class Engine:
         y0 = self._empty_latent(lr)
         for start in starts:
             # Tiles are planned after the first upsampling, which may have loaded an upscale model.
-            tiles = tiles or self._tiles([managed], lr)
+            tiles = tiles or self._tiles([managed], lr, encoding=True)
             for images in tiles.groups(first, first + len(start)):
                 y0[images] = tiles(
                     managed.network.encode,
@@ -132,13 +130,13 @@ class Engine:
         return y0
 
     def make_starts(
-        self, lr: Picture, start: Start | None, keep: Tensor | None = None
+        self, lr: Picture, start: Start, keep: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Pre-upsample as many images at a time as main memory has room for.
 
         Args:
             lr: the B LR images, h x w.
-            start: an SR network (PreSet-B); None for bicubic (PreSet-A), which may overshoot.
+            start: an SR network (PreSet-B), or `upsample_bicubic` (PreSet-A).
             keep: tensor [B,3,4h,4w] into which the results are also copied, or None.
 
         Yields:
@@ -149,7 +147,7 @@ class Engine:
         at_once = max(1, self.memory.free_for_results() // 4 // bytes_per_image)
         for first in range(0, b, at_once):
             some = lr[first : first + at_once]
-            made = start(some) if start else some.resize(SCALE * h, SCALE * w).rgb
+            made = start(some)
             if keep is not None:
                 keep[first : first + at_once] = made
             yield made
@@ -179,8 +177,9 @@ class Engine:
         if predictor_steps(steps, predictor_on) and self.networks.noise_predictor:
             networks.append(self.networks.noise_predictor)
         denoiser, predictor = networks[0].network, networks[-1].network
-        note = f"{student.name} takes one step and ignores the steps setting" if student else ""
-        tiles, x0 = self._tiles(networks, lr, note), self._empty_latent(lr)
+        if student:
+            self.progress.note(f"{student.name} takes one step and ignores the steps setting")
+        tiles, x0 = self._tiles(networks, lr), self._empty_latent(lr)
         noise = seeded_noise(sampling.seed, schedule.num_timesteps)
         first_t = schedule.num_timesteps if student else steps
 
@@ -233,7 +232,7 @@ class Engine:
 
     def decode(
         self,
-        x0: Tensor,
+        x0: Tensor | None,
         lr: Picture,
         finish: Finish,
         *,
@@ -242,8 +241,10 @@ class Engine:
     ) -> tuple[Tensor, float]:
         """Decode latents and finish the images. The cost per image is `DECODE_WORK`.
 
+        If the mask is empty, no network runs, and the results are the pre-upsampled images.
+
         Args:
-            x0: [B,C,h,w].
+            x0: [B,C,h,w]. It may be None if the mask is empty.
             lr: the B LR images, h x w.
             finish: colour fix, size, LR consistency and mask.
             alpha: [B,1,*,*] in [0,1], resized to the size of the results; None for opaque results.
@@ -259,14 +260,32 @@ class Engine:
             MemoryError: not even one tile of the smallest size fits.
         """
         b, h, w = lr.size
-        managed, memory = self.networks.autoencoder, self.memory
         size = finish.size or (SCALE * h, SCALE * w)
         images_bhwc = torch.empty(
             (b, *size, 3 if alpha is None else 4),
-            device=memory.result_device,
-            dtype=memory.result_dtype,
+            device=self.memory.result_device,
+            dtype=self.memory.result_dtype,
         )
         result, psnr = images_bhwc.movedim(3, 1), torch.zeros(b)
+        if finish.region and finish.region.is_empty:
+            assert finish.region.start is not None
+            self.progress.note("The mask is empty: the pre-upsampled image is kept everywhere")
+            start = to_pm1(finish.region.start)
+            finish = replace(finish, color_fix="none", lr_consistency=False)
+            decoded = ((slice(i, i + 1), start[i : i + 1]) for i in range(b))
+        else:
+            assert x0 is not None
+            decoded = self._decode(x0, lr, quantize)
+        for images, sr in decoded:
+            result[images, :3], psnr[images] = self._finish(sr, lr[images], finish, images)
+            if alpha is not None:
+                result[images, 3:] = resample(alpha[images], *size, lr.wrap).clamp(0, 1)
+        return result, float(psnr.mean())
+
+    def _decode(self, x0: Tensor, lr: Picture, quantize: bool) -> Iterator[tuple[slice, Tensor]]:
+        """Yield groups of decoded images, [n,3,4h,4w], with their indices in the batch."""
+        _, h, w = lr.size
+        managed = self.networks.autoencoder
         tiles = self._tiles([managed], lr)
         tiles.place_output(4 * 3 * SCALE**2 * h * w * WORKING_PICTURES)
         for images in tiles.groups():
@@ -277,10 +296,7 @@ class Engine:
                 work=DECODE_WORK,
                 output_scale=SCALE,
             )
-            result[images, :3], psnr[images] = self._finish(sr, lr[images], finish, images)
-            if alpha is not None:
-                result[images, 3:] = resample(alpha[images], *size, lr.wrap).clamp(0, 1)
-        return result, float(psnr.mean())
+            yield images, sr
 
     def _finish(
         self, sr: Tensor, lr: Picture, finish: Finish, images: slice
@@ -330,9 +346,6 @@ class Engine:
         is_plain = passes == plan_passes(h, w, Target())
         self.progress.begin(work * sum(pass_work(passes)), "" if is_plain else describe(passes))
         alpha = upscale_alpha(lr, start) if start else lr.alpha
-        if finish.region and not finish.region.mask.any():
-            self.progress.note("The mask is empty: the pre-upsampled image is kept everywhere")
-            return self._keep_starts(lr, start, passes, alpha)
         current, result, psnr = lr, lr.rgb, 0.0
         for one_pass, weight in zip(passes, pass_work(passes), strict=True):
             self.progress.weight = weight
@@ -347,9 +360,12 @@ class Engine:
             if finish.region:
                 starts = torch.empty(b, 3, *one_pass.x4)
                 final = replace(final, region=replace(finish.region, start=starts))
-            x0 = self.sample(
-                self.encode(self.make_starts(current, start, starts), current), current, sampling
-            )
+            made = self.make_starts(current, start or upsample_bicubic, starts)
+            if final.region and final.region.is_empty:
+                x0 = None
+                deque(made, maxlen=0)  # copies the images to `starts`
+            else:
+                x0 = self.sample(self.encode(made, current), current, sampling)
             result, psnr = self.decode(
                 x0,
                 current,
@@ -361,25 +377,10 @@ class Engine:
                 current = Picture(result.float().contiguous(), wrap=lr.wrap)
         return result, psnr
 
-    def _keep_starts(
-        self, lr: Picture, start: Start | None, passes: Sequence[Pass], alpha: Tensor | None
-    ) -> tuple[Tensor, float]:
-        """Return the pre-upsampled images as the result for an empty mask, without running any
-        network of the family."""
-        current = lr
-        for one_pass in passes:
-            starts = self.make_starts(current, start)
-            rgb = [resample(y, *one_pass.size, lr.wrap).clamp(0, 1) for y in starts]
-            current = replace(current, rgb=torch.cat(rgb))
-        planes, (_, h, w) = [current.rgb], current.size
-        if alpha is not None:
-            planes.append(resample(alpha, h, w, lr.wrap).clamp(0, 1))
-        psnr = lr_psnr(current.rgb, lr)
-        result = torch.cat(planes, dim=1).movedim(1, 3).contiguous().movedim(3, 1)
-        return result.to(self.memory.result_device, self.memory.result_dtype), psnr
-
-    def _tiles(self, networks: Sequence[Managed[Any]], lr: Picture, note: str = "") -> Tiles:
-        return Tiles(networks, lr, self.memory, self.tiling, self.progress, note)
+    def _tiles(
+        self, networks: Sequence[Managed[Any]], lr: Picture, encoding: bool = False
+    ) -> Tiles:
+        return Tiles(networks, lr, self.memory, self.tiling, self.progress, encoding)
 
     def _empty_latent(self, lr: Picture) -> Tensor:
         b, h, w = lr.size
@@ -387,21 +388,3 @@ class Engine:
         return torch.empty(
             (b, channels, h, w), device=self.memory.result_device, dtype=self.memory.result_dtype
         )
-
-
-def upscale_alpha(lr: Picture, start: Start | None) -> Tensor | None:
-    """Upscale alpha x4 with the SR network, as a grey image, or by bicubic interpolation.
-
-    The SR network makes alpha as sharp as the colours. Values are clamped to the range of the 3x3
-    LR pixels around them, so that transparent and opaque areas remain exactly 0 and 1.
-
-    Returns:
-        [B,1,4h,4w] in [0,1], or None for opaque images.
-    """
-    if lr.alpha is None or start is None:
-        return lr.resize(SCALE * lr.size[1], SCALE * lr.size[2]).alpha
-    alpha = start(Picture(lr.alpha.expand(-1, 3, -1, -1), wrap=lr.wrap)).mean(dim=1, keepdim=True)
-    pool = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
-    low, high = (sign * surround(pool, sign * lr.alpha, reach=1, wrap=lr.wrap) for sign in (-1, 1))
-    low, high = (x.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3) for x in (low, high))
-    return alpha.clamp(low, high)

@@ -27,6 +27,11 @@ class Region:
     feather: int
     start: Tensor | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no part of the image is regenerated."""
+        return not self.mask.any()
+
 
 @dataclass(frozen=True)
 class Finish:

@@ -17,27 +17,35 @@ USABLE = 0.7
 """Fraction of the free memory that tiles may use."""
 
 _UNET_LAYERS, _UNET_LAYERS_CPU = 24, 36
-_AUTOENCODER_LAYERS, _AUTOENCODER_LAYERS_CPU = 6.5, 10
-_AUTOENCODER_LAYERS_CPU_NO_NORMS = 18
+_ENCODER_LAYERS = 5.5
+_DECODER_LAYERS, _DECODER_LAYERS_CPU = 6.5, 10
+_DECODER_LAYERS_CPU_NO_NORMS = 18
 """Peak memory of activations, in units of one feature map of the network's first level, as measured
 by `python -m tests.bench.memory`. CPUs keep some feature maps in two memory formats."""
 
 
-def activation_bytes(network: nn.Module, h: int, w: int, device: torch.device) -> float:
-    """Estimate the bytes for activations of one call on a latent of h x w.
+def activation_bytes(
+    network: nn.Module, h: int, w: int, device: torch.device, encoding: bool = False
+) -> float:
+    """Estimate the bytes for activations of one call of a network.
 
-    For an autoencoder they are those of decoding, which needs more than encoding. For an upscale
-    model they are unknown, and 0 is returned.
+    Args:
+        network: an autoencoder or a U-Net. For others, the bytes are unknown, and 0 is returned.
+        h, w: size of the latent.
+        device: device that the network runs on.
+        encoding: whether an autoencoder encodes instead of decoding.
     """
     on_cpu = device.type == "cpu"
     if isinstance(network, UNet):
         layers = _UNET_LAYERS_CPU if on_cpu else _UNET_LAYERS
         return layers * network.config.model_channels * h * w * network.compute_dtype.itemsize
     if isinstance(network, Autoencoder):
-        config, layers = network.config, _AUTOENCODER_LAYERS
-        if on_cpu:
+        config, layers = network.config, _DECODER_LAYERS
+        if encoding:
+            layers = _ENCODER_LAYERS
+        elif on_cpu:
             has_norms = config.norm_groups > 0
-            layers = _AUTOENCODER_LAYERS_CPU if has_norms else _AUTOENCODER_LAYERS_CPU_NO_NORMS
+            layers = _DECODER_LAYERS_CPU if has_norms else _DECODER_LAYERS_CPU_NO_NORMS
         values = config.level_channels[0] * SCALE * h * SCALE * w
         return layers * values * network.compute_dtype.itemsize
     return 0.0

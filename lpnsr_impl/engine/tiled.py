@@ -68,7 +68,7 @@ class Tiles:
         memory: memory of the networks' device and of results.
         tiling: tile sizes that the user has set.
         progress: receives the tile plan, and an update after every call of a network.
-        note: a remark for the log.
+        encoding: whether images are encoded, which needs less memory than decoding.
 
     Attributes:
         plan: the current tile plan. It changes when memory runs out.
@@ -83,12 +83,12 @@ class Tiles:
         memory: Memory,
         tiling: Tiling,
         progress: Progress,
-        note: str = "",
+        encoding: bool = False,
     ) -> None:
         self._networks, self._shape, self._wraps = networks, lr.size, wraps(lr.wrap)
-        self._memory, self._tiling, self._progress, self._note = memory, tiling, progress, note
+        self._memory, self._tiling, self._progress = memory, tiling, progress
         self._device, self.output_device = networks[0].device, memory.result_device
-        self._heading = ""
+        self._encoding, self._heading = encoding, ""
         configs = [managed.network.config for managed in networks]
         self._multiple = max(config.size_multiple for config in configs)
         self._min_tile = max(config.tile_multiple for config in configs)
@@ -215,9 +215,11 @@ class Tiles:
 
     def _bytes_for(self, plan: TilePlan) -> float:
         """Return the bytes that the networks need for the activations of one tile."""
-        networks = (managed.network for managed in self._networks)
         h, w = plan.rows.tile, plan.columns.tile
-        return max(activation_bytes(network, h, w, self._device) for network in networks)
+        return max(
+            activation_bytes(managed.network, h, w, self._device, self._encoding)
+            for managed in self._networks
+        )
 
     def _use(self, tile: int, batch: int | None = None) -> None:
         """Plan tiles of this size, in batches of the given size or, by default, as large as fit."""
@@ -231,7 +233,7 @@ class Tiles:
         memory = f"{plan.batch * self._tile_bytes / 2**20:.0f} MB"
         summary = f"{tiles if len(plan) > 1 else '1 tile'}, {memory}"
         details = [f"{w}x{h} to {SCALE * w}x{SCALE * h}", summary]
-        details += [f"{plan.batch} at a time"] * (plan.batch > 1) + [self._note] * bool(self._note)
+        details += [f"{plan.batch} at a time"] * (plan.batch > 1)
         self._progress.plan(summary, ", ".join(details))
 
     def _choose_batch(self, plan: TilePlan) -> int:

@@ -23,7 +23,7 @@ from ..method.sampler import ALL_ON, Sampling
 from ..models import Autoencoder, Denoiser, NoisePredictor
 from ..pictures.edges import resample
 from ..pictures.images import SMALLEST_MODEL_INPUT
-from ..pictures.picture import Picture
+from ..pictures.picture import Picture, upsample_bicubic
 from ..pictures.target import Target
 
 BICUBIC = "bicubic"
@@ -116,7 +116,7 @@ class Upscaler:
         """
         engine, start = self.engine, self._start(method.start)
         if not method.steps:
-            return torch.cat(list(engine.make_starts(lr, start))).clamp(0, 1)
+            return torch.cat(list(engine.make_starts(lr, start or upsample_bicubic))).clamp(0, 1)
         sampling = Sampling(
             method.seed,
             method.steps,

@@ -27,10 +27,11 @@ SIDES = (128, 256)
 GPU_DTYPES = (torch.float32, torch.float16)
 
 
-def network_of(ours: Ours, part: str) -> Any:
-    """Return the network that runs a part of the pipeline, e.g. the autoencoder for "encode"."""
+def estimate_of(ours: Ours, part: str, side: int, device: str) -> float:
+    """Return the engine's estimate for a part, e.g. "encode", in bytes."""
     unets = {"denoiser": ours.denoiser, "predictor": ours.noise_predictor}
-    return unets.get(part, ours.autoencoder)
+    network = unets.get(part, ours.autoencoder)
+    return activation_bytes(network, side, side, torch.device(device), encoding=part == "encode")
 
 
 @torch.inference_mode()
@@ -46,7 +47,7 @@ def print_gpu_rows(family: str, dtype: torch.dtype) -> None:
             run = calls(ours, side, 1, "cuda")[part]
         measure_gpu_peak(run)  # warm-up: the first run also creates cached tensors
         peak = measure_gpu_peak(run)
-        estimate = activation_bytes(network_of(ours, part), side, side, torch.device("cuda"))
+        estimate = estimate_of(ours, part, side, "cuda")
         print_row(f"GPU, {str(dtype).removeprefix('torch.')}", family, part, side, estimate, peak)
 
 
@@ -66,7 +67,7 @@ def measure_cpu(family: str, part: str, side: int) -> None:
     ours = Ours(*load(family))
     run = calls(ours, side, 1, "cpu")[part]
     before = resident_bytes()
-    estimate = activation_bytes(network_of(ours, part), side, side, torch.device("cpu"))
+    estimate = estimate_of(ours, part, side, "cpu")
     print(estimate, measure_peak(run) - before)
 
 

@@ -23,7 +23,7 @@ from lpnsr_impl.engine.tiled import Tiling
 from lpnsr_impl.method.sampler import Sampling
 from lpnsr_impl.models import Autoencoder, Denoiser, NoisePredictor
 from lpnsr_impl.pictures.images import to_01
-from lpnsr_impl.pictures.picture import Picture
+from lpnsr_impl.pictures.picture import Picture, upsample_bicubic
 
 LIMIT_BYTES = 20e9
 """GPU memory that the benchmarks may use, in bytes."""
@@ -155,7 +155,7 @@ class Ours:
             The results, [B,3,4h,4w] in [0,1], and the final latents.
         """
         picture = Picture(to_01(lr))
-        y0 = self.engine.encode(self.engine.make_starts(picture, None), picture)
+        y0 = self.engine.encode(self.engine.make_starts(picture, upsample_bicubic), picture)
         stage("encode")
         x0 = self.engine.sample(y0, picture, Sampling(seed))
         stage("4 steps")

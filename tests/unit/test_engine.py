@@ -64,7 +64,7 @@ class Recorder(Progress):
 
 @pytest.fixture(autouse=True)
 def one_byte_per_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "activation_bytes", lambda network, h, w, device: h * w)
+    monkeypatch.setattr(tiled, "activation_bytes", lambda network, h, w, device, encoding: h * w)
 
 
 def make_tiles(

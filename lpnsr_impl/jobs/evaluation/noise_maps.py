@@ -12,7 +12,7 @@ from torch import Tensor
 from ...method.noise_figures import ChainRecorder, draw_figure
 from ...method.sampler import Sampling
 from ...pictures.images import padded_size, reflect_pad, to_pm1
-from ...pictures.picture import Picture
+from ...pictures.picture import Picture, upsample_bicubic
 from ..upscaler import Upscaler
 from .run import Pair, read_pair
 
@@ -71,7 +71,7 @@ def record_noise(upscaler: Upscaler, lr: Tensor, hr: Tensor | None, seed: int) -
         raise ValueError("The noise experiment needs a noise predictor. Give --noise-predictor.")
     engine, picture = upscaler.engine, Picture(lr)
     schedule, device = engine.schedule(), upscaler.device
-    y0 = engine.encode(engine.make_starts(picture, None), picture)
+    y0 = engine.encode(engine.make_starts(picture, upsample_bicubic), picture)
     x0 = None if hr is None else engine.encode([hr], picture)
     run = ChainRecorder(schedule)
     engine.sample(y0, picture, Sampling(seed, steps=schedule.num_timesteps), run)
