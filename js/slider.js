@@ -163,7 +163,7 @@ export class Slider {
 
   // Zoom
 
-  /** Size of a picture pixel in pixels of the stage. */
+  /** Number of screen pixels that one pixel of the picture covers. */
   get #scale() {
     const { clientWidth, clientHeight } = this.#stage;
     const { naturalWidth, naturalHeight } = this.#images[0];

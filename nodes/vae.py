@@ -17,7 +17,7 @@ from .host import Managed
 
 
 class FamilyVAE(comfy.sd.VAE):
-    """The family's autoencoder as a VAE of ComfyUI.
+    """An autoencoder of this pack as a VAE of ComfyUI.
 
     It encodes to continuous latents, and quantises latents before decoding. It shares its weights
     and patcher with `managed`, so nothing is in memory twice.

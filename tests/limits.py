@@ -47,7 +47,7 @@ def enforce_permissions() -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # API version 3; thread 0 is this one
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of the API, and 0 for this thread
     before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: low halves, then high
     _check(libc.capget(header, before))
     fewer = type(before)(*before)

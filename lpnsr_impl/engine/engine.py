@@ -41,13 +41,13 @@ _START_COPIES = 3
 """Number of copies of the x4 image in main memory while an upscale model runs."""
 
 Start = Callable[[Picture], Tensor]
-"""An SR network. It upscales LR images to the start y0-hat of the diffusion, rgb [B,3,4h,4w] in
-[0,1]."""
+"""Function that pre-upsamples LR images. It returns y0-hat, the start of the diffusion, as rgb
+[B,3,4h,4w]."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of one family; `noise_predictor` is None for plain ResShift and students."""
+    """The networks of one family. `noise_predictor` is None for plain ResShift and for students."""
 
     family: Family
     autoencoder: Managed[Autoencoder]
@@ -78,11 +78,11 @@ class Engine:
         self.progress = progress or Progress()
 
     def schedule(self, kappa: float = 2.0) -> Schedule:
-        """Make the schedule of the family with the given kappa."""
+        """Create the noise schedule of the networks with the given kappa."""
         return Schedule(**vars(self.networks.family.schedule), kappa=kappa)
 
     def plan_chain(self, sampling: Sampling) -> tuple[int, Mapping[int, bool]]:
-        """Return the number of steps, and the steps at which the noise predictor is on.
+        """Return the number of steps, and at which t the noise predictor is on.
 
         Raises:
             ValueError: see `Sampling.switches`.
@@ -94,7 +94,7 @@ class Engine:
         return sampling.steps, sampling.switches(num_timesteps, has_predictor)
 
     def sample_work(self, sampling: Sampling) -> float:
-        """Return the cost of the chain for one image, in network calls.
+        """Return the number of network calls that `sample` needs for one image.
 
         Raises:
             ValueError: see `plan_chain`.
@@ -103,7 +103,7 @@ class Engine:
         return steps + len(predictor_steps(steps, switches))
 
     def encode(self, starts: Iterable[Tensor], lr: Picture) -> Tensor:
-        """Encode pre-upsampled images. The cost per image is `ENCODE_WORK`.
+        """Encode pre-upsampled images. Each image adds `ENCODE_WORK` to the progress.
 
         Args:
             starts: batches of pre-upsampled images, rgb [n,3,4h,4w] in [0,1] or slightly beyond, in
@@ -146,8 +146,7 @@ class Engine:
         bytes_per_image = _START_COPIES * 4 * 3 * SCALE**2 * h * w
         at_once = max(1, self.memory.free_for_results() // 4 // bytes_per_image)
         for first in range(0, b, at_once):
-            some = lr[first : first + at_once]
-            made = start(some)
+            made = start(lr[first : first + at_once])
             if keep is not None:
                 keep[first : first + at_once] = made
             yield made
@@ -155,21 +154,23 @@ class Engine:
     def sample(
         self, y0: Tensor, lr: Picture, sampling: Sampling, callback: StepCallback | None = None
     ) -> Tensor:
-        """Run the chain (Algorithm 2). The cost per image is `sample_work`.
+        """Sample clean latents (LPNSR paper, Algorithm 2).
+
+        Each image adds `sample_work` to the progress.
 
         Args:
             y0: [B,C,h,w].
             lr: the B LR images, h x w.
-            sampling: settings.
-            callback: see `sampler.sample`; called for each group of images that are processed
-                together.
+            sampling: number of steps, kappa, seed and switches of the noise predictor.
+            callback: see `sampler.sample`. It is called once per step for each group of images
+                that are processed together.
 
         Returns:
             x0 [B,C,h,w], on the device and in the dtype of results.
 
         Raises:
             ValueError: see `plan_chain`.
-            MemoryError: not even one tile of the smallest size fits.
+            MemoryError: even a single tile of the smallest size does not fit into memory.
         """
         (steps, predictor_on), student = self.plan_chain(sampling), self.networks.family.student
         schedule = self.schedule(sampling.kappa)
@@ -184,8 +185,8 @@ class Engine:
         first_t = schedule.num_timesteps if student else steps
 
         def share_noise(kind: str, t: int, shape: torch.Size) -> Tensor:
-            """Draw noise for one image and use it for all, so that results do not depend on the
-            batch size."""
+            """Draw the noise of one image and use it for all images, so that results do not depend
+            on the batch size."""
             return noise(kind, t, torch.Size((1, *shape[1:]))).expand(shape)
 
         def predict_x0(x: Tensor, t_index: int, lr: Tensor) -> Tensor:
@@ -239,7 +240,7 @@ class Engine:
         alpha: Tensor | None = None,
         quantize: bool = True,
     ) -> tuple[Tensor, float]:
-        """Decode latents and finish the images. The cost per image is `DECODE_WORK`.
+        """Decode latents and finish the images. Each image adds `DECODE_WORK` to the progress.
 
         If the mask is empty, no network runs, and the results are the pre-upsampled images.
 
@@ -257,7 +258,7 @@ class Engine:
 
         Raises:
             ValueError: a result is not finite.
-            MemoryError: not even one tile of the smallest size fits.
+            MemoryError: even a single tile of the smallest size does not fit into memory.
         """
         b, h, w = lr.size
         size = finish.size or (SCALE * h, SCALE * w)
@@ -301,8 +302,7 @@ class Engine:
     def _finish(
         self, sr: Tensor, lr: Picture, finish: Finish, images: slice
     ) -> tuple[Tensor, float]:
-        """Finish images on their device, or on the device of results after running out of
-        memory."""
+        """Finish images on their device or, if memory runs out there, on the device of results."""
         sr = to_01(sr)
         try:
             return finish(sr, lr, images)
@@ -326,8 +326,8 @@ class Engine:
         Args:
             lr: the B LR images, h x w.
             start: an SR network that pre-upsamples the images of each pass; None for bicubic.
-            sampling: settings of the chain.
-            finish: steps after decoding; its sizes and LR images are set here.
+            sampling: number of steps, kappa, seed and switches of the noise predictor.
+            finish: steps after decoding. `size` and `lr` in it are ignored.
             target: size of the result; None for x4.
 
         Returns:
@@ -336,7 +336,8 @@ class Engine:
         Raises:
             ValueError: the size cannot be reached, the networks cannot run these steps, or a result
                 is not finite.
-            MemoryError: the result does not fit into memory, or not even one tile does.
+            MemoryError: the result, or a single tile of the smallest size, does not fit into
+                memory.
         """
         b, h, w = lr.size
         work = b * (ENCODE_WORK + self.sample_work(sampling) + DECODE_WORK)

@@ -15,12 +15,12 @@ from ..pictures.picture import Picture
 
 @dataclass(frozen=True)
 class Region:
-    """The part of the image that is regenerated. The pre-upsampled image is kept elsewhere.
+    """The part of the image that is regenerated. Elsewhere the pre-upsampled image is kept.
 
     Attributes:
         mask: [B,1,*,*] in [0,1], 1 where the image is regenerated.
         feather: width of the mask's soft edges in LR pixels.
-        start: pre-upsampled images, [B,3,*,*]. None if `Engine.upscale` is to set them.
+        start: pre-upsampled images, [B,3,*,*]. None if `Engine.upscale` should compute them.
     """
 
     mask: Tensor
@@ -38,10 +38,10 @@ class Finish:
     """Steps after decoding, in the order of the attributes.
 
     Attributes:
-        color_fix: a key of `COLOR_FIXES`.
+        color_fix: key of the colour fix in `COLOR_FIXES`.
         size: (H, W) to downscale to; None for x4.
-        lr: LR images that the result is compared with and `region` refers to. None for the LR
-            images of the chain; for an upscale in two passes, those of the first pass.
+        lr: LR images to compare the result with. None for the LR images that were decoded. In the
+            second of two passes, these are the result of the first one, so `lr` is needed.
         lr_consistency: whether to make the downscaled result equal to `lr` (`back_project`).
         region: part of the image that is regenerated. It is applied last, so that no other step
             changes the image outside of it.
@@ -54,7 +54,7 @@ class Finish:
     region: Region | None = None
 
     def __call__(self, sr: Tensor, lr: Picture, images: slice) -> tuple[Tensor, float]:
-        """Finish some images of a batch, on the device of `sr`. Grey images stay grey.
+        """Post-process some images of a batch, on the device of `sr`. Grey images stay grey.
 
         Args:
             sr: [n,3,4h,4w] in [0,1]; it may be modified.

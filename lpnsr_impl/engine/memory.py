@@ -85,13 +85,13 @@ class Memory:
         return available()
 
     def available(self, networks: Sequence[Managed[Any]]) -> float:
-        """Return the bytes left for activations with these networks loaded and all other models
-        evicted."""
+        """Return the bytes for activations that remain when these networks are loaded and all other
+        models are evicted."""
         return self.free(networks)
 
     def free(self, networks: Sequence[Managed[Any]]) -> float:
-        """Return the bytes left for activations with these networks loaded, without evicting other
-        models."""
+        """Return the bytes for activations that remain when these networks are loaded and no other
+        model is evicted."""
         device = networks[0].device
         if device.type != "cuda":
             return USABLE * available()

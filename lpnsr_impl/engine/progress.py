@@ -18,10 +18,15 @@ class Progress:
     weight = 1.0
 
     def begin(self, work: float, heading: str) -> None:
-        """Receive the total work of a run, and a description of its passes ("" for plain x4)."""
+        """Begin a run.
+
+        Args:
+            work: total work of the run, in calls of the denoiser on an image of the first pass.
+            heading: description of the upscaling passes, "" for a single x4 pass.
+        """
 
     def plan(self, summary: str, details: str) -> None:
-        """Receive the tile plan of a stage: a short text to show, and a longer one to log."""
+        """Receive the tile plan of a stage, as a short text to show and a longer one to log."""
 
     def note(self, text: str) -> None:
         """Receive a remark about something that may surprise the user."""

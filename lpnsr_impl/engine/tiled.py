@@ -67,13 +67,13 @@ class Tiles:
         lr: the B LR images, h x w.
         memory: memory of the networks' device and of results.
         tiling: tile sizes that the user has set.
-        progress: receives the tile plan, and an update after every call of a network.
+        progress: receives the tile plan, and an update after every network call.
         encoding: whether images are encoded, which needs less memory than decoding.
 
     Attributes:
         plan: the current tile plan. It changes when memory runs out.
-        output_device: device on which outputs larger than the LR images are put together. It is the
-            device of results unless `place_output` chooses the networks' device.
+        output_device: device on which the tiles of images larger than the LR images are joined. It
+            is the device of results unless `place_output` chooses the networks' device.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Tiles:
             output_scale is above 1.
 
         Raises:
-            MemoryError: not even one tile of the smallest size fits.
+            MemoryError: even a single tile of the smallest size does not fit into memory.
         """
         done = self._progress.done
 
@@ -167,7 +167,7 @@ class Tiles:
             self._use_less()
 
     def place_output(self, bytes_per_image: float) -> None:
-        """Put outputs together on the networks' device if they fit into its free memory.
+        """Join the tiles of outputs on the networks' device if they fit into its free memory.
 
         Args:
             bytes_per_image: bytes that one output and its further processing need.
@@ -193,7 +193,7 @@ class Tiles:
         return max(1, -(-tile // self._min_tile)) * self._min_tile
 
     def _plan(self, tile: int) -> TilePlan:
-        # Compiled kernels have one shape, so images of all sizes share a few tile sizes.
+        # A compiled network is recompiled for each input shape, so few tile sizes are used.
         multiple = self._round_up(tile // 2) if self._fixed else self._multiple
         rows, columns = (
             plan_axis(
@@ -210,7 +210,7 @@ class Tiles:
         return TilePlan(rows, columns, fixed=self._fixed)
 
     def _covered(self, tile: int) -> int:
-        """Return the size of the largest part of an image that a tile of this size covers."""
+        """Return how many LR pixels a tile covers along an axis: compiled tiles include the margin."""
         return max(tile - 2 * MARGIN, 1) if self._fixed else tile
 
     def _bytes_for(self, plan: TilePlan) -> float:
@@ -222,7 +222,7 @@ class Tiles:
         )
 
     def _use(self, tile: int, batch: int | None = None) -> None:
-        """Plan tiles of this size, in batches of the given size or, by default, as large as fit."""
+        """Plan tiles of a size, with `batch` or as many as fit into memory in one network call."""
         self._tile, plan = tile, self._plan(tile)
         self._tile_bytes = self._bytes_for(plan)
         self.plan = plan = replace(plan, batch=batch or self._choose_batch(plan))
@@ -252,8 +252,8 @@ class Tiles:
     def _use_less(self) -> None:
         """Reduce memory use by one step, and load the networks again.
 
-        The first step that is possible is taken: put outputs together on the device of results,
-        halve the batch, halve the tile size.
+        The first possible of these steps is taken: join tiles on the device of results, halve the
+        number of tiles per call, or halve the tile size.
 
         Raises:
             MemoryError: the tiles already have the smallest size.

@@ -31,7 +31,10 @@ def offer(examples: Sequence[Path], folder: Path, record: Path) -> None:
                 file.writelines(os.fsencode(f"{name}\n") for name in copied)
     except OSError as e:
         logging.warning(
-            "LPNSR: %s can't be written (%s); examples that you delete will come back.", record, e
+            "LPNSR: can't record the copied examples in %s (%s). Examples that you delete will be "
+            "copied again.",
+            record,
+            e,
         )
 
 

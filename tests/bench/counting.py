@@ -64,7 +64,7 @@ class Counts(TorchDispatchMode):
         return sum(self.operations.values())
 
     def write(self, kind: str, *tensors: Tensor) -> None:
-        """Record an operation of a kind, and the tensors that it has written."""
+        """Record one operation of the given kind, and the tensors that it wrote."""
         on_device = [x for x in tensors if x.device.type == self._device]
         if on_device:
             self.operations[kind] += 1

@@ -40,7 +40,7 @@ BARS = {torch.float32: (1e-4, 50.0), torch.float16: (3e-3, 37.0), torch.bfloat16
 
 SECONDS_FOR_TIMES = 180.0
 SIDE = 256
-"""Side of the image that runs out of memory, in LR pixels."""
+"""Height and width, in LR pixels, of the image for which the memory of the GPU is too small."""
 
 
 @torch.inference_mode()

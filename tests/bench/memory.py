@@ -28,7 +28,7 @@ GPU_DTYPES = (torch.float32, torch.float16)
 
 
 def estimate_of(ours: Ours, part: str, side: int, device: str) -> float:
-    """Return the engine's estimate for a part, e.g. "encode", in bytes."""
+    """Return the engine's memory estimate for a stage in bytes. `part` is one of `PARTS`."""
     unets = {"denoiser": ours.denoiser, "predictor": ours.noise_predictor}
     network = unets.get(part, ours.autoencoder)
     return activation_bytes(network, side, side, torch.device(device), encoding=part == "encode")

@@ -135,8 +135,8 @@ class Rounds:
 
 
 def test_prompts_give_what_they_gave_first(tmp_path: Path) -> None:
-    """All rounds give the results of the first, also after a restart. The restarted server's memory
-    use does not grow after sixty prompts."""
+    """Every round gives the results of the first one, even after the server was restarted. After
+    the restart, memory use stops growing once sixty prompts have run."""
     rounds = Rounds(tmp_path)
     with running(tmp_path, packs=PROBE) as server:
         rounds.run(server)

@@ -22,8 +22,8 @@ PROMOTED = {
 
 
 def to_subgraph(page: Page, node: int, promoted: tuple[str, ...] = ()) -> int:
-    """Convert a node to a subgraph, and make the widgets `promoted` inputs of the subgraph. Returns
-    the id of the subgraph node."""
+    """Convert a node to a subgraph, and expose the widgets named in `promoted` as inputs of the
+    subgraph. Return the id of the subgraph node."""
     outer = page.evaluate(
         """([id, names]) => {
             const node = app.graph.getNodeById(id);

@@ -103,7 +103,7 @@ def front_ends() -> list[FrontEnd]:
 
 
 def front_end(word: str) -> FrontEnd:
-    """Return the front end for a word of FRONT_ENDS: "own", "newest" or a version."""
+    """Return the front end for an entry of FRONT_ENDS, which is "own", "newest" or a version."""
     own = version(FRONT_END)
     wanted = {OWN: lambda: own, NEWEST: _newest}.get(word, lambda: word)()
     return FrontEnd(wanted, wanted == own)

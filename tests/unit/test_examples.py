@@ -91,7 +91,7 @@ def test_examples_come_where_nothing_can_be_remembered(
     (tmp_path / "user").write_text("no folder")
     offer(shipped, inputs, tmp_path / "user" / "examples.txt")
     assert names(inputs) == {"a.png", "b.mp4"}
-    assert "examples that you delete will come back" in caplog.text
+    assert "Examples that you delete will be copied again" in caplog.text
 
 
 def test_a_damaged_record_counts_for_nothing(

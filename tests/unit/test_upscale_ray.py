@@ -88,8 +88,8 @@ class Killer(threading.Thread):
 
 @ray.remote(num_cpus=0)
 class Gate:
-    """Wraps `Tries`, which counts the tries of each picture, to make workers wait. The first
-    `BEFORE_KILL` pictures begin at once, the others when `open` has been called."""
+    """Counts the tries of each picture as `Tries` does, and makes workers wait: the first
+    `BEFORE_KILL` pictures begin at once, the others after `Gate.open` was called."""
 
     def __init__(self, tries: Any) -> None:
         self._tries = tries

@@ -1,4 +1,4 @@
-"""Results on disk, after a job was killed, and with two jobs in the same folder."""
+"""Result files, also after a job was killed and when two jobs write to the same folder."""
 
 import os
 import time

@@ -151,7 +151,7 @@ def _evaluate_one(
 def _check_settings(out: Path, settings: dict[str, object]) -> None:
     """Save the settings, or raise ValueError if the folder has results with other settings.
 
-    Additional methods are allowed.
+    The new settings may contain methods in addition to those of the results.
     """
     path = out / "settings.json"
     now = json.loads(json.dumps(settings))

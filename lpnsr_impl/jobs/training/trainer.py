@@ -60,7 +60,7 @@ class Trainer:
 
     Raises:
         ValueError: a folder has no pictures, the batch size is not a multiple of the number of
-            processes, or `out` holds a training with other settings or pictures.
+            processes, or `out` contains a training run with other settings or pictures.
     """
 
     def __init__(
@@ -363,14 +363,14 @@ class Trainer:
             ) from e
         if changed := changed_settings(before, self.config):
             raise ValueError(
-                f"{self.out} holds a training with other settings: {'; '.join(changed)}. Resume it "
-                "with the same settings, or give another --out."
+                f"{self.out} contains a training run with other settings: {'; '.join(changed)}. "
+                "Resume it with the same settings, or give another --out."
             )
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         if state["pictures"] != self._hash_picture_names():
             raise ValueError(
-                f"{self.out} holds a training on other pictures. Resume it with the same folders, "
-                "or give another --out."
+                f"{self.out} contains a training run on other pictures. Resume it with the same "
+                "--data and --validation, or give another --out."
             )
         self.step, self.best = state["step"], state["best"]
         for name, part in self._stateful_parts().items():

@@ -28,7 +28,8 @@ _LENGTHS = {
     (_PANORAMA, "CroppedAreaImageHeightPixels"): 1,
     (_PANORAMA, "CroppedAreaTopPixels"): 1,
 }
-"""Properties that store other lengths in pixels, along the width (0) or the height (1)."""
+"""Other XMP properties that store a length in pixels: {property: 0 if it is measured along the
+width, 1 if along the height}."""
 
 _EXTRAS = {
     "http://ns.adobe.com/hdr-gain-map/1.0/",

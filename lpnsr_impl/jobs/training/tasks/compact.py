@@ -1,4 +1,4 @@
-"""Training of the upscale model that PreSet-B starts from."""
+"""Trains the upscale model of PreSet-B, whose output is the start of the diffusion."""
 
 from torch import Tensor, nn
 
