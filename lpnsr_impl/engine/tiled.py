@@ -210,7 +210,7 @@ class Tiles:
         return TilePlan(rows, columns, fixed=self._fixed)
 
     def _covered(self, tile: int) -> int:
-        """Return how many LR pixels a tile covers along an axis: compiled tiles include the margin."""
+        """Return how many LR pixels of the image a tile covers along an axis."""
         return max(tile - 2 * MARGIN, 1) if self._fixed else tile
 
     def _bytes_for(self, plan: TilePlan) -> float:

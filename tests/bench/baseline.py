@@ -97,7 +97,7 @@ def power_of_two(size: int) -> int:
 
 
 class _Plain:
-    """Base class of the baseline networks. Runs the layers of one of the pack's networks by name."""
+    """Base class of the baseline networks. Runs layers of one of the pack's networks by name."""
 
     def __init__(self, network: nn.Module, published: bool) -> None:
         self.config: Any = network.config
