@@ -69,8 +69,8 @@ class LoadLPNSRModels(io.ComfyNode):
                     options=list(host.PRECISIONS),
                     default="auto",
                     tooltip="Precision of weights and activations. 'auto' is what ComfyUI "
-                    "chooses for your device, or bf16 on CPUs with bf16 instructions. bf16 and fp16 need "
-                    "half the memory of fp32.",
+                    "chooses for your device, or bf16 on CPUs with bf16 instructions. bf16 and "
+                    "fp16 need half the memory of fp32.",
                 ),
                 io.Boolean.Input(
                     "torch_compile",

@@ -13,7 +13,7 @@ from .seams import HR
 from .speed import SEED, load, psnr
 from .ways import Ours
 
-SIZES = [(97, 130), (72, 56), (40, 100), (37, 29)]  # LR height and width
+SIZES = [(97, 126), (72, 56), (40, 100), (37, 29)]  # LR height and width; 4x must fit into HR
 PICTURES = 4
 
 

@@ -160,9 +160,19 @@ def run(page: Page) -> None:
 
 
 def wait_for_pictures(page: Page) -> None:
-    """Wait until a visible slider shows a pair of pictures."""
+    """Wait until a visible slider shows a pair of pictures, and its size no longer changes."""
     eventually(page.locator(".lpnsr-side img:visible").count, 2)
-    wait_for_frames(page)
+
+    def sizes() -> list[list[int]]:
+        script = "all => all.map((stage) => [stage.clientWidth, stage.clientHeight])"
+        return page.eval_on_selector_all(".lpnsr-stage", script)
+
+    def has_settled() -> bool:
+        before = sizes()
+        wait_for_frames(page)
+        return sizes() == before
+
+    eventually(has_settled)
 
 
 def slider(page: Page) -> Locator:
