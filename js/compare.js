@@ -39,7 +39,7 @@ function aboutShape(node) {
   if (!size) return "";
   const [width, height] = size;
   return text(
-    "The LR image ({width} × {height}) has another aspect ratio and is shown between bars.",
+    "The LR image ({width} × {height}) has another aspect ratio and is shown with bars.",
     { width, height },
   );
 }

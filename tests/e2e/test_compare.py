@@ -182,7 +182,7 @@ def test_another_shape_is_said_below_the_slider(page: Page, web: Server, screens
     run(page)
     wait_for_pictures(page)
     size = "64 \N{MULTIPLICATION SIGN} 64"
-    note = f"The LR image ({size}) has another aspect ratio and is shown between bars."
+    note = f"The LR image ({size}) has another aspect ratio and is shown with bars."
     page.get_by_text(note).wait_for()
     page.screenshot(path=screenshots / "slider, another shape.png")
 
