@@ -16,7 +16,8 @@ from torch import Tensor
 from lpnsr_impl import Schedule, sample
 from lpnsr_impl.method.noise import seeded_noise
 from lpnsr_impl.pictures.images import bicubic_upsample
-from tests.bench import gpu_report
+from lpnsr_impl.pictures.reading import picture_files, read_picture
+from tests.bench import gpu_report, odd_sizes
 from tests.bench.baseline import Baseline
 from tests.bench.counting import FAKE, Counts, counted
 from tests.bench.gpu_times import Measured, Stopwatch, line, time_all
@@ -118,6 +119,12 @@ def test_the_baseline_computes_the_same(published: bool) -> None:
     torch.testing.assert_close(
         baseline.autoencoder.decode(codes), autoencoder.decode(codes), rtol=0, atol=1e-3
     )
+
+
+def test_the_odd_sizes_fit_into_their_photos() -> None:
+    for path in picture_files(odd_sizes.HR)[: odd_sizes.PICTURES]:
+        height, width = read_picture(path).shape[1:]
+        assert all(4 * h <= height and 4 * w <= width for h, w in odd_sizes.SIZES)
 
 
 def test_a_gpu_is_counted_without_one(tmp_path: Path) -> None:
