@@ -178,7 +178,7 @@ class Engine:
         if predictor_steps(steps, predictor_on) and self.networks.noise_predictor:
             networks.append(self.networks.noise_predictor)
         denoiser, predictor = networks[0].network, networks[-1].network
-        if student:
+        if student and sampling.steps != 1:
             self.progress.note(f"{student.name} takes one step and ignores the steps setting")
         tiles, x0 = self._tiles(networks, lr), self._empty_latent(lr)
         noise = seeded_noise(sampling.seed, schedule.num_timesteps)
@@ -271,9 +271,8 @@ class Engine:
         if finish.region and finish.region.is_empty:
             assert finish.region.start is not None
             self.progress.note("The mask is empty: the pre-upsampled image is kept everywhere")
-            start = to_pm1(finish.region.start)
+            decoded = self._skip_decoding(finish.region.start)
             finish = replace(finish, color_fix="none", lr_consistency=False)
-            decoded = ((slice(i, i + 1), start[i : i + 1]) for i in range(b))
         else:
             assert x0 is not None
             decoded = self._decode(x0, lr, quantize)
@@ -298,6 +297,12 @@ class Engine:
                 output_scale=SCALE,
             )
             yield images, sr
+
+    def _skip_decoding(self, start: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield pre-upsampled images as `_decode` yields decoded ones."""
+        for i in range(len(start)):
+            self.progress.advance(DECODE_WORK, "keeping the pre-upsampled image")
+            yield slice(i, i + 1), to_pm1(start[i : i + 1])
 
     def _finish(
         self, sr: Tensor, lr: Picture, finish: Finish, images: slice

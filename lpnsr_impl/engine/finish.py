@@ -44,7 +44,7 @@ class Finish:
             second of two passes, these are the result of the first one, so `lr` is needed.
         lr_consistency: whether to make the downscaled result equal to `lr` (`back_project`).
         region: part of the image that is regenerated. It is applied last, so that no other step
-            changes the image outside of it.
+            changes the image outside of it. Only grey images are made exactly grey everywhere.
     """
 
     color_fix: str = "wavelet"

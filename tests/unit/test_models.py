@@ -262,6 +262,22 @@ def test_a_bordered_norm_scales_maps_of_all_sizes_alike() -> None:
     assert float(plain(spiked(64))[:, :, 2:-2, 2:-2].std()) > 1.5 * deviations[2]
 
 
+@pytest.mark.parametrize("shape", [(7, 40), (48, 64), (16, 16)])
+def test_a_bordered_norm_gives_the_border_a_constant_weight(shape: tuple[int, int]) -> None:
+    norm, (h, w) = BorderedGroupNorm(64, 16).double(), shape
+    x = 3 + 2 * torch.randn(2, 64, h, w, generator=torch.Generator().manual_seed(0)).double()
+    border = torch.ones(h, w, dtype=torch.bool)
+    border[2:-2, 2:-2] = False
+    x[:, :, border] = 4 * x[:, :, border] - 7
+    share = 1 - (12 / 16) ** 2
+    weights = torch.where(border, share / border.sum(), (1 - share) / (~border).sum()) / 2
+    groups = x.unflatten(1, (32, 2))  # [B,G,2,h,w]
+    mean = (weights * groups).sum(dim=(2, 3, 4), keepdim=True)
+    var = (weights * (groups - mean).square()).sum(dim=(2, 3, 4), keepdim=True)
+    expected = ((groups - mean) / var.sqrt()).flatten(1, 2)
+    torch.testing.assert_close(norm(x), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_norm_size_halves_from_level_to_level() -> None:
     denoiser = Denoiser(unet_config(norm_size=32))
     norms = {name: m for name, m in denoiser.named_modules() if isinstance(m, nn.GroupNorm)}
