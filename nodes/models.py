@@ -112,16 +112,16 @@ def _carried(latent: dict[str, Any], given: Carried | None) -> Carried:
     have new values (blended, composited), all are assumed to be in their original places.
 
     Raises:
-        ValueError: the LATENT carries no LR image, is flipped or rotated, or has samples with new
-            values although its batch size or `batch_index` shows that a core node has picked,
-            repeated or joined samples.
+        ValueError: the LATENT carries no LR image; or it is flipped or rotated; or core nodes
+            changed values of its samples and also picked, repeated or joined samples.
     """
     samples: Tensor = latent["samples"].float()
     if given is None:
         raise ValueError(
             f"This LATENT, of shape {tuple(samples.shape)}, carries no LR image. It is not from "
             "ResShift Encode, or a node in between dropped it (Save Latent and Rebatch Latents "
-            "do). Connect the LR image to lr_image, or ResShift Encode or LPNSR Sample directly."
+            "do). Connect the LR image to lr_image, or connect the latent of ResShift Encode or "
+            "LPNSR Sample directly."
         )
     known, index = given.samples.to(samples), latent.get("batch_index", range(len(samples)))
     places = [_find(x, known, i) for x, i in zip(samples, index, strict=False)]

@@ -111,7 +111,7 @@ class Engine:
             lr: the B LR images, h x w.
 
         Returns:
-            y0 [B,C,h,w], on the device and in the dtype of results.
+            y0 [B,C,h,w], on `memory.result_device` and of `memory.result_dtype`.
         """
         managed, tiles, first = self.networks.autoencoder, None, 0
         y0 = self._empty_latent(lr)
@@ -166,7 +166,7 @@ class Engine:
                 that are processed together.
 
         Returns:
-            x0 [B,C,h,w], on the device and in the dtype of results.
+            x0 [B,C,h,w], on `memory.result_device` and of `memory.result_dtype`.
 
         Raises:
             ValueError: see `plan_chain`.
@@ -253,8 +253,9 @@ class Engine:
                 RSD.
 
         Returns:
-            [B,3,H,W] or [B,4,H,W] in [0,1], on the device and in the dtype of results, in memory
-            laid out like ComfyUI's images [B,H,W,C]; and the mean LR-PSNR in dB.
+            Images [B,3,H,W] or [B,4,H,W] in [0,1], on `memory.result_device` and of
+            `memory.result_dtype`, in memory laid out like ComfyUI's images [B,H,W,C]; and the mean
+            LR-PSNR in dB.
 
         Raises:
             ValueError: a result is not finite.

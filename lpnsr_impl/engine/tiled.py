@@ -167,10 +167,10 @@ class Tiles:
             self._use_less()
 
     def place_output(self, bytes_per_image: float) -> None:
-        """Join the tiles of outputs on the networks' device if they fit into its free memory.
+        """Choose the networks' device as `output_device` if its free memory suffices.
 
         Args:
-            bytes_per_image: bytes that one output and its further processing need.
+            bytes_per_image: bytes that one output image and its further processing need.
         """
         images = max(1, self.plan.batch // len(self.plan))
         free = self._memory.free(self._networks) - self._tile_bytes * self.plan.batch

@@ -44,7 +44,8 @@ class BorderedGroupNorm(nn.GroupNorm):
         if min(h, w, self.size) <= 2 * _BORDER:
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
         x = self.standardize(input).to(input.dtype)  # autocast computes norms in fp32
-        # The mean of x is 0 and its mean square is 1, so only the border's moments are needed.
+        # Over the whole map, the mean of x is 0 and its mean square is 1. The moments with the new
+        # weight of the border follow from these and the moments of the border.
         inner = (1 - _border_share(self.size, self.size)) / (1 - _border_share(h, w))
         mean, square = (1 - inner) * self._moments(_border(x).float())
         std = (inner + square - mean.square()).sqrt()  # [B,G]

@@ -83,7 +83,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Pass:
-    """One x4 pass: `lr` is (h, w) of its input. Its result is downscaled to `size`, (H, W)."""
+    """Sizes of one x4 pass: `lr` is the (h, w) of its input, and `size` the (H, W) to which its
+    output is downscaled."""
 
     lr: tuple[int, int]
     size: tuple[int, int]

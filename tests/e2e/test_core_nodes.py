@@ -108,8 +108,8 @@ def test_latents_change_places(graph: Graph, batch: Tensor, alone: Tensor) -> No
 def test_rebatched_latents_need_rebatched_lr_images(
     graph: Graph, batch: Tensor, alone: Tensor, place: tuple[str, str]
 ) -> None:
-    """The core node Rebatch Latents drops the LR images that latents carry, so these must be
-    rebatched and connected, too."""
+    """The core node Rebatch Latents drops the LR images that latents carry, so the LR images must
+    also be rebatched, and connected to `lr_image`."""
     prompt = graph.stages(batch, steps=1)
     insert(prompt, *place, "samples", ("RebatchLatents", {"latents": LINK, "batch_size": 1}))
     two = {"images": ["decode", 0], "batch_size": 2}

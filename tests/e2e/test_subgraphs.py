@@ -109,7 +109,7 @@ def to_nodes(page: Page, outer: int) -> int:
 
 def assert_no_empty_space(page: Page, node: int) -> None:
     """Assert that a subgraph node has no widgets of the pack and no empty space for them. The space
-    is not checked with Nodes 2.0, which compute the height of nodes themselves."""
+    is not checked with Nodes 2.0, where the front end sets the height of nodes."""
     name, height, least = page.evaluate(
         """id => {
             const node = app.canvas.graph.getNodeById(id);

@@ -68,7 +68,8 @@ def make_periodic(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def blend_rows(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Cut off the first `BLENDED` rows, and fade the last `BLENDED` rows into them."""
+    """Make an image repeat vertically without a seam: remove its first `BLENDED` rows, and fade its
+    last `BLENDED` rows into the removed ones."""
     before, result = x[:BLENDED], x[BLENDED:].copy()
     weight = (np.arange(1, BLENDED + 1) / (BLENDED + 1))[:, None, None]
     result[-BLENDED:] += weight * (before - result[-BLENDED:])

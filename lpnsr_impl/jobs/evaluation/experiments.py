@@ -1,4 +1,4 @@
-"""Defines the methods that the tables of the LPNSR paper compare, for any models."""
+"""Defines the methods in the tables of the LPNSR paper. They can be run with any models."""
 
 from collections.abc import Callable, Sequence
 

@@ -39,7 +39,7 @@ class StepNoise:
         Predicting zeros would give an error of 1.
 
         Returns:
-            Errors of the predicted mean, of the noise used, and of Gaussian noise (expected value).
+            Errors of the predicted mean and of `used`, and the expected error of Gaussian noise.
             None if the optimal noise is unknown.
         """
         if self.optimal is None:

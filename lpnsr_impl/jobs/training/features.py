@@ -44,7 +44,7 @@ class FeatureLoss(nn.Module):
         return super().train(False)
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
-        """Squared distance, averaged over batch and positions and summed over depths.
+        """Squared distance of the features, averaged over batch and positions, summed over depths.
 
         image, target: [B,3,H,W] in [0,1] -> scalar. Equal images have distance 0.
         """
