@@ -44,7 +44,8 @@ class Finish:
             second of two passes, these are the result of the first one, so `lr` is needed.
         lr_consistency: whether to make the downscaled result equal to `lr` (`back_project`).
         region: part of the image that is regenerated. It is applied last, so that no other step
-            changes the image outside of it. Only grey images are made exactly grey everywhere.
+            changes the image outside of it. Exception: if the LR image is grey, the whole result
+            is made grey.
     """
 
     color_fix: str = "wavelet"

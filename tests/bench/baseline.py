@@ -205,8 +205,8 @@ class PlainUNet(_Plain):
         table = self.weights[f"{name}.relative_position_bias_table"].to(x)
         bias = rearrange(table[_relative_positions(window, x.device)], "n m h -> h n m")
         mask = torch.zeros(len(x), 1, window**2, window**2, device=x.device, dtype=x.dtype)
-        # As in the released networks, only the bottom row of windows is masked, and there only
-        # attention between the left and the right part of each window.
+        # The released networks mask only the bottom row of windows. The mask blocks attention
+        # between the left and the right part of each window.
         if shift:
             right = torch.arange(window, device=x.device).repeat(window) >= window - shift
             mask[-b * sizes["nw"] :].masked_fill_(right[:, None] != right, -100.0)
